@@ -1,0 +1,58 @@
+"""Everything this package raises on purpose. Each message is one clear line: the value, the rule, the way out.
+
+EstimateError
+├── SettingsError     settings out of range or in contradiction; lists every problem
+├── PromptError       a prompt that the chosen training part cannot match
+├── NameTaken         an embedding of that name exists and may not be overwritten
+├── EmbeddingError    an embedding file that cannot be read, written or used with this model
+├── ModelError        a model that cannot be loaded or is of an unsupported kind
+└── Interrupted       the job was stopped and nothing is to be kept
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class EstimateError(Exception):
+    """Base of all: catch this to show one line instead of a traceback."""
+
+
+class SettingsError(EstimateError):
+    """Lists every problem found, so that a form is corrected in one go.
+
+    `problems` holds the lines; the message is all of them, one per line.
+    """
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PromptError(EstimateError):
+    """The prompt uses something that the training part cannot match."""
+
+
+class NameTaken(EstimateError):
+    """An embedding of that name exists and overwriting was not asked for."""
+
+
+class EmbeddingError(EstimateError):
+    """An embedding file cannot be read, written or used with the loaded model."""
+
+
+class ModelError(EstimateError):
+    """A model cannot be loaded, or is of a kind that is not supported."""
+
+
+class Interrupted(EstimateError):
+    """The job was stopped and its result dropped."""
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """The way out for an unknown name: the nearest known ones, or all of them where nothing is near."""
+    known = list(choices)
+    lowered = {choice.lower(): choice for choice in known}
+    near = [lowered[match] for match in difflib.get_close_matches(value.lower(), lowered, n=3, cutoff=0.5)]
+    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"

@@ -1,0 +1,113 @@
+"""Optimizers, rate schedulers and losses by name: one row each.
+
+Vectors are optimised in units of the spread (standard deviation) of the model's own token vectors, and the loss is
+1 at the start, so one automatic rate per optimizer serves every model. torch is imported only where it is used:
+the names are needed by `--help`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from embedding_estimate.errors import SettingsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+    Scheduler = LRScheduler | ReduceLROnPlateau
+
+
+@dataclass(frozen=True)
+class OptimizerRow:
+    rate: float  # automatic rate, spreads per step
+    module: str = "torch.optim"
+    package: str = "torch"  # what to install where the module is missing
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+OPTIMIZERS: dict[str, OptimizerRow] = {
+    "Adam": OptimizerRow(0.1),
+    "AdamW": OptimizerRow(0.1),
+    "Lion": OptimizerRow(0.03, "lion_pytorch", "lion-pytorch"),
+    "Prodigy": OptimizerRow(1.0, "prodigyopt", "prodigyopt"),
+    "SGD": OptimizerRow(1.0, options={"momentum": 0.9}),
+    "Adadelta": OptimizerRow(1.0),
+    "Adagrad": OptimizerRow(0.3),
+    "Adamax": OptimizerRow(0.1),
+    "ASGD": OptimizerRow(1.0),
+    "LBFGS": OptimizerRow(1.0, options={"max_iter": 1, "line_search_fn": "strong_wolfe"}),
+    "NAdam": OptimizerRow(0.1),
+    "RAdam": OptimizerRow(0.1),
+    "RMSprop": OptimizerRow(0.03),
+    "Rprop": OptimizerRow(0.1),
+}
+
+
+def make_optimizer(name: str, parameters: Iterable[Tensor], rate: float) -> Optimizer:
+    """The optimizer of that name; a rate of 0 is its automatic one.
+
+    Raises `SettingsError` where an optional package is not installed.
+    """
+    row = OPTIMIZERS[name]
+    try:
+        kind = getattr(importlib.import_module(row.module), name)
+    except ImportError:
+        raise SettingsError(
+            [f"optimizer={name!r} needs the package {row.package}: pip install {row.package}, or choose Adam"]
+        ) from None
+    return typing.cast("Optimizer", kind(list(parameters), lr=rate or row.rate, **row.options))
+
+
+SCHEDULERS: dict[str, Callable[[Any, Optimizer, int], Scheduler | None]] = {
+    "constant": lambda s, o, n: None,
+    "linear": lambda s, o, n: s.LinearLR(o, 1.0, 0.01, n),
+    "cosine": lambda s, o, n: s.CosineAnnealingLR(o, n),
+    "cosine with restarts": lambda s, o, n: s.CosineAnnealingWarmRestarts(o, max(1, n // 4)),
+    "one-cycle": lambda s, o, n: s.OneCycleLR(o, _rate(o), total_steps=n + 1, cycle_momentum=False),
+    "cyclic": lambda s, o, n: s.CyclicLR(o, _rate(o) / 10, _rate(o), step_size_up=max(1, n // 8), cycle_momentum=False),
+    "polynomial": lambda s, o, n: s.PolynomialLR(o, n, power=2.0),
+    "exponential": lambda s, o, n: s.ExponentialLR(o, 0.01 ** (1 / n)),
+    "multi-step": lambda s, o, n: s.MultiStepLR(o, sorted({n // 2, n * 3 // 4}), gamma=0.3),
+    "plateau": lambda s, o, n: s.ReduceLROnPlateau(o, factor=0.5, patience=max(1, n // 20)),
+}
+"""name -> (torch.optim.lr_scheduler, optimizer, learning steps) -> scheduler; all arguments follow the steps"""
+
+
+def _rate(optimizer: Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def make_scheduler(name: str, optimizer: Optimizer, learning_steps: int) -> Callable[[Tensor], None]:
+    """The rate scheduler of that name over that many steps: called after each step with its loss."""
+    from torch.optim import lr_scheduler
+
+    scheduler = SCHEDULERS[name](lr_scheduler, optimizer, learning_steps)
+    if scheduler is None:
+        return lambda loss: None
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        return lambda loss: scheduler.step(float(loss))
+    return lambda loss: scheduler.step()
+
+
+LOSSES: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    "MSE": lambda f, a, b: f.mse_loss(a, b),
+    "L1": lambda f, a, b: f.l1_loss(a, b),
+    "Huber": lambda f, a, b: f.huber_loss(a, b),
+    "SmoothL1": lambda f, a, b: f.smooth_l1_loss(a, b, beta=0.5),
+    "cosine": lambda f, a, b: 1 - f.cosine_similarity(a.flatten(1), b.flatten(1)).mean(),
+}
+"""name -> (torch.nn.functional, prediction (B, ...), target (B, ...)) -> scalar"""
+
+
+def make_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name between two real tensors (B, ...) of one shape."""
+    import torch.nn.functional
+
+    row = LOSSES[name]
+    return lambda prediction, target: row(torch.nn.functional, prediction, target)

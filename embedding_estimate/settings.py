@@ -1,0 +1,278 @@
+"""Every parameter of an estimate, declared once.
+
+The command line, the tab and the API are built from `PARAMETERS`, and bounds are checked here and nowhere else.
+Nothing heavy is imported, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from embedding_estimate import names, optimizers
+from embedding_estimate.errors import SettingsError, nearest
+
+PARTS = ("U-Net", "Transformer")
+PROMPT_TYPES = ("Prompt", "Negative Prompt")
+TOKEN_SOURCES = ("Number", "Initial prompt")
+FORMATS = ("safetensors", "pt")
+SEED_LIMIT = 2_000_000_000  # larger seeds are the select and report sets' own, see `teacher.Seeds`
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a form needs to know of one setting."""
+
+    name: str
+    kind: type  # str, int, float or bool
+    default: Any
+    label: str
+    help: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]  # empty: free text or a number
+    lines: bool  # one entry per line
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, as one line: the value, the rule, the way out."""
+        if self.kind in (int, float):
+            return self._number_problem(value)
+        if not isinstance(value, self.kind):
+            return f"{self.name}={value!r}: give {_ARTICLES[self.kind]}"
+        if self.choices and value not in self.choices:
+            return f"{self.name}={value!r} is unknown: {nearest(str(value), self.choices)}"
+        return None
+
+    def _number_problem(self, value: Any) -> str | None:
+        accepted = (int,) if self.kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+            return f"{self.name}={value!r}: give {_ARTICLES[self.kind]}"
+        low, high = self.minimum, self.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            return f"{self.name}={value:g} is out of range: choose {_range(low, high)}"
+        return None
+
+
+_ARTICLES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if high is None:
+        return f"{low:g} or more"
+    return f"{low:g} to {high:g}"
+
+
+def _setting(
+    default: Any,
+    label: str,
+    help: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    lines: bool = False,
+) -> Any:
+    metadata = types.MappingProxyType(
+        {
+            "label": label,
+            "help": help,
+            "unit": unit,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+            "lines": lines,
+        }
+    )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one estimate. `check` says everything that is wrong with them at once."""
+
+    text: str = _setting("", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.")
+    prompt_type: str = _setting("Prompt", "Prompt type", "Where the embedding will be typed.", choices=PROMPT_TYPES)
+    other_prompt: str = _setting(
+        "",
+        "Other side's text",
+        "The negative prompt beside the text. For a negative embedding: the positive prompts, one per line; "
+        "several keep it from fitting one picture only.",
+        lines=True,
+    )
+    part: str = _setting(
+        "U-Net",
+        "Training part",
+        "What is matched: the U-Net's prediction (slow, carries the weights) or only the text encoder's "
+        "hidden states (quick, cannot carry weights).",
+        choices=PARTS,
+    )
+    tokens: int = _setting(
+        8, "Tokens", "Vectors in the embedding: the places it takes in a prompt.", minimum=1, maximum=75
+    )
+    token_source: str = _setting(
+        "Number",
+        "Token count from",
+        "The number above, or as many as the initial prompt has.",
+        choices=TOKEN_SOURCES,
+    )
+    initial_prompt: str = _setting(
+        "",
+        "Initial prompt",
+        "Whose token vectors to start from, names of embeddings among them; empty: the text's own. "
+        "Too many are cut, missing ones are zeros.",
+    )
+    templates: str = _setting(
+        "{}",
+        "Templates",
+        "Prompts that the embedding must work inside, one per line, {} where it stands; one is drawn per step.",
+        lines=True,
+    )
+    learning_steps: int = _setting(
+        150, "Learning steps", "Updates of the vectors.", unit="steps", minimum=1, maximum=100_000
+    )
+    rate: float = _setting(
+        0.0,
+        "Learning rate",
+        "In units of the spread of the model's own token vectors; 0: the optimizer's automatic rate.",
+        unit="spreads",
+        minimum=0.0,
+        maximum=1000.0,
+    )
+    optimizer: str = _setting(
+        "Adam",
+        "Optimizer",
+        "LBFGS keeps the states and templates that it draws first.",
+        choices=tuple(optimizers.OPTIMIZERS),
+    )
+    loss: str = _setting("MSE", "Loss", "How two predictions are compared.", choices=tuple(optimizers.LOSSES))
+    scheduler: str = _setting(
+        "constant",
+        "Rate scheduler",
+        "How the rate changes over the learning steps.",
+        choices=tuple(optimizers.SCHEDULERS),
+    )
+    batch: int = _setting(
+        4, "States per step", "Noised latents compared at each learning step.", minimum=1, maximum=256
+    )
+    early_stop: int = _setting(
+        0,
+        "Early stop",
+        "Stop when so many checks on held-out states in a row bring nothing; 0: never.",
+        unit="checks",
+        minimum=0,
+        maximum=1000,
+    )
+    sampler: str = _setting("DPM++ SDE", "Sampler", "Draws the latents that the vectors are trained on.")
+    schedule: str = _setting("Karras", "Sigma schedule", "The noise levels of those latents.")
+    steps: int = _setting(
+        20, "Sampling steps", "Steps of the sampler for each of those latents.", minimum=1, maximum=150
+    )
+    guidance_scale: float = _setting(7.0, "CFG scale", "Guidance of the sampler.", minimum=1.0, maximum=30.0)
+    width: int = _setting(0, "Width", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
+    height: int = _setting(0, "Height", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
+    seed: int = _setting(0, "Seed", "Of everything that is drawn.", minimum=0, maximum=SEED_LIMIT)
+    name: str = _setting("", "Name", "The word to type in prompts.")
+    overwrite: bool = _setting(False, "Overwrite", "Replace an embedding of that name.")
+    format: str = _setting(
+        "safetensors", "File format", "pt only for programs that cannot read safetensors.", choices=FORMATS
+    )
+    save_every: int = _setting(
+        0,
+        "Save every n steps",
+        "Also keep the vectors as they were at every n-th step; 0: only the result.",
+        unit="steps",
+        minimum=0,
+        maximum=100_000,
+    )
+    private: bool = _setting(
+        False, "Keep the prompt out of the file", "The file's notes then hold neither text nor prompts."
+    )
+
+    @property
+    def negative(self) -> bool:
+        """Whether the embedding is for the negative prompt."""
+        return self.prompt_type == "Negative Prompt"
+
+    @property
+    def other_prompts(self) -> tuple[str, ...]:
+        """The other side's texts, at least one, perhaps the empty one."""
+        return _lines(self.other_prompt) or ("",)
+
+    @property
+    def template_list(self) -> tuple[str, ...]:
+        return _lines(self.templates)
+
+    def problems(self) -> list[str]:
+        """One line for each thing that is wrong; empty when all is well. The model is not asked."""
+        found = [line for p in PARAMETERS if (line := p.problem(getattr(self, p.name)))]
+        if found:
+            return found  # contradictions make no sense between values that are wrong themselves
+        return [*self._contradictions(), *names.problems(self.name)]
+
+    def _contradictions(self) -> list[str]:
+        found = []
+        if not self.text.strip():
+            found.append("text is empty: give the prompt that the embedding is to stand for")
+        if not self.template_list:
+            found.append("templates is empty: give one per line, {} alone for the embedding by itself")
+        for template in self.template_list:
+            if "{}" not in template:
+                found.append(f"template {template!r} has no {{}}: write {{}} where the embedding stands")
+        if self.negative and self.guidance_scale == 1:
+            found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
+        if not self.negative and len(self.other_prompts) > 1:
+            found.append(
+                f"other_prompt has {len(self.other_prompts)} lines: a negative prompt is one line; "
+                "several are for negative embeddings"
+            )
+        if self.token_source == "Initial prompt" and not self.initial_prompt.strip():
+            found.append("token_source='Initial prompt' needs an initial_prompt: give one, or choose 'Number'")
+        if self.optimizer == "LBFGS" and self.scheduler != "constant":
+            found.append(f"scheduler={self.scheduler!r}: LBFGS finds its own step length; choose 'constant'")
+        return found
+
+    def check(self) -> None:
+        """Raises `SettingsError` with every problem found."""
+        if problems := self.problems():
+            raise SettingsError(problems)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from a form, a file or a request; whole numbers are taken for floats.
+
+        Raises `SettingsError` for names that are no settings. Values are judged by `check`.
+        """
+        known = {p.name: p for p in PARAMETERS}
+        unknown = [f"{name!r} is no setting: {nearest(name, known)}" for name in values if name not in known]
+        if unknown:
+            raise SettingsError(unknown)
+        widened: dict[str, Any] = {
+            name: float(value) if known[name].kind is float and type(value) is int else value
+            for name, value in values.items()
+        }
+        return cls(**widened)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _parameters() -> tuple[Parameter, ...]:
+    kinds = typing.get_type_hints(Settings)
+    return tuple(
+        Parameter(name=f.name, kind=kinds[f.name], default=f.default, **f.metadata)
+        for f in dataclasses.fields(Settings)
+    )
+
+
+PARAMETERS = _parameters()
