@@ -1,0 +1,159 @@
+"""Names of embeddings: what may be typed into a prompt and saved as a file, and whether it is free.
+
+An embedding is called by typing its file's name without the extension. So a name has to come out of the
+WebUI's prompt grammar (comments, `AND`, schedules, emphasis, `BREAK`) as one piece of weight 1, and every
+file system has to take it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError
+
+EXTENSIONS = (".safetensors", ".pt", ".bin")  # of the embedding files that are read here
+
+MAX_BYTES = 128  # eCryptfs, the narrowest file system in common use, takes 143 with the extension
+
+GRAMMAR = {
+    "(": "emphasis",
+    ")": "emphasis",
+    "[": "emphasis and schedules",
+    "]": "emphasis and schedules",
+    ":": "weights, schedules and extra networks",
+    "|": "alternation",
+    ",": "the end of a tag",
+    "#": "a comment",
+    "<": "extra networks",
+    ">": "extra networks",
+    "{": "the place of the embedding in a template",
+    "}": "the place of the embedding in a template",
+    "/": "folders",
+    "\\": "folders and escapes",
+    '"': "quotes, which file names may not have on Windows",
+    "?": "wildcards, which file names may not have on Windows",
+    "*": "wildcards, which file names may not have on Windows",
+}
+
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file#naming-conventions
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+
+
+def problems(name: str) -> list[str]:
+    """Why this cannot be an embedding's name: lines of the value, the rule, the way out; none if it can."""
+    if not name.strip():
+        return [f"name={name!r}: an embedding is called by its name; give it one"]
+    found = []
+    for character in dict.fromkeys(name):
+        if character in GRAMMAR:
+            found.append(f"stands for {GRAMMAR[character]}: {character!r}; leave it out")
+        elif character != " " and (character.isspace() or unicodedata.category(character)[0] == "C"):
+            found.append(f"cannot be typed or seen: {character!a}; leave it out")
+    if name != name.strip(" "):
+        found.append("prompts lose a space at either end; leave it out")
+    for word in re.findall(r"\b(?:AND|BREAK)\b", name):
+        found.append(f"the word {word} divides a prompt; write {word.lower()}")
+    if name.startswith("."):
+        found.append("files with a leading dot are hidden; leave the dot out")
+    if name.endswith("."):
+        found.append("Windows drops a dot at the end of a file name; leave it out")
+    if RESERVED.match(name):
+        found.append("Windows keeps this name for a device; put another word in front")
+    composed = unicodedata.normalize("NFC", name)
+    if name != composed:
+        found.append(f"accents are apart from their letters; use the composed form {composed!r}")
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        found.append(f"takes {size} bytes and file systems hold {MAX_BYTES} with ease; shorten it")
+    return [f"name={name!r}: {line}" for line in found]
+
+
+def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iterable[str]) -> list[str]:
+    """What will surprise whoever types the name.
+
+    `token_ids` gives the tokenizer's ids of plain text without begin and end marks. Hosts look for the ids of
+    every name wherever they stand in a prompt, the longest first.
+    """
+    ids = token_ids(name)
+    if not ids:
+        return [f"{name}: the tokenizer drops every character of it, so no prompt can call it; rename it"]
+    found = []
+    if len(ids) == len(name.split()):
+        found.append(f"{name}: every prompt with these ordinary words would call it; choose a made-up name")
+    if token_ids(f"{name},")[: len(ids)] != ids:
+        found.append(f"{name}: a comma right behind it hides it; end it in a letter or a digit")
+    for other in other_names:
+        other_ids = token_ids(other)
+        if not other_ids or _key(other) == _key(name):
+            continue
+        if ids == other_ids:
+            found.append(f"{name}: has the same tokens as {other}, so only one of them works; rename it")
+        elif other_ids[: len(ids)] == ids:
+            found.append(f"{name}: begins {other}, which is called instead where its rest follows; rename it")
+        elif ids[: len(other_ids)] == other_ids:
+            found.append(f"{name}: begins with {other}, and replaces it where the rest follows; rename it")
+    return found
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """All files of a folder tree in a fixed order, through links as hosts do, each real folder once."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link back up the tree
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def taken(name: str, folder: Path) -> Path | None:
+    """The first file in the tree with this name, in any case, with any extension; previews count."""
+    return next((file for file in files(folder) if _key(name) in _names(file)), None)
+
+
+def target(name: str, folder: Path, *, extension: str = ".safetensors", overwrite: bool = False) -> Path:
+    """Where an embedding of this name is to be written; call it before the work as well as after.
+
+    A new name goes into the folder itself. With `overwrite` the one embedding of exactly this name and
+    extension is replaced where it lies in the tree; previews and descriptions beside it may stay.
+
+    Raises SettingsError for a name with `problems`, EmbeddingError for a folder that cannot be written and
+    NameTaken for a name that another file has.
+    """
+    if found := problems(name):
+        raise SettingsError(found)
+    if not folder.is_dir():
+        raise EmbeddingError(f"{folder}: is no folder; create it or choose another")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise EmbeddingError(f"{folder}: may not be written; change its permissions or choose another")
+    path = folder / f"{name}{extension}"
+    if not overwrite:
+        if rival := taken(name, folder):
+            raise NameTaken(f"{name}: {rival.relative_to(folder)} has this name; choose another or overwrite it")
+        return path
+    rivals = [file for file in files(folder) if file.suffix.lower() in EXTENSIONS and _key(file.stem) == _key(name)]
+    path = next((file for file in rivals if file.name == path.name), path)
+    for rival in rivals:
+        if rival != path:
+            raise NameTaken(
+                f"{name}: overwriting replaces {path.relative_to(folder)}, and {rival.relative_to(folder)} "
+                "would still have the name; remove that file or choose another name"
+            )
+    return path
+
+
+def _key(name: str) -> str:
+    """What two names share where a file system or a tokenizer takes them for the same."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _names(file: Path) -> set[str]:
+    """The names that a file takes: NAME.preview.png is a picture for NAME, and also for NAME.preview."""
+    stem = _key(file.stem)
+    return {stem, stem.removesuffix(".preview")}

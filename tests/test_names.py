@@ -1,0 +1,239 @@
+"""Names: the grammar and the file systems they must survive, and the folders they must be free in."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedding_estimate import names
+from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError
+
+GOOD = [
+    "mine",
+    "Bad Hands v2",
+    "easy-negative",
+    "a_b.c",
+    "v1.5",
+    "naïve",
+    "ねこ",
+    "and",
+    "break",
+    "sAND",
+    "console",
+    "com10",
+    "com",
+    "it's",
+    "x" * names.MAX_BYTES,
+]
+
+BAD = {
+    "": "give it one",
+    "   ": "give it one",
+    "a:b": "weights",
+    "a|b": "alternation",
+    "(a": "emphasis",
+    "a)": "emphasis",
+    "[a": "schedules",
+    "a]": "schedules",
+    "a,b": "tag",
+    "a#b": "comment",
+    "<a": "extra networks",
+    "a>": "extra networks",
+    "a{}": "template",
+    "a/b": "folders",
+    "..\\a": "escapes",
+    'a"b': "Windows",
+    "a?": "Windows",
+    "a*": "Windows",
+    "a\nb": "typed or seen",
+    "a\tb": "typed or seen",
+    "a\0b": "typed or seen",
+    "a\u00a0b": "typed or seen",
+    "a\u200bb": "typed or seen",
+    "a\u202eb": "typed or seen",
+    "a\ud800": "typed or seen",
+    " a": "space",
+    "a ": "space",
+    "AND": "write and",
+    "cats AND dogs": "write and",
+    "a-AND-b": "write and",
+    "BREAK": "write break",
+    "a.BREAK": "write break",
+    ".a": "hidden",
+    "..": "hidden",
+    "a.": "dot at the end",
+    "con": "device",
+    "NUL": "device",
+    "Aux.v2": "device",
+    "com1": "device",
+    "LPT9 .x": "device",
+    "com¹": "device",
+    "cafe\u0301": "composed form 'café'",
+    "x" * (names.MAX_BYTES + 1): "shorten",
+    "ね" * 50: "shorten",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_names(name: str) -> None:
+    assert names.problems(name) == []
+
+
+@pytest.mark.parametrize(("name", "expected"), BAD.items())
+def test_bad_names_say_why_on_one_printable_line(name: str, expected: str) -> None:
+    found = names.problems(name)
+    assert any(expected in line for line in found)
+    for line in found:
+        assert line.startswith("name=") and ("; " in line)
+        assert "\n" not in line
+        line.encode()  # printable: no lone surrogates
+
+
+def test_every_problem_is_listed() -> None:
+    assert len(names.problems(".(con: AND ")) == 5
+
+
+def pieces(prompt: str) -> list[tuple[str, float]]:
+    """The grammar as far as it divides or changes a text: every piece of it, weights only told from 1."""
+    prompt = re.sub(r"#[^\n]*", "", prompt)
+    prompt = re.sub(r"<\w+:[^>]+>", "", prompt)
+    found = []
+    for part in re.split(r"\bAND\b|\s*\bBREAK\b\s*", prompt):
+        for text in re.split(r"(\\.|[\\()\[\]:|])", part.rstrip()):
+            found.append((text, 1.0 if not re.match(r"[\\()\[\]:|]", text) else 0.0))
+    return found
+
+
+name_like = st.text(st.sampled_from("aZ9 ANDBREK()[]:|,#<>{}\\/._-'\n\té\u0301\u200b"), max_size=12)
+
+
+@given(name_like | st.text(max_size=20))
+def test_accepted_names_are_one_piece_and_a_file_name(name: str) -> None:
+    if names.problems(name):
+        return
+    assert pieces(name) == [(name, 1.0)]
+    assert pieces(f"a photo of {name}") == [(f"a photo of {name}", 1.0)]
+    assert Path(name).name == name and Path(f"{name}.safetensors").stem == name
+    assert unicodedata.is_normalized("NFC", name)
+    assert name.format("vectors") == name
+    assert len(f"{name}.safetensors".encode()) <= 143
+
+
+VOCABULARY = {"red": 1, "circle": 2, "bad": 3, "hands": 4, ",": 5, "-": 6, "!": 7}
+
+
+def token_ids(text: str) -> list[int]:
+    """Splits like CLIP's tokenizer: lower case, runs of letters, single digits, runs of other signs."""
+    ids: list[int] = []
+    for word in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", text.lower()):
+        ids += [VOCABULARY[word]] if word in VOCABULARY else [1000 + ord(letter) for letter in word]
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "expected"),
+    [
+        ("xqz", [], []),
+        ("Red", [], ["ordinary words"]),
+        ("bad hands", [], ["ordinary words"]),
+        ("bad-hands", [], []),
+        ("xqz!", [], ["comma"]),
+        ("bad-hands", ["bad"], ["begins with bad, and replaces it"]),
+        ("xqz", ["xqz-hands"], ["begins xqz-hands, which is called instead"]),
+        ("xqz-a", ["xqz - a"], ["same tokens as xqz - a"]),
+        ("xqz", ["XQZ", "xqz", "other", "\u3000"], []),
+    ],
+)
+def test_warnings(name: str, others: list[str], expected: list[str]) -> None:
+    found = names.warnings(name, token_ids, others)
+    assert len(found) == len(expected)
+    assert all(part in line for part, line in zip(expected, found, strict=True))
+
+
+def test_a_name_without_tokens_cannot_be_called() -> None:
+    assert "drops every character" in names.warnings("xqz", lambda text: [], ["a"])[0]
+
+
+def put(folder: Path, *files: str) -> None:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["mine.safetensors", "MINE.pt", "Mine.png", "mine.preview.png", "mine", "deep/er/mine.bin", "mine.JSON"],
+)
+def test_taken_in_any_case_and_with_any_extension(tmp_path: Path, file: str) -> None:
+    put(tmp_path, file)
+    assert names.taken("mine", tmp_path) == tmp_path / file
+
+
+def test_not_taken(tmp_path: Path) -> None:
+    put(tmp_path, "mine.v2.safetensors", "mine2.pt", "not mine.pt", "mine/other.pt")
+    assert names.taken("mine", tmp_path) is None
+    assert names.taken("mine.v2", tmp_path) == tmp_path / "mine.v2.safetensors"
+    assert names.taken("mine", tmp_path / "nowhere") is None
+
+
+def test_a_decomposed_file_name_is_the_same_name(tmp_path: Path) -> None:
+    put(tmp_path, "cafe\u0301.pt")
+    assert names.taken("Café", tmp_path) is not None
+
+
+def test_folders_are_followed_through_links_once(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere", "mine.pt")
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    assert list(names.files(folder)) == [folder / "linked" / "mine.pt"]
+    assert names.taken("mine", folder) == folder / "linked" / "mine.pt"
+
+
+def test_target_of_a_new_name(tmp_path: Path) -> None:
+    put(tmp_path, "other.pt")
+    assert names.target("mine", tmp_path) == tmp_path / "mine.safetensors"
+    assert names.target("mine", tmp_path, extension=".pt", overwrite=True) == tmp_path / "mine.pt"
+
+
+def test_target_refuses_a_taken_name(tmp_path: Path) -> None:
+    put(tmp_path, "sub/MINE.preview.png")
+    with pytest.raises(NameTaken, match=r"sub.MINE\.preview\.png has this name"):
+        names.target("mine", tmp_path)
+
+
+def test_target_overwrites_the_file_where_it_lies_beside_its_pictures(tmp_path: Path) -> None:
+    put(tmp_path, "sub/mine.safetensors", "sub/mine.preview.png", "sub/mine.png", "sub/mine.json")
+    path = names.target("mine", tmp_path, overwrite=True)
+    assert path == tmp_path / "sub" / "mine.safetensors"
+
+
+@pytest.mark.parametrize("rival", ["mine.pt", "sub/mine.safetensors", "Mine.bin"])
+def test_target_never_leaves_two_embeddings_of_one_name(tmp_path: Path, rival: str) -> None:
+    put(tmp_path, "mine.safetensors", rival)
+    with pytest.raises(NameTaken, match="would still have the name"):
+        names.target("mine", tmp_path, overwrite=True)
+
+
+def test_target_refuses_another_format_of_the_name(tmp_path: Path) -> None:
+    put(tmp_path, "mine.safetensors")
+    with pytest.raises(NameTaken, match=r"mine\.safetensors would still have the name"):
+        names.target("mine", tmp_path, extension=".pt", overwrite=True)
+
+
+def test_target_checks_name_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="folders"):
+        names.target("../mine", tmp_path)
+    put(tmp_path, "file")
+    for folder in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(EmbeddingError, match="is no folder"):
+            names.target("mine", folder)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(EmbeddingError, match="may not be written"):
+        names.target("mine", tmp_path)
