@@ -1,0 +1,58 @@
+"""What is matched. One file per training part; `make_objective` knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.host import Vectors
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Teacher
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Objective(Protocol):
+    """Built from the settings and a teacher, prepared once, then asked for losses. No teacher call in between."""
+
+    notes: list[str]  # what the user should know about this prompt and this part
+    held_out_empty: float  # `held_out` of the empty prompt, so that 1 - held_out / held_out_empty is `explained`
+    check_every: int  # steps between two calls of `held_out` that keep them under 5 % of the training's time
+
+    def prepare(self, start: Vectors) -> None:
+        """Runs the teacher; scales the loss to 1 at the start. Raises `PromptError` where it cannot match."""
+        ...
+
+    def draw(self, generator: torch.Generator) -> Any:
+        """What one step is compared on: a template, and states where the part has them."""
+        ...
+
+    def loss(self, vectors: Vectors, drawn: Any) -> Tensor:
+        """Scalar, about 1 at the start; differentiable in the vectors."""
+        ...
+
+    def held_out(self, vectors: Vectors) -> float:
+        """Mean squared error on what is never trained on; decides which vectors are kept."""
+        ...
+
+
+SCHEDULED = "the prompt changes with the step and an embedding does not: it is matched on average"
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def make_objective(settings: Settings, teacher: Teacher, loss: Loss) -> Objective:
+    """The objective of `settings.part`."""
+    from embedding_estimate.objectives.transformer import TransformerObjective
+    from embedding_estimate.objectives.unet import UNetObjective
+
+    parts: dict[str, Callable[[Settings, Teacher, Loss], Objective]] = {
+        "Transformer": TransformerObjective,
+        "U-Net": UNetObjective,
+    }
+    return parts[settings.part](settings, teacher, loss)

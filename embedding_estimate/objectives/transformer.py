@@ -1,0 +1,118 @@
+"""The Transformer part: the text encoder's hidden states after emphasis, over the whole chunk.
+
+    loss = |context(vectors) - context(prompt)|^2, with SDXL's pooled vector compared beside it
+
+Quick, since the U-Net is not asked, and for that reason blind to what matters to it. In SD1 and SD2 the encoder ends
+in a LayerNorm, whose output no input vector can scale: weights are out of this part's reach there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.errors import PromptError
+from embedding_estimate.host import Conditioning, Vectors
+from embedding_estimate.objectives import SCHEDULED, Loss, mean
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Side, Teacher, Trajectory
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is known of one template."""
+
+    template: str
+    target: Sequence[Tensor]  # context (1, L, C), and SDXL's vector (1, V)
+    scale: Sequence[float]  # root mean squared difference at the start, of each
+
+
+class TransformerObjective:
+    check_every = 10  # a check is one forward pass of the encoder, a third of a step
+
+    def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
+        self.settings = settings
+        self.teacher = teacher
+        self.loss_function = loss
+        self.notes: list[str] = []
+        self.held_out_empty = 0.0
+        self._lessons: list[Lesson] = []
+        self._start = 1.0  # loss at the start, with the differences scaled
+
+    @torch.no_grad()
+    def prepare(self, start: Vectors) -> None:
+        self._lessons = [self._lesson(template, start) for template in self.settings.template_list]
+        self.held_out_empty = self.held_out({key: torch.zeros_like(value) for key, value in start.items()})
+        self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
+
+    def _lesson(self, template: str, start: Vectors) -> Lesson:
+        trajectory = Trajectory.of(self.settings)
+        side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
+        if side.composed:
+            raise PromptError(
+                "the prompt composes predictions with AND, which the text encoder does not see: "
+                "choose the U-Net part, or drop AND"
+            )
+        if side.scheduled and not self.notes:
+            self.notes.append(SCHEDULED)
+        mine = self._encode(start, template)
+        marked = self.teacher.model.info.chunk_tokens + 2  # with the begin and end marks
+        chunks = [len(context[0]) // marked for context, *_ in (mine, *map(_parts, _conditionings(side)))]
+        if len(set(chunks)) > 1:
+            raise PromptError(
+                f"the prompt fills {max(chunks[1:])} chunks of {marked - 2} tokens and the embedding {chunks[0]}: "
+                "the Transformer part needs the same number; choose the U-Net part, or change the tokens"
+            )
+        target = _average(side, self.teacher.model.evaluations(trajectory.sampler, trajectory.steps))
+        scale = [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(mine, target, strict=True)]
+        return Lesson(template, target, scale)
+
+    def draw(self, generator: torch.Generator) -> Lesson:
+        return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
+
+    def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
+        mine = self._encode(vectors, drawn.template)
+        terms = [
+            self.loss_function(a / scale, b / scale)
+            for a, b, scale in zip(mine, drawn.target, drawn.scale, strict=True)
+        ]
+        return torch.stack(terms).mean() / self._start
+
+    @torch.no_grad()
+    def held_out(self, vectors: Vectors) -> float:
+        """Over all templates: nothing is random here, so nothing can be held out."""
+        return mean(
+            [
+                float((a - b).square().mean())
+                for lesson in self._lessons
+                for a, b in zip(self._encode(vectors, lesson.template), lesson.target, strict=True)
+            ]
+        )
+
+    def _encode(self, vectors: Vectors, template: str) -> list[Tensor]:
+        return _parts(self.teacher.encode_vectors(vectors, template))
+
+
+def _parts(conditioning: Conditioning) -> list[Tensor]:
+    return [part for part in (conditioning.context, conditioning.vector) if part is not None]
+
+
+def _conditionings(side: Side) -> list[Conditioning]:
+    return [stage.parts[0][0] for stage in side.stages]
+
+
+def _average(side: Side, evaluations: int) -> list[Tensor]:
+    """The stages' conditionings, each weighted by how many evaluations it lasts.
+
+    Least squares to all of them and to their average differ by a constant.
+    """
+    ends = [min(stage.until + 1, evaluations) for stage in side.stages[:-1]] + [evaluations]
+    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    parts = [_parts(conditioning) for conditioning in _conditionings(side)]
+    return [
+        sum((length / evaluations) * part for length, part in zip(lengths, column, strict=True))
+        for column in zip(*parts, strict=True)
+    ]

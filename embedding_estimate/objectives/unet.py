@@ -1,0 +1,109 @@
+"""The U-Net part: the prediction of the side being replaced, on states of the teacher's own trajectories.
+
+    loss = mean over the drawn states of |eps(x; vectors) - eps(x; prompt)|^2,   eps(x) = (x - D(x)) / sigma
+
+Matching one side on recorded states costs one forward and one backward pass per state; the teacher's predictions,
+schedules and `AND` included, are there before the loop starts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.errors import PromptError
+from embedding_estimate.host import Vectors
+from embedding_estimate.objectives import SCHEDULED, Loss, mean
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
+
+TRAIN_SEEDS = 4  # trajectories to train on, shared among the templates, at least one each
+SELECT_SEEDS = 2
+SELECT_STATES = 24
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is known of one template."""
+
+    template: str
+    train: States  # in order of their evaluation
+    select: States
+
+
+class UNetObjective:
+    def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
+        self.settings = settings
+        self.teacher = teacher
+        self.loss_function = loss
+        self.notes: list[str] = []
+        self.held_out_empty = 0.0
+        self.check_every = 0
+        self._lessons: list[Lesson] = []
+        self._scale = 1.0  # root mean squared difference at the start, epsilon units
+        self._start = 1.0  # loss at the start, in those units
+
+    def prepare(self, start: Vectors) -> None:
+        trajectory = Trajectory.of(self.settings)
+        self._lessons = [self._lesson(template, trajectory) for template in self.settings.template_list]
+        states = sum(len(lesson.select) for lesson in self._lessons)
+        # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
+        self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
+        empty = self.teacher.replaced("", trajectory)
+        self.held_out_empty = mean([self._error(empty, lesson) for lesson in self._lessons])
+        if self.held_out_empty == 0:
+            raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
+        self._scale = max(math.sqrt(self.held_out(start)), 1e-6)
+        with torch.no_grad():
+            losses = [float(self.loss(start, (lesson, lesson.select))) for lesson in self._lessons]
+        self._start = max(mean(losses), 1e-12)
+
+    def _lesson(self, template: str, trajectory: Trajectory) -> Lesson:
+        side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
+        self._explain(side)
+        share = len(self.settings.template_list)
+        first = self.settings.seed
+        train_seeds = range(first, first + max(1, TRAIN_SEEDS // share))
+        select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
+        train = self.teacher.record(side, trajectory, train_seeds, self.settings.batch)
+        select = self.teacher.record(side, trajectory, select_seeds, self.settings.batch)
+        keep = max(1, SELECT_STATES // share)
+        return Lesson(
+            template,
+            train[train.evaluation.argsort(stable=True)],
+            select[torch.linspace(0, len(select) - 1, min(keep, len(select))).round().long()],
+        )
+
+    def _explain(self, side: Side) -> None:
+        found = []
+        if side.scheduled:
+            found.append(SCHEDULED)
+        if not side.weights_sum_to_one:
+            found.append("the weights of AND do not sum to 1: the result is right beside this other side's text only")
+        self.notes += [note for note in found if note not in self.notes]
+
+    def draw(self, generator: torch.Generator) -> tuple[Lesson, States]:
+        """One template, and states spread evenly over the sampling, each drawn within its stretch."""
+        lesson = self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
+        size = self.settings.batch
+        place = (torch.arange(size) + torch.rand(size, generator=generator)) / size  # (B,) in [0, 1)
+        return lesson, lesson.train[(place * len(lesson.train)).long()]
+
+    def loss(self, vectors: Vectors, drawn: tuple[Lesson, States]) -> Tensor:
+        lesson, states = drawn
+        denoised = self.teacher.model.denoise(
+            states.x, states.sigma, self.teacher.encode_vectors(vectors, lesson.template)
+        )
+        prediction = epsilon(states.x, states.sigma, denoised) / self._scale  # (B, C, h, w)
+        target = epsilon(states.x, states.sigma, states.target) / self._scale
+        return self.loss_function(prediction, target) / self._start
+
+    @torch.no_grad()
+    def held_out(self, vectors: Vectors) -> float:
+        return mean([self._error(self.teacher.student(vectors, lesson.template), lesson) for lesson in self._lessons])
+
+    def _error(self, side: Side, lesson: Lesson) -> float:
+        return error(side, lesson.select, self.settings.batch)

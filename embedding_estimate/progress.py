@@ -1,0 +1,77 @@
+"""What a running job tells, and how it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.host import BorrowedModel, Conditioning
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job is."""
+
+    phase: str  # "prepare", "train" or "measure"
+    done: int  # U-Net evaluations, learning steps, or rows of the report
+    total: int | None  # None: not known
+    loss: float | None = None  # 1 at the start
+    explained: float | None = None  # on the select set, of the best vectors so far
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Stopped(Exception):
+    """The stop token was set. Caught inside the trainer, which decides what can be kept."""
+
+
+class StopToken:
+    """Asks one job to stop. Set from any thread; once dropped, a job's result stays dropped."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._dropped = threading.Event()
+
+    def stop(self, *, save: bool) -> None:
+        if not save:
+            self._dropped.set()
+        self._stopped.set()
+
+    @property
+    def dropped(self) -> bool:
+        return self._dropped.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def check(self) -> None:
+        """Raises `Stopped` once `stop` was called."""
+        if self.stopped:
+            raise Stopped
+
+
+class Meter:
+    """A borrowed model that counts the U-Net's work, in samples, and calls `guard` before each of its calls."""
+
+    def __init__(self, model: BorrowedModel, guard: Callable[[], None]):
+        self._model = model
+        self._guard = guard
+        self.forwards = 0
+        self.backwards = 0
+
+    def __getattr__(self, name: str) -> typing.Any:
+        return getattr(self._model, name)
+
+    def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        self._guard()
+        self.forwards += len(x)
+        if torch.is_grad_enabled() and conditioning.context.requires_grad:
+            self.backwards += len(x)
+        return self._model.denoise(x, sigma, conditioning)

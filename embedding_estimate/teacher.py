@@ -1,0 +1,229 @@
+"""The teacher: the host's own pipeline with the real prompt, run once; what it saw and said is kept.
+
+Classifier-free guidance is affine in its two predictions (Ho & Salimans 2022), so an embedding that matches the
+prediction of the side it replaces matches the whole pipeline. Only that side is recorded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.host import BorrowedModel, Conditioning, Stage, Vectors
+from embedding_estimate.settings import Settings
+
+SELECT_SEED = 2_000_010_000  # beyond `settings.SEED_LIMIT`: nothing is trained on these
+REPORT_SEED = 2_000_020_000  # nothing is trained or chosen on these
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the embedding is to stand for, and where."""
+
+    text: str
+    negative: bool
+    other_prompts: tuple[str, ...]  # the other side's texts, drawn in turn from seed to seed
+    width: int  # pixels
+    height: int
+
+    @classmethod
+    def of(cls, settings: Settings, model: BorrowedModel) -> Task:
+        size = model.info.default_size
+        return cls(
+            settings.text,
+            settings.negative,
+            settings.other_prompts,
+            settings.width or size,
+            settings.height or size,
+        )
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """How latents are drawn."""
+
+    sampler: str
+    schedule: str
+    steps: int
+    guidance_scale: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Trajectory:
+        return cls(settings.sampler, settings.schedule, settings.steps, settings.guidance_scale)
+
+
+@dataclass(frozen=True)
+class States:
+    """Noised latents along trajectories, and what the teacher predicted there for the side being replaced."""
+
+    x: Tensor  # (S, C, h, w)
+    sigma: Tensor  # (S,)
+    target: Tensor  # (S, C, h, w) denoised, the side being replaced
+    other: Tensor  # (S, C, h, w) denoised, the other side
+    evaluation: Tensor  # (S,) the 0-based denoiser evaluation
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor | slice) -> States:
+        return States(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def split(self, size: int) -> Iterator[States]:
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    @classmethod
+    def join(cls, parts: Sequence[States]) -> States:
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the guidance: a prompt as encoded, with its schedule and its `AND`."""
+
+    model: BorrowedModel
+    stages: Sequence[Stage]
+
+    def stage(self, evaluation: int) -> Stage:
+        return next((stage for stage in self.stages if evaluation <= stage.until), self.stages[0])
+
+    @property
+    def scheduled(self) -> bool:
+        return len(self.stages) > 1
+
+    @property
+    def composed(self) -> bool:
+        """Whether the prediction depends on the other side's or on more than one context."""
+        return any(len(s.parts) > 1 or s.parts[0][1] != 1 for s in self.stages)
+
+    @property
+    def weights_sum_to_one(self) -> bool:
+        return all(abs(sum(weight for _, weight in s.parts) - 1) < 1e-6 for s in self.stages)
+
+    def denoise(self, x: Tensor, sigma: Tensor, evaluation: int, other: Tensor | None = None) -> Tensor:
+        """Denoised (B, C, h, w); `AND` is composed on the `other` side's (B, C, h, w), as Liu et al. 2022."""
+        parts = self.stage(evaluation).parts
+        predictions = [self.model.denoise(x, sigma, conditioning) for conditioning, _ in parts]
+        if other is None or (len(parts) == 1 and parts[0][1] == 1):
+            return predictions[0]
+        return other + sum(
+            weight * (prediction - other) for prediction, (_, weight) in zip(predictions, parts, strict=True)
+        )
+
+
+class Teacher:
+    """Encodes prompts for a task and runs them."""
+
+    def __init__(self, model: BorrowedModel, task: Task):
+        self.model = model
+        self.task = task
+
+    def side(self, prompt: str, trajectory: Trajectory, *, negative: bool, weights: bool = True) -> Side:
+        """A prompt on the side named, its schedule counted along the trajectory."""
+        evaluations = self.model.evaluations(trajectory.sampler, trajectory.steps)
+        size = {"width": self.task.width, "height": self.task.height}
+        return Side(
+            self.model,
+            self.model.encode(prompt, evaluations=evaluations, negative=negative, weights=weights, **size),
+        )
+
+    def replaced(self, prompt: str, trajectory: Trajectory, *, weights: bool = True) -> Side:
+        """A prompt on the side that the embedding will be typed on."""
+        return self.side(prompt, trajectory, negative=self.task.negative, weights=weights)
+
+    def encode_vectors(self, vectors: Vectors, template: str = "{}") -> Conditioning:
+        """The student's conditioning: the vectors typed on the side being replaced. Differentiable."""
+        task = self.task
+        return self.model.encode_vectors(
+            vectors, template, width=task.width, height=task.height, negative=task.negative
+        )
+
+    def student(self, vectors: Vectors, template: str = "{}") -> Side:
+        """The side being replaced, with the vectors typed there."""
+        return Side(self.model, [Stage(0, ((self.encode_vectors(vectors, template), 1.0),))])
+
+    @torch.no_grad()
+    def run(
+        self,
+        side: Side,
+        trajectory: Trajectory,
+        seeds: Sequence[int],
+        batch: int,
+        see: Callable[[States], None] = lambda states: None,
+    ) -> Tensor:
+        """Samples with `side` where the embedding will be; returns latents (len(seeds), C, h, w).
+
+        `see` is shown each evaluation's states. At most `batch` seeds are sampled together; what a seed gives
+        does not depend on that.
+        """
+        latents: dict[int, Tensor] = {}
+        others = self.task.other_prompts
+        for index, text in enumerate(others):
+            other = self.side(text, trajectory, negative=not self.task.negative)
+            mine = seeds[index :: len(others)]
+            for start in range(0, len(mine), batch):
+                chunk = mine[start : start + batch]
+                sampled = self.model.sample(
+                    self._guided(side, other, trajectory.guidance_scale, see),
+                    sampler=trajectory.sampler,
+                    schedule=trajectory.schedule,
+                    steps=trajectory.steps,
+                    seeds=chunk,
+                    width=self.task.width,
+                    height=self.task.height,
+                )
+                latents.update(zip(chunk, sampled, strict=True))
+        return torch.stack([latents[seed] for seed in seeds])
+
+    def record(self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int) -> States:
+        """All states that the side passes through from these seeds, with its predictions as targets."""
+        seen: list[States] = []
+        self.run(side, trajectory, seeds, batch, seen.append)
+        return States.join(seen)
+
+    def _guided(
+        self, side: Side, other: Side, guidance_scale: float, see: Callable[[States], None]
+    ) -> Callable[[Tensor, Tensor, int], Tensor]:
+        """u + scale * (c - u), whichever of the two the embedding replaces."""
+
+        def denoise(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
+            if self.task.negative:
+                target = uncond = side.denoise(x, sigma, evaluation)
+                theirs = cond = other.denoise(x, sigma, evaluation, uncond)
+            else:
+                theirs = uncond = other.denoise(x, sigma, evaluation)
+                target = cond = side.denoise(x, sigma, evaluation, uncond)
+            see(States(x, sigma, target, theirs, torch.full_like(sigma, evaluation, dtype=torch.long)))
+            return uncond + guidance_scale * (cond - uncond)
+
+        return denoise
+
+
+def epsilon(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
+    """The noise that a denoised latent implies, (x - D) / sigma: (B, C, h, w)."""
+    return (x - denoised) / sigma.view(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def error(side: Side, states: States, batch: int) -> float:
+    """err(c) = mean over states of |D(x; c) - D(x; prompt)|^2 / sigma^2, per element, in epsilon units."""
+    total = 0.0
+    order = states.evaluation.argsort(stable=True)  # neighbours share a stage
+    for part in _by_stage(side, states[order]):
+        for chunk in part.split(batch):
+            denoised = side.denoise(chunk.x, chunk.sigma, int(chunk.evaluation[0]), chunk.other)
+            difference = (denoised - chunk.target) / chunk.sigma.view(-1, 1, 1, 1)
+            total += float(difference.double().square().mean(dim=(1, 2, 3)).sum())
+    return total / len(states)
+
+
+def _by_stage(side: Side, states: States) -> Iterator[States]:
+    """Cuts states, in order of their evaluation, where the side's stage changes."""
+    ends = [side.stage(int(evaluation)).until for evaluation in states.evaluation]
+    cuts = [0, *(i for i in range(1, len(ends)) if ends[i] != ends[i - 1]), len(ends)]
+    for start, end in itertools.pairwise(cuts):
+        yield states[start:end]

@@ -1,0 +1,309 @@
+"""From a prompt to an embedding.
+
+`estimate` reads from top to bottom: borrow the model, run the teacher, choose where to start, train, measure.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedding_estimate import __version__, fidelity, names
+from embedding_estimate.embedding import Embedding
+from embedding_estimate.errors import Interrupted, SettingsError, nearest
+from embedding_estimate.fidelity import Fidelity, Images
+from embedding_estimate.host import BorrowedModel, Host, Vectors
+from embedding_estimate.objectives import Objective, make_objective
+from embedding_estimate.optimizers import OPTIMIZERS, make_loss, make_optimizer, make_scheduler
+from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Task, Teacher, Trajectory
+from embedding_estimate.vectors import VectorSpace, count, fit
+
+READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes the device wait
+GAIN = 1e-3  # relative fall of the held-out error that counts as progress for the early stop
+FROZEN_DRAWS = 8  # what LBFGS keeps: its curvature means something on one function only
+EXACT = 1e-5  # relative difference of two conditionings that are the same but for rounding
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings, and who listens."""
+
+    settings: Settings
+    on_progress: OnProgress
+    on_snapshot: Callable[[Embedding, int], None]
+    stop: StopToken
+
+
+@dataclass
+class Training:
+    """The run of the optimizer: what it has reached, and what happened."""
+
+    best: dict[str, Tensor]  # (N, width) by encoder
+    best_error: float  # on the select set
+    step: int = 0
+    stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact"
+    losses: list[Tensor] = field(default_factory=list)  # one per step, left on the device
+    checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An embedding and all that is known of it."""
+
+    embedding: Embedding
+    fidelity: Fidelity | None  # None where the job was interrupted before it was measured, or not to be measured
+    images: Images | None
+    steps: int
+    stopped: str
+    losses: list[float]
+    checks: list[tuple[int, float]]
+    notes: list[str]
+    norm_ratio: float  # longest vector, in median norms of the vocabulary
+    seconds_prepare: float
+    seconds_train: float
+    unet_forwards: int  # samples; preparation and selection included, the final report not
+    unet_backwards: int
+
+
+def estimate(
+    settings: Settings,
+    host: Host,
+    *,
+    on_progress: OnProgress = lambda progress: None,
+    on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
+    stop: StopToken | None = None,
+    measure: bool = True,
+) -> Estimate:
+    """Makes an embedding that does what `settings.text` does.
+
+    `on_snapshot` gets the vectors of every `settings.save_every`-th step. A stop that saves returns the best vectors
+    so far. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training part
+    cannot match, `Interrupted` for a stop that drops, or that comes before there is anything to keep.
+    """
+    settings.check()
+    job = Job(settings, on_progress, on_snapshot, stop or StopToken())
+    with host.borrow() as borrowed, _interruptible(job.stop):
+        meter = Meter(borrowed, job.stop.check)
+        model = typing.cast(BorrowedModel, meter)
+        check_against(settings, model)
+        teacher = Teacher(model, Task.of(settings, model))
+        space = VectorSpace.of(model)
+
+        started = time.perf_counter()
+        exact = exact_vectors(teacher, Trajectory.of(settings), settings.tokens)
+        if exact is None:
+            start = starting_vectors(settings, model)
+            objective = make_objective(settings, teacher, make_loss(settings.loss))
+            on_progress(Progress("prepare", 0, None))
+            objective.prepare(start)
+            prepared = time.perf_counter()
+            training = train(objective, space, start, job)
+            training.notes += objective.notes
+        else:
+            prepared = time.perf_counter()
+            training = Training(exact, 0.0, stopped="exact", notes=[_exact_note(settings.tokens, count(exact))])
+        trained = time.perf_counter()
+        forwards, backwards = meter.forwards, meter.backwards
+
+        figures, images = _measure(teacher, training, job) if measure else (None, None)
+        return Estimate(
+            embedding=_embedding(settings, model, training, figures),
+            fidelity=figures,
+            images=images,
+            steps=training.step,
+            stopped=training.stopped,
+            losses=[float(loss) for loss in training.losses],
+            checks=training.checks,
+            notes=names.warnings(settings.name, model.token_ids, model.embedding_names()) + training.notes,
+            norm_ratio=space.norm_ratio(training.best),
+            seconds_prepare=prepared - started,
+            seconds_train=trained - prepared,
+            unet_forwards=forwards,
+            unet_backwards=backwards,
+        )
+
+
+def train(objective: Objective, space: VectorSpace, start: Vectors, job: Job) -> Training:
+    """Optimises the vectors and keeps the best by their error on the select set, not the last.
+
+    Where the loss leaves the finite numbers it is tried once more at half the rate, from the best so far.
+    """
+    training = Training(dict(start), objective.held_out(start))
+    rate = job.settings.rate or OPTIMIZERS[job.settings.optimizer].rate
+    for attempt in (rate, rate / 2):
+        try:
+            training.stopped = _descend(training, objective, space, attempt, job)
+        except Stopped:
+            training.stopped = "interrupted"
+        if training.stopped != "diverged":
+            break
+        training.notes.append(
+            f"rate={attempt:g}: the loss was not finite at step {training.step}; the best vectors before were kept"
+        )
+    return training
+
+
+def _descend(training: Training, objective: Objective, space: VectorSpace, rate: float, job: Job) -> str:
+    """One run of the optimizer from the best vectors so far; returns why it ended."""
+    settings = job.settings
+    generator = torch.Generator().manual_seed(settings.seed)
+    leaves = space.leaves(training.best)
+    optimizer = make_optimizer(settings.optimizer, leaves.values(), rate)
+    advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
+    frozen = settings.optimizer == "LBFGS"
+    drawn = [objective.draw(generator) for _ in range(FROZEN_DRAWS if frozen else 1)]
+    stale = 0
+    read = time.monotonic()
+
+    def closure() -> Any:  # torch declares a float, and a tensor spares the device a wait
+        optimizer.zero_grad()
+        total = torch.zeros((), device=space.device)
+        for draw in drawn:
+            loss = objective.loss(space.vectors(leaves), draw) / len(drawn)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        return total
+
+    while training.step < settings.learning_steps:
+        job.stop.check()
+        training.step += 1
+        loss: Any = optimizer.step(closure)
+        space.bound_(leaves)
+        training.losses.append(loss)
+        advance(loss)
+        if not frozen:
+            drawn = [objective.draw(generator)]
+
+        last = training.step == settings.learning_steps
+        if last or training.step % objective.check_every == 0:
+            vectors = _detached(space.vectors(leaves))
+            error = objective.held_out(vectors)
+            if not math.isfinite(error):
+                return "diverged"
+            stale = 0 if error < (1 - GAIN) * training.best_error else stale + 1
+            if error < training.best_error:
+                training.best, training.best_error = vectors, error
+            training.checks.append((training.step, 1 - error / objective.held_out_empty))
+            if settings.early_stop and stale >= settings.early_stop:
+                return "early stop"
+        if settings.save_every and training.step % settings.save_every == 0:
+            job.on_snapshot(Embedding(settings.name, _detached(space.vectors(leaves))), training.step)
+        if last or time.monotonic() - read > READ_EVERY:
+            read, value = time.monotonic(), float(loss)
+            if not math.isfinite(value):
+                return "diverged"
+            explained = 1 - training.best_error / objective.held_out_empty
+            job.on_progress(Progress("train", training.step, settings.learning_steps, value, explained))
+    return "done"
+
+
+def starting_vectors(settings: Settings, model: BorrowedModel) -> dict[str, Tensor]:
+    """Vectors (N, width) of the initial prompt, or of the text, cut or filled with zeros to N tokens."""
+    plain = model.token_vectors(settings.initial_prompt or settings.text)
+    tokens = count(plain) if settings.token_source == "Initial prompt" else settings.tokens
+    return fit(plain, tokens)
+
+
+def exact_vectors(teacher: Teacher, trajectory: Trajectory, tokens: int) -> dict[str, Tensor] | None:
+    """The prompt's own token vectors where typing them is the same as typing the prompt; None where it is not.
+
+    So for a prompt of at most `tokens` tokens whose weights are all 1. Found by comparing the conditionings.
+    """
+    plain = teacher.model.token_vectors(teacher.task.text)
+    side = teacher.replaced(teacher.task.text, trajectory)
+    if not 1 <= count(plain) <= tokens or side.composed or side.scheduled:
+        return None
+    with torch.no_grad():
+        mine = teacher.encode_vectors(plain)
+    theirs = side.stages[0].parts[0][0]
+    for a, b in ((mine.context, theirs.context), (mine.vector, theirs.vector)):
+        if a is not None and b is not None and (a.shape != b.shape or (a - b).norm() > EXACT * b.norm()):
+            return None
+    return plain
+
+
+def check_against(settings: Settings, model: BorrowedModel) -> None:
+    """Raises `SettingsError` with every setting that the loaded model cannot serve."""
+    info = model.info
+    found = []
+    if settings.sampler not in model.samplers:
+        found.append(f"sampler={settings.sampler!r} is unknown: {nearest(settings.sampler, model.samplers)}")
+    if settings.schedule not in model.schedules:
+        found.append(f"schedule={settings.schedule!r} is unknown: {nearest(settings.schedule, model.schedules)}")
+    for name, size in (("width", settings.width), ("height", settings.height)):
+        if size % info.latent_scale:
+            near = max(1, round(size / info.latent_scale)) * info.latent_scale
+            found.append(f"{name}={size}: a multiple of {info.latent_scale} is needed; choose {near}")
+    if settings.tokens > info.chunk_tokens:
+        found.append(f"tokens={settings.tokens}: a chunk of this model holds {info.chunk_tokens}; use that or fewer")
+    if settings.token_source == "Initial prompt":
+        tokens = count(model.token_vectors(settings.initial_prompt))
+        if not 1 <= tokens <= info.chunk_tokens:
+            found.append(f"initial_prompt has {tokens} tokens: an embedding has 1 to {info.chunk_tokens}; change it")
+    if found:
+        raise SettingsError(found)
+
+
+def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity | None, Images | None]:
+    if training.stopped == "interrupted":
+        return None, None
+    try:
+        return fidelity.measure(
+            teacher.model,
+            teacher.task,
+            training.best,
+            batch=job.settings.batch,
+            on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
+        )
+    except Stopped:
+        return None, None
+
+
+def _embedding(settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None) -> Embedding:
+    """The vectors with their provenance: enough to make them again, nothing of the machine."""
+    told = settings.to_dict()
+    if settings.private:
+        for secret in ("text", "other_prompt", "initial_prompt", "templates"):
+            del told[secret]
+    provenance: dict[str, Any] = {
+        "version": __version__,
+        "settings": told,
+        "model": {"name": model.info.name, "hash": model.info.hash, "family": model.info.family},
+        "clip_skip": model.info.clip_skip,
+        "emphasis": model.info.emphasis,
+        "steps": training.step,
+        "stopped": training.stopped,
+        "fidelity": figures.to_dict() if figures else None,
+    }
+    return Embedding(settings.name, {k: v.float().cpu() for k, v in training.best.items()}, provenance)
+
+
+def _exact_note(tokens: int, used: int) -> str:
+    note = f"the prompt's own {used} token vectors do exactly what it does: saved without training"
+    return note if used == tokens else f"{note}, with {used} vectors instead of {tokens}"
+
+
+def _detached(vectors: Vectors) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in vectors.items()}
+
+
+@contextmanager
+def _interruptible(stop: StopToken) -> Iterator[None]:
+    """A stop where nothing can be kept, or that drops what there is, ends in `Interrupted`."""
+    try:
+        yield
+    except Stopped:
+        raise Interrupted("interrupted before there was anything to save") from None
+    if stop.dropped:
+        raise Interrupted("interrupted; the result was dropped")

@@ -1,0 +1,76 @@
+"""Vectors and the vocabulary they live beside: where to start, in what units to move, how far to go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.host import BorrowedModel, Vectors
+
+NORM_LIMIT = 30.0
+"""Longest vector allowed, in median norms of the vocabulary. Trained vectors are much longer than a word's (emphasis
+is reached that way), but length without end bends the neighbouring words and leaves fp16's range."""
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """Statistics of each encoder's token embedding table (V, width), and what follows from them."""
+
+    mean: Mapping[str, Tensor]  # (width,)
+    spread: Mapping[str, float]  # standard deviation over the whole table
+    norm: Mapping[str, float]  # median over the vocabulary
+    device: torch.device
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: BorrowedModel) -> VectorSpace:
+        tables = {key: table.float() for key, table in model.vocabulary().items()}
+        return cls(
+            mean={key: table.mean(0) for key, table in tables.items()},
+            spread={key: float(table.std()) for key, table in tables.items()},
+            norm={key: float(table.norm(dim=1).median()) for key, table in tables.items()},
+            device=model.device,
+        )
+
+    def leaves(self, vectors: Vectors) -> dict[str, Tensor]:
+        """Fresh trainable tensors (N, width), in spreads."""
+        return {key: (value / self.spread[key]).detach().clone().requires_grad_() for key, value in vectors.items()}
+
+    def vectors(self, leaves: Vectors) -> dict[str, Tensor]:
+        """The vectors (N, width) that the leaves stand for; differentiable."""
+        return {key: value * self.spread[key] for key, value in leaves.items()}
+
+    @torch.no_grad()
+    def bound_(self, leaves: Vectors) -> None:
+        """Shortens, in place, what is longer than `NORM_LIMIT`."""
+        for key, value in leaves.items():
+            limit = NORM_LIMIT * self.norm[key] / self.spread[key]
+            value.mul_((limit / value.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1))  # (N, 1)
+
+    def norm_ratio(self, vectors: Vectors) -> float:
+        """The longest vector, in median norms of the vocabulary."""
+        return max(float(value.detach().norm(dim=1).max()) / self.norm[key] for key, value in vectors.items())
+
+    def random(self, tokens: int, seed: int) -> dict[str, Tensor]:
+        """Vectors (tokens, width) that look like the vocabulary: its mean and spread, normal."""
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            key: mean + self.spread[key] * torch.randn(tokens, len(mean), generator=generator).to(mean)
+            for key, mean in self.mean.items()
+        }
+
+
+def fit(vectors: Vectors, tokens: int) -> dict[str, Tensor]:
+    """Vectors (n, width) cut, or filled up with zeros, to (tokens, width)."""
+    return {
+        key: torch.cat([value[:tokens], value.new_zeros(max(0, tokens - len(value)), value.shape[1])])
+        for key, value in vectors.items()
+    }
+
+
+def count(vectors: Vectors) -> int:
+    """N, the same for every encoder."""
+    return len(next(iter(vectors.values())))

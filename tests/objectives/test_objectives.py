@@ -1,0 +1,131 @@
+"""Both objectives: their gradient by finite differences, their scale, what they refuse and what they say."""
+
+import pytest
+import torch
+from toy import ToyModel
+
+from embedding_estimate.errors import PromptError
+from embedding_estimate.objectives import Objective, make_objective
+from embedding_estimate.optimizers import LOSSES, make_loss
+from embedding_estimate.progress import Meter
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Task, Teacher
+
+PARTS = ("U-Net", "Transformer")
+
+
+def prepared(toy: ToyModel, **values) -> Objective:
+    settings = Settings(**{"text": "red (circle:1.8)", "name": "x", "steps": 6, "tokens": 2, **values})
+    objective = make_objective(settings, Teacher(toy, Task.of(settings, toy)), make_loss(settings.loss))
+    objective.prepare(start())
+    return objective
+
+
+def start() -> dict[str, torch.Tensor]:
+    return {"clip_l": torch.randn(2, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_gradient_by_finite_differences(toy: ToyModel, part: str, loss: str) -> None:
+    objective = prepared(toy, part=part, loss=loss, templates="{}\na {} star")
+    drawn = objective.draw(torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(
+        lambda value: objective.loss({"clip_l": value}, drawn), start()["clip_l"].requires_grad_()
+    )
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_the_loss_starts_near_one_and_is_zero_for_the_prompt(toy: ToyModel, part: str, loss: str) -> None:
+    plain = toy.token_vectors("red circle")
+    objective = prepared(toy, part=part, loss=loss, text="red circle")
+    generator = torch.Generator().manual_seed(0)
+    losses = [float(objective.loss(start(), objective.draw(generator))) for _ in range(50)]
+    assert 0.5 < sum(losses) / len(losses) < 2
+    assert abs(float(objective.loss(plain, objective.draw(generator)))) < 1e-9
+    assert objective.held_out(plain) == 0
+    assert objective.held_out(start()) > 0
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_teacher_call_in_the_loop(toy: ToyModel, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = prepared(toy, part=part)
+
+    def encode(*args: object, **kind: object) -> None:
+        raise AssertionError("the prompt was encoded in the loop")
+
+    monkeypatch.setattr(toy, "encode", encode)
+    monkeypatch.setattr(toy, "sample", encode)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        objective.loss(start(), objective.draw(generator))
+
+
+def test_a_step_costs_one_forward_and_one_backward_per_state(toy: ToyModel) -> None:
+    meter = Meter(toy, lambda: None)
+    objective = prepared(meter, batch=5)
+    meter.forwards = meter.backwards = 0
+    vectors = {key: value.requires_grad_() for key, value in start().items()}
+    objective.loss(vectors, objective.draw(torch.Generator().manual_seed(0))).backward()
+    assert (meter.forwards, meter.backwards) == (5, 5)
+
+
+def test_checks_cost_at_most_a_twentieth_of_the_steps_between_them(toy: ToyModel) -> None:
+    for batch in (1, 4, 16):
+        meter = Meter(toy, lambda: None)
+        objective = prepared(meter, batch=batch)
+        meter.forwards = 0
+        objective.held_out(start())
+        assert meter.forwards <= 0.05 * 3 * batch * objective.check_every
+
+
+def test_drawn_states_are_spread_over_the_sampling(toy: ToyModel) -> None:
+    objective = prepared(toy, batch=6)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        _, states = objective.draw(generator)
+        assert states.evaluation.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_every_template_is_drawn(toy: ToyModel) -> None:
+    objective = prepared(toy, templates="{}\na {}\n{} star")
+    generator = torch.Generator().manual_seed(0)
+    assert {objective.draw(generator)[0].template for _ in range(60)} == {"{}", "a {}", "{} star"}
+
+
+def test_held_out_states_are_not_trained_on(toy: ToyModel) -> None:
+    objective = prepared(toy, batch=64)
+    lesson, _ = objective.draw(torch.Generator().manual_seed(0))
+    trained = {tuple(x.flatten().tolist()) for x in lesson.train.x}
+    assert not trained & {tuple(x.flatten().tolist()) for x in lesson.select.x}
+
+
+def test_unet_takes_and_and_schedules_and_says_what_follows(toy: ToyModel) -> None:
+    objective = prepared(toy, text="red circle :0.7 AND [green:blue:3] star :0.6")
+    assert len(objective.notes) == 2
+    assert "average" in objective.notes[0] and "do not sum to 1" in objective.notes[1]
+
+
+def test_transformer_refuses_and(toy: ToyModel) -> None:
+    with pytest.raises(PromptError, match=r"AND.*choose the U-Net part"):
+        prepared(toy, part="Transformer", text="red AND green")
+
+
+def test_transformer_refuses_another_number_of_chunks(toy: ToyModel) -> None:
+    with pytest.raises(PromptError, match="fills 2 chunks of 4 tokens and the embedding 1"):
+        prepared(toy, part="Transformer", text="a red circle on a blue star")
+
+
+def test_transformer_matches_the_average_of_a_schedule(toy: ToyModel) -> None:
+    """Stages of 3 and 3 evaluations: the best context is their mean."""
+    objective = prepared(toy, part="Transformer", text="[red:green:2] circle")
+    a, b = (stage.parts[0][0].context for stage in toy.encode("[red:green:2] circle", evaluations=6, width=0, height=0))
+    lesson = objective.draw(torch.Generator())
+    torch.testing.assert_close(lesson.target[0], (a + b) / 2)
+    assert objective.notes == ["the prompt changes with the step and an embedding does not: it is matched on average"]
+
+
+def test_a_prompt_that_does_nothing_is_refused(toy: ToyModel) -> None:
+    with pytest.raises(PromptError, match="does what the empty prompt does"):
+        prepared(toy, text="(,)")

@@ -1,0 +1,96 @@
+"""Protocol v1 against its own definition."""
+
+import json
+
+import pytest
+import torch
+from toy import ToyModel
+
+from embedding_estimate import fidelity
+from embedding_estimate.teacher import Task, Teacher
+
+TEXT = "red (circle:1.8)"
+
+
+def task(text: str = TEXT, *, negative: bool = False) -> Task:
+    return Task(text, negative, ("dull",), 32, 32)
+
+
+def random_vectors(tokens: int) -> dict[str, torch.Tensor]:
+    return {"clip_l": torch.randn(tokens, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_the_prompt_itself_is_explained_whole(toy: ToyModel, negative: bool) -> None:
+    """Vectors that are the prompt: 1. The weights of this one are all 1, so nothing is left for emphasis."""
+    vectors = toy.token_vectors("red circle")
+    figures, _ = fidelity.measure(toy, task("red circle", negative=negative), vectors, batch=4)
+    assert figures.explained == 1
+    assert figures.explained_without_weights == 1
+    assert figures.explained_truncated == 1
+    assert figures.in_template == 1
+    assert figures.image_distance == 0
+    assert figures.emphasis_explained is None
+    assert figures.image_distance_without_weights is None
+
+
+def test_the_empty_prompt_explains_nothing(toy: ToyModel) -> None:
+    """Toy vectors of zeros are the toy's empty prompt."""
+    zeros = {"clip_l": torch.zeros(2, 6, dtype=torch.float64)}
+    figures, _ = fidelity.measure(toy, task(), zeros, batch=4)
+    assert abs(figures.explained) < 1e-12
+    assert figures.emphasis_explained is not None and figures.emphasis_explained < 0
+    assert figures.image_distance == pytest.approx(1)
+
+
+def test_the_words_without_weights_are_the_zero_of_emphasis(toy: ToyModel) -> None:
+    figures, _ = fidelity.measure(toy, task(), toy.token_vectors(TEXT), batch=4)
+    assert figures.emphasis_explained == 0
+    assert figures.explained == figures.explained_without_weights == figures.explained_truncated
+    assert figures.image_distance_without_weights == 1
+
+
+def test_figures_follow_from_the_errors(toy: ToyModel) -> None:
+    figures, _ = fidelity.measure(toy, task(), random_vectors(2), batch=4, images=False)
+    errors = figures.errors
+    assert figures.explained == 1 - errors["embedding"] / errors["empty"]
+    assert figures.emphasis_explained == 1 - errors["embedding"] / errors["without weights"]
+    assert figures.image_distance is None
+    json.dumps(figures.to_dict(), allow_nan=False)
+
+
+def test_errors_by_hand(toy: ToyModel) -> None:
+    """err = mean |D(x; c) - D(x; prompt)|^2 / sigma^2 over 8 seeds of 20 Euler steps."""
+    vectors = random_vectors(2)
+    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=False)
+    teacher = Teacher(toy, task())
+    states = teacher.record(teacher.replaced(TEXT, fidelity.TRAJECTORY), fidelity.TRAJECTORY, fidelity.SEEDS, 8)
+    assert len(states) == 8 * 20
+    mine = toy.denoise(states.x, states.sigma, teacher.encode_vectors(vectors))
+    by_hand = ((mine - states.target) / states.sigma.view(-1, 1, 1, 1)).square().mean()
+    assert figures.errors["embedding"] == pytest.approx(float(by_hand), rel=1e-9)
+
+
+def test_the_batch_changes_nothing(toy: ToyModel) -> None:
+    one, many = (fidelity.measure(toy, task(), random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))
+    assert one.pop("protocol") == many.pop("protocol") == "v1"
+    assert one.pop("errors") == pytest.approx(many.pop("errors"), rel=1e-9)
+    assert one == pytest.approx(many, rel=1e-9)
+
+
+def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel) -> None:
+    seen: list[tuple[int, int]] = []
+    _, images = fidelity.measure(
+        toy, task(), random_vectors(1), batch=4, on_progress=lambda done, total: seen.append((done, total))
+    )
+    total = seen[0][1]
+    assert seen == [(i, total) for i in range(1, total + 1)]
+    assert {"prompt", "embedding", "without weights", "empty"} <= images.latents.keys()
+    assert all(latents.shape == (16, 4, 4, 4) for latents in images.latents.values())
+
+
+def test_ratio_of_sums_by_hand(toy: ToyModel) -> None:
+    rows = [fidelity.measure(toy, task(t), random_vectors(2), batch=8, images=False)[0] for t in (TEXT, "red star")]
+    mine = sum(row.errors["embedding"] for row in rows)
+    assert fidelity.ratio_of_sums(rows, "empty") == 1 - mine / sum(row.errors["empty"] for row in rows)
+    assert fidelity.ratio_of_sums(rows, "without weights") == rows[0].emphasis_explained

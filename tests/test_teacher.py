@@ -1,0 +1,109 @@
+"""The teacher against formulas written out by hand."""
+
+import torch
+from toy import ToyModel
+
+from embedding_estimate.host import Stage
+from embedding_estimate.teacher import Side, States, Task, Teacher, Trajectory, epsilon, error
+
+PATH = Trajectory("Euler", "Karras", 6, 4.0)
+
+
+def task(text: str, *, negative: bool = False, others: tuple[str, ...] = ("dull",)) -> Task:
+    return Task(text, negative, others, 32, 32)
+
+
+def record(toy: ToyModel, text: str, seeds=(1, 2), batch: int = 2, **kind) -> tuple[Teacher, Side, States]:
+    teacher = Teacher(toy, task(text, **kind))
+    side = teacher.replaced(text, PATH)
+    return teacher, side, teacher.record(side, PATH, seeds, batch)
+
+
+def test_states_hold_what_the_pipeline_saw(toy: ToyModel) -> None:
+    _, side, states = record(toy, "red (circle:1.5)")
+    assert len(states) == 2 * PATH.steps
+    for state in states.split(1):
+        again = toy.denoise(state.x, state.sigma, side.stages[0].parts[0][0])
+        torch.testing.assert_close(state.target, again, rtol=0, atol=0)
+
+
+def test_guidance_is_written_out(toy: ToyModel) -> None:
+    """One Euler step from sigma to sigma': x + (x - (u + s (c - u))) / sigma * (sigma' - sigma)."""
+    _, _, states = record(toy, "red circle", seeds=(3,))
+    cond, uncond = states.target[0], states.other[0]
+    guided = uncond + 4.0 * (cond - uncond)
+    step = states.x[0] + (states.x[0] - guided) / states.sigma[0] * (states.sigma[1] - states.sigma[0])
+    torch.testing.assert_close(states.x[1], step)
+
+
+def test_the_negative_side_is_the_one_recorded(toy: ToyModel) -> None:
+    _, side, states = record(toy, "ugly", negative=True, others=("cat",))
+    target = toy.denoise(states.x[:1], states.sigma[:1], side.stages[0].parts[0][0])
+    torch.testing.assert_close(states.target[:1], target)
+    guided = states.target[0] + 4.0 * (states.other[0] - states.target[0])
+    step = states.x[0] + (states.x[0] - guided) / states.sigma[0] * (states.sigma[2] - states.sigma[0])
+    torch.testing.assert_close(states.x[2], step)  # two seeds in a batch: the next step is two states on
+
+
+def test_a_seed_gives_the_same_whatever_the_batch(toy: ToyModel) -> None:
+    teacher = Teacher(toy, task("red circle", others=("dull", "grey")))
+    side = teacher.replaced("red circle", PATH)
+    together = teacher.run(side, PATH, [1, 2, 3, 4, 5], 5)
+    torch.testing.assert_close(together, teacher.run(side, PATH, [1, 2, 3, 4, 5], 1))
+
+
+def test_other_prompts_are_drawn_in_turn(toy: ToyModel) -> None:
+    alone = Teacher(toy, task("ugly", negative=True, others=("cat",)))
+    pair = Teacher(toy, task("ugly", negative=True, others=("dog", "cat")))
+    second = pair.run(pair.replaced("ugly", PATH), PATH, [7, 8], 2)[1]
+    torch.testing.assert_close(second, alone.run(alone.replaced("ugly", PATH), PATH, [8], 1)[0])
+
+
+def test_and_is_composed_on_the_other_side(toy: ToyModel) -> None:
+    """u + 0.7 (a - u) + 0.5 (b - u), Liu et al. 2022, eq. 11."""
+    _, side, states = record(toy, "red circle :0.7 AND green star :0.5")
+    (a, _), (b, _) = side.stages[0].parts
+    u = states.other
+    expected = (
+        u + 0.7 * (toy.denoise(states.x, states.sigma, a) - u) + 0.5 * (toy.denoise(states.x, states.sigma, b) - u)
+    )
+    torch.testing.assert_close(states.target, expected)
+    assert side.composed and not side.weights_sum_to_one
+
+
+def test_one_part_with_a_weight_is_composed_too(toy: ToyModel) -> None:
+    _, side, states = record(toy, "red circle :0.5")
+    conditioning, weight = side.stages[0].parts[0]
+    assert weight == 0.5 and side.composed
+    plain = toy.denoise(states.x, states.sigma, conditioning)
+    torch.testing.assert_close(states.target, states.other + 0.5 * (plain - states.other))
+
+
+def test_a_stage_lasts_up_to_and_with_its_end(toy: ToyModel) -> None:
+    _, side, states = record(toy, "[red:green:2] circle")
+    assert side.scheduled
+    first, second = (stage.parts[0][0] for stage in side.stages)
+    for state in states.split(1):
+        conditioning = first if int(state.evaluation) <= 2 else second
+        torch.testing.assert_close(state.target, toy.denoise(state.x, state.sigma, conditioning))
+
+
+def test_error_is_zero_for_the_prompt_itself_with_and_and_schedule(toy: ToyModel) -> None:
+    for text in ("red circle", "[red:green:3] circle", "red AND [blue:green:2] star :0.4"):
+        _, side, states = record(toy, text)
+        assert error(side, states, batch=5) == 0
+
+
+def test_error_is_the_mean_squared_epsilon(toy: ToyModel) -> None:
+    teacher, _, states = record(toy, "red circle")
+    other = teacher.replaced("green star", PATH)
+    denoised = toy.denoise(states.x, states.sigma, other.stages[0].parts[0][0])
+    difference = epsilon(states.x, states.sigma, denoised) - epsilon(states.x, states.sigma, states.target)
+    assert abs(error(other, states, batch=3) - float(difference.square().mean())) < 1e-12
+
+
+def test_the_last_stage_is_used_beyond_its_end(toy: ToyModel) -> None:
+    a, b = (toy.encode(text, evaluations=4, width=32, height=32)[0].parts for text in ("red", "green"))
+    side = Side(toy, [Stage(1, a), Stage(4, b)])
+    assert side.stage(4).parts is b
+    assert side.stage(0).parts is a

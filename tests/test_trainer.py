@@ -1,0 +1,222 @@
+"""The whole estimate on the toy host: what it returns, when it stops, what it keeps."""
+
+import json
+import math
+
+import pytest
+import torch
+from toy import ToyHost
+
+from embedding_estimate import trainer
+from embedding_estimate.errors import Interrupted, PromptError, SettingsError
+from embedding_estimate.objectives.unet import UNetObjective
+from embedding_estimate.optimizers import OPTIMIZERS
+from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import Estimate, estimate
+
+
+def settings(**values) -> Settings:
+    return Settings(
+        **{"text": "red (circle:1.8)", "name": "madeup", "steps": 6, "learning_steps": 60, "tokens": 2, **values}
+    )
+
+
+def run(host: ToyHost, **values) -> Estimate:
+    return estimate(settings(**values), host)
+
+
+def test_training_carries_the_weights_into_the_vectors(toy_host: ToyHost) -> None:
+    result = run(toy_host, learning_steps=200)
+    assert result.stopped == "done" and result.steps == 200
+    assert result.fidelity is not None and result.fidelity.emphasis_explained is not None
+    assert result.fidelity.emphasis_explained > 0.5
+    assert result.embedding.vectors["clip_l"].shape == (2, 6)
+    assert not toy_host.lent
+
+
+def test_the_same_settings_give_the_same_vectors(toy_host: ToyHost) -> None:
+    first, second = run(toy_host), run(toy_host)
+    assert torch.equal(first.embedding.vectors["clip_l"], second.embedding.vectors["clip_l"])
+    other = run(toy_host, seed=5)
+    assert not torch.equal(first.embedding.vectors["clip_l"], other.embedding.vectors["clip_l"])
+
+
+def test_the_global_random_state_plays_no_part(toy_host: ToyHost) -> None:
+    torch.manual_seed(1)
+    first = run(toy_host)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    second = run(toy_host)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first.embedding.vectors["clip_l"], second.embedding.vectors["clip_l"])
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("part", ["U-Net", "Transformer"])
+def test_both_sides_and_parts_improve_on_their_start(toy_host: ToyHost, part: str, negative: bool) -> None:
+    kind = "Negative Prompt" if negative else "Prompt"
+    result = run(toy_host, part=part, prompt_type=kind, initial_prompt="star", other_prompt="cat")
+    assert result.checks[-1][1] > 0.3
+    assert result.losses[-1] < 0.5 * result.losses[0]
+
+
+@pytest.mark.parametrize("name", sorted(n for n, row in OPTIMIZERS.items() if row.package == "torch"))
+def test_every_optimizer_improves_on_a_poor_start(toy_host: ToyHost, name: str) -> None:
+    result = run(toy_host, optimizer=name, initial_prompt="star")
+    assert result.stopped == "done"
+    assert max(explained for _, explained in result.checks) > -0.5
+    assert result.fidelity is not None
+    start = estimate(settings(initial_prompt="star", learning_steps=1, rate=1e-9), toy_host).fidelity
+    assert start is not None and result.fidelity.explained > start.explained
+
+
+def test_a_plain_prompt_is_recognised_and_not_trained(toy_host: ToyHost) -> None:
+    result = run(toy_host, text="red circle", tokens=3)
+    assert result.stopped == "exact" and result.steps == 0
+    assert torch.equal(result.embedding.vectors["clip_l"], toy_host.model.token_vectors("red circle")["clip_l"].float())
+    assert result.fidelity is not None and result.fidelity.explained == pytest.approx(1)
+    assert "2 vectors instead of 3" in result.notes[-1]
+
+
+def test_a_plain_prompt_longer_than_the_embedding_is_trained(toy_host: ToyHost) -> None:
+    assert run(toy_host, text="red circle", tokens=1, learning_steps=5).stopped == "done"
+
+
+def test_the_best_by_the_select_set_is_kept(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out errors as scripted: the second check is the best, so its vectors are returned."""
+    scripted = iter([1.0, 1.0, 0.9, 0.2, 0.5, 0.7])  # scale, start, then four checks
+    kept: list[torch.Tensor] = []
+
+    def held_out(self: UNetObjective, vectors: dict[str, torch.Tensor]) -> float:
+        kept.append(vectors["clip_l"].clone())
+        return next(scripted)
+
+    monkeypatch.setattr(UNetObjective, "held_out", held_out)
+    monkeypatch.setattr(UNetObjective, "check_every", property(lambda self: 5, lambda self, value: None), raising=False)
+    result = run(toy_host, learning_steps=20)
+    torch.testing.assert_close(result.embedding.vectors["clip_l"], kept[3].float())
+    assert [step for step, _ in result.checks] == [5, 10, 15, 20]
+
+
+def test_early_stop(toy_host: ToyHost) -> None:
+    result = run(toy_host, rate=1e-9, early_stop=2, learning_steps=5000)
+    assert result.stopped == "early stop"
+    assert len(result.checks) == 2
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Makes the first `times` runs of the optimizer give NaN at their third step."""
+    steps: list[int] = []
+    real = UNetObjective.loss
+
+    def loss(self: UNetObjective, vectors, drawn):
+        value = real(self, vectors, drawn)
+        if not value.requires_grad:
+            return value
+        steps.append(len(steps))
+        runs = sum(1 for step in steps if step % 60 == 2)
+        return value * math.nan if runs <= times and len(steps) % 60 == 3 else value
+
+    monkeypatch.setattr(UNetObjective, "loss", loss)
+    return steps
+
+
+def test_a_loss_that_is_not_finite_is_tried_again_at_half_the_rate(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    real = trainer.make_optimizer
+    monkeypatch.setattr(trainer, "make_optimizer", lambda n, p, rate: rates.append(rate) or real(n, p, rate))
+    diverging(monkeypatch, times=1)
+    result = run(toy_host, rate=0.2, learning_steps=120, initial_prompt="star")
+    assert rates == [0.2, 0.1]
+    assert result.stopped == "done"
+    assert torch.isfinite(result.embedding.vectors["clip_l"]).all()
+    assert any("rate=0.2" in note and "not finite" in note for note in result.notes)
+
+
+def test_diverging_twice_keeps_the_best_and_says_why(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = UNetObjective.loss
+    monkeypatch.setattr(
+        UNetObjective, "loss", lambda s, v, d: real(s, v, d) * (math.nan if v["clip_l"].requires_grad else 1)
+    )
+    result = run(toy_host)
+    assert result.stopped == "diverged"
+    assert torch.equal(result.embedding.vectors["clip_l"], toy_host.model.token_vectors("red circle")["clip_l"].float())
+    assert len([note for note in result.notes if "not finite" in note]) == 2
+
+
+def stop_at(token: StopToken, step: int, save: bool):
+    def listen(progress: Progress) -> None:
+        if progress.phase == "train" and progress.done >= step:
+            token.stop(save=save)
+
+    return listen
+
+
+def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "READ_EVERY", 0.0)
+    token = StopToken()
+    result = estimate(settings(learning_steps=500), toy_host, on_progress=stop_at(token, 7, True), stop=token)
+    assert result.stopped == "interrupted" and result.steps in (7, 8)
+    assert result.fidelity is None
+    assert not toy_host.lent
+
+
+def test_a_stop_that_drops_raises(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "READ_EVERY", 0.0)
+    token = StopToken()
+    with pytest.raises(Interrupted, match="dropped"):
+        estimate(settings(learning_steps=500), toy_host, on_progress=stop_at(token, 7, False), stop=token)
+    assert not toy_host.lent
+
+
+def test_a_stop_before_training_has_nothing_to_save(toy_host: ToyHost) -> None:
+    token = StopToken()
+    token.stop(save=True)
+    with pytest.raises(Interrupted, match="before there was anything"):
+        estimate(settings(), toy_host, stop=token)
+
+
+def test_snapshots_come_every_n_steps(toy_host: ToyHost) -> None:
+    seen: list[int] = []
+    estimate(settings(save_every=25), toy_host, on_snapshot=lambda embedding, step: seen.append(step))
+    assert seen == [25, 50]
+
+
+def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
+    seen: list[Progress] = []
+    estimate(settings(), toy_host, on_progress=seen.append)
+    phases = [p.phase for p in seen]
+    assert phases == sorted(phases, key=["prepare", "train", "measure"].index)
+    last = [p for p in seen if p.phase == "train"][-1]
+    assert last.done == last.total == 60 and last.loss is not None and last.explained is not None
+
+
+def test_provenance_is_json_and_keeps_secrets(toy_host: ToyHost) -> None:
+    told = run(toy_host, learning_steps=5).embedding.provenance
+    assert json.loads(json.dumps(told))["settings"]["text"] == "red (circle:1.8)"
+    assert told["model"]["hash"] == "0123456789" and told["fidelity"]["protocol"] == "v1"
+    private = run(toy_host, learning_steps=5, private=True).embedding.provenance
+    assert "circle" not in json.dumps(private)
+
+
+def test_the_model_has_its_say_on_settings(toy_host: ToyHost) -> None:
+    with pytest.raises(SettingsError) as caught:
+        run(toy_host, sampler="Eular", schedule="Karas", tokens=5, width=100)
+    assert len(caught.value.problems) == 4
+    assert "did you mean Euler" in str(caught.value) and "choose 96" in str(caught.value)
+
+
+def test_tokens_from_the_initial_prompt(toy_host: ToyHost) -> None:
+    result = run(toy_host, initial_prompt="a big red", token_source="Initial prompt", learning_steps=5)
+    assert len(result.embedding.vectors["clip_l"]) == 3
+    with pytest.raises(SettingsError, match="initial_prompt has 5 tokens"):
+        run(toy_host, initial_prompt="a b c d e", token_source="Initial prompt")
+
+
+def test_a_prompt_without_effect_is_refused_and_the_model_given_back(toy_host: ToyHost) -> None:
+    with pytest.raises(PromptError):
+        run(toy_host, text="(,)")
+    assert not toy_host.lent

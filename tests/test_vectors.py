@@ -1,0 +1,50 @@
+"""Spread, bounds and fitting of vectors."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import ToyModel
+
+from embedding_estimate.vectors import NORM_LIMIT, VectorSpace, count, fit
+
+
+def test_leaves_are_in_spreads(toy: ToyModel) -> None:
+    space = VectorSpace.of(toy)
+    assert space.spread["clip_l"] == float(toy.table.float().std())
+    vectors = {"clip_l": toy.table[:3]}
+    leaves = space.leaves(vectors)
+    torch.testing.assert_close(leaves["clip_l"] * space.spread["clip_l"], toy.table[:3])
+    assert leaves["clip_l"].is_leaf and leaves["clip_l"].requires_grad
+    torch.testing.assert_close(space.vectors(leaves)["clip_l"], toy.table[:3])
+
+
+def test_bound_shortens_only_what_is_too_long(toy: ToyModel) -> None:
+    space = VectorSpace.of(toy)
+    long = toy.table[:1] / toy.table[:1].norm() * space.norm["clip_l"] * 100
+    leaves = space.leaves({"clip_l": torch.cat([toy.table[:1], long, torch.zeros_like(long)])})
+    space.bound_(leaves)
+    bounded = space.vectors(leaves)
+    torch.testing.assert_close(bounded["clip_l"][:1], toy.table[:1])
+    torch.testing.assert_close(bounded["clip_l"][1:2], long * NORM_LIMIT / 100)
+    assert torch.equal(bounded["clip_l"][2:], torch.zeros_like(long))
+    assert abs(space.norm_ratio(bounded) - NORM_LIMIT) < 1e-4
+
+
+@given(st.integers(1, 8), st.integers(1, 8))
+def test_fit_cuts_or_fills_with_zeros(have: int, want: int) -> None:
+    vectors = {"clip_l": torch.randn(have, 3), "clip_g": torch.randn(have, 5)}
+    fitted = fit(vectors, want)
+    assert count(fitted) == want
+    for key, value in fitted.items():
+        kept = min(have, want)
+        assert torch.equal(value[:kept], vectors[key][:kept])
+        assert not value[kept:].any()
+
+
+def test_random_vectors_look_like_the_vocabulary_and_follow_the_seed(toy: ToyModel) -> None:
+    space = VectorSpace.of(toy)
+    drawn = space.random(4000, seed=1)["clip_l"]
+    torch.testing.assert_close(drawn.mean(0), toy.table.float().mean(0), atol=0.01, rtol=0)
+    assert abs(float((drawn - drawn.mean(0)).std()) / space.spread["clip_l"] - 1) < 0.03
+    assert torch.equal(drawn, space.random(4000, seed=1)["clip_l"])
+    assert not torch.equal(drawn, space.random(4000, seed=2)["clip_l"])

@@ -1,0 +1,169 @@
+"""A host small enough to do its maths by hand: a linear text encoder and a denoiser that reads its context.
+
+Words are looked up in a fixed random table. `(word:1.5)` scales the word's context row, as emphasis does after CLIP.
+` AND ` and `[from:to:evaluation]` work as far as the tests need them.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.host import Conditioning, Denoise, ModelInfo, Stage, Vectors
+
+WIDTH, ROWS, CHANNELS, SIDE, WORDS = 6, 6, 4, 4, 64
+INFO = ModelInfo(
+    "sd1", "epsilon", "toy", "0123456789", {"clip_l": WIDTH}, ROWS - 2, CHANNELS, 8, 8 * SIDE, 1, "No norm"
+)
+
+
+class ToyModel:
+    samplers = ("Euler", "DPM++ SDE")
+    schedules = ("Karras",)
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        self.info = INFO
+        self.device = torch.device("cpu")
+        self.table = 0.1 * draw(WORDS, WIDTH)
+        self.projection = draw(WIDTH, WIDTH)
+        self.places = 0.3 * draw(ROWS, WIDTH)
+        self.values = draw(WIDTH, CHANNELS * SIDE * SIDE) / 10
+        self.names: list[str] = []
+        self.denoised = 0  # samples
+
+    # the prompt side
+
+    def token_ids(self, text: str) -> list[int]:
+        return [zlib.crc32(word.encode()) % WORDS for word in re.findall(r"[a-z]+", text)]
+
+    def token_vectors(self, text: str) -> dict[str, Tensor]:
+        return {"clip_l": self.table[self.token_ids(text)]}
+
+    def embedding_names(self) -> list[str]:
+        return self.names
+
+    def vocabulary(self) -> dict[str, Tensor]:
+        return {"clip_l": self.table}
+
+    def _conditioning(self, rows: Tensor, weights: Tensor) -> Conditioning:
+        """Rows (n, width) and weights (n,) of a prompt to its context (1, L, C); each further chunk adds L rows."""
+        chunks = max(1, -(-len(rows) // (ROWS - 2)))
+        filled = torch.zeros(chunks * ROWS, WIDTH, dtype=rows.dtype)
+        scale = torch.ones(chunks * ROWS, 1, dtype=rows.dtype)
+        places = [i // (ROWS - 2) * ROWS + i % (ROWS - 2) + 1 for i in range(len(rows))]
+        filled = filled.index_add(0, torch.tensor(places, dtype=torch.long), rows)
+        scale[places, 0] = weights.to(scale)
+        encoded = torch.tanh(3 * filled @ self.projection + self.places.repeat(chunks, 1)) * scale
+        return Conditioning(encoded[None])
+
+    def _encode_plain(self, text: str, weights: bool) -> Conditioning:
+        ids: list[int] = []
+        scales: list[float] = []
+        for words, number, bare in re.findall(r"\(([^():]*):([\d.]+)\)|([a-z]+)", text):
+            found = self.token_ids(words or bare)
+            ids += found
+            scales += [float(number) if number and weights else 1.0] * len(found)
+        return self._conditioning(self.table[ids], torch.tensor(scales))
+
+    def encode(
+        self,
+        prompt: str,
+        *,
+        evaluations: int,
+        width: int,
+        height: int,
+        negative: bool = False,
+        weights: bool = True,
+    ) -> list[Stage]:
+        schedule = re.search(r"\[([a-z ]*):([a-z ]*):(\d+)\]", prompt)
+        if schedule:
+            before, after, when = schedule.groups()
+            texts = [(int(when), before), (evaluations, after)]
+        else:
+            texts = [(evaluations, None)]
+        stages = []
+        for until, words in texts:
+            text = prompt if words is None else prompt.replace(schedule.group(0), words)
+            parts = []
+            for part in text.split(" AND ") if not negative else [text]:
+                weighted = re.fullmatch(r"(.*?)(?::(-?[\d.]+))?", part.strip())
+                weight = float(weighted.group(2)) if weighted.group(2) else 1.0
+                parts.append((self._encode_plain(weighted.group(1), weights), weight))
+            stages.append(Stage(until, tuple(parts)))
+        return stages
+
+    def encode_vectors(
+        self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
+    ) -> Conditioning:
+        before, after = template.split("{}")
+        mine = vectors["clip_l"].to(self.table)
+        rows = torch.cat([self.token_vectors(before)["clip_l"], mine, self.token_vectors(after)["clip_l"]])
+        return self._conditioning(rows, torch.ones(len(rows)))
+
+    # the picture side
+
+    def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        self.denoised += len(x)
+        s = sigma.view(-1, 1, 1, 1)
+        wanted = conditioning.context.mean(1) @ self.values  # (1, C*h*w)
+        wanted = wanted.view(-1, CHANNELS, SIDE, SIDE) * torch.sigmoid(x.mean((1, 2, 3), keepdim=True))
+        return (x + s**2 * wanted) / (1 + s**2)
+
+    def evaluations(self, sampler: str, steps: int) -> int:
+        return steps
+
+    def sample(
+        self,
+        denoise: Denoise,
+        *,
+        sampler: str,
+        schedule: str,
+        steps: int,
+        seeds: Sequence[int],
+        width: int,
+        height: int,
+        callback: object = None,
+    ) -> Tensor:
+        noise = [
+            torch.randn(CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+            for s in seeds
+        ]
+        sigmas = torch.linspace(10 ** (1 / 7), 0.1 ** (1 / 7), steps, dtype=torch.float64) ** 7
+        x = torch.stack(noise) * sigmas[0]
+        for index, (sigma, following) in enumerate(zip(sigmas, [*sigmas[1:], torch.tensor(0.0)], strict=True)):
+            denoised = denoise(x, sigma.expand(len(x)), index)
+            x = x + (x - denoised) / sigma * (following - sigma)
+        return x
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents[:, :3].sigmoid()
+
+
+class ToyHost:
+    def __init__(self) -> None:
+        self.model = ToyModel()
+        self.lent = False
+
+    @contextmanager
+    def borrow(self) -> Iterator[ToyModel]:
+        assert not self.lent
+        self.lent = True
+        try:
+            yield self.model
+        finally:
+            self.lent = False
+
+    def with_info(self, **changes: object) -> ToyHost:
+        self.model.info = replace(self.model.info, **changes)
+        return self
