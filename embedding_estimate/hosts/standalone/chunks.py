@@ -1,0 +1,194 @@
+"""Tokens to chunks: the rows of 77 that a text encoder takes, laid out as AUTOMATIC1111 1.10.1 lays them out.
+
+A chunk is a begin mark, 75 tokens and an end mark. Where a word would be torn from its comma, the chunk ends
+behind the comma instead. An embedding takes as many places as it has vectors and is never torn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.host import Vectors
+
+BACKTRACK = 20  # tokens behind a comma that move into the next chunk with it, the WebUI's default
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Vectors that stand in a prompt under a name."""
+
+    name: str
+    vectors: Vectors  # encoder key -> (N, width)
+    count: int  # places they take in a chunk
+
+
+class Unit(NamedTuple):
+    """What takes places in a chunk: a token, or the embedding that tokens name, the first of them `token`."""
+
+    token: int | None
+    placed: Placed | None = None
+
+
+class Run(NamedTuple):
+    """Units under one weight; None in place of units is a `BREAK`."""
+
+    units: Sequence[Unit] | None
+    weight: float
+
+
+class Fix(NamedTuple):
+    """Vectors go to the places behind `offset`, counted with the begin mark."""
+
+    offset: int
+    placed: Placed
+
+
+@dataclass
+class Chunk:
+    tokens: list[int] = field(default_factory=list)  # 0 where vectors stand
+    multipliers: list[float] = field(default_factory=list)
+    fixes: list[Fix] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The tokens with a meaning of their own. CLIP-L pads with its end mark, OpenCLIP with 0."""
+
+    begin: int
+    end: int
+    pad: int
+    comma: int | None
+    length: int = 75  # tokens in a chunk without its begin and end marks
+
+
+class Lookup:
+    """Embeddings by name, found by the tokens that their names consist of.
+
+    Where several match, the one with most tokens wins, and among those the one added first.
+    """
+
+    def __init__(self) -> None:
+        self._by_first: dict[int, list[tuple[list[int], Placed]]] = {}
+        self._names: dict[str, int] = {}  # name -> first token
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def add(self, placed: Placed, tokens: Sequence[int]) -> None:
+        """Adds an embedding, in place of one of the same name. Raises EmbeddingError for a name without tokens."""
+        if not tokens:
+            raise EmbeddingError(f"{placed.name!r}: the model reads no token in this name; choose another name")
+        self.remove(placed.name)
+        same = self._by_first.setdefault(tokens[0], [])
+        same.append((list(tokens), placed))
+        same.sort(key=lambda entry: len(entry[0]), reverse=True)
+        self._names[placed.name] = tokens[0]
+
+    def remove(self, name: str) -> None:
+        """Forgets an embedding; an unknown name is left alone."""
+        first = self._names.pop(name, None)
+        if first is not None:
+            self._by_first[first] = [entry for entry in self._by_first[first] if entry[1].name != name]
+
+    def units(self, tokens: Sequence[int]) -> Iterator[Unit]:
+        """The tokens with every name among them replaced by its embedding."""
+        position = 0
+        while position < len(tokens):
+            token = tokens[position]
+            for name, placed in self._by_first.get(token, ()):
+                if list(tokens[position : position + len(name)]) == name:
+                    yield Unit(token, placed)
+                    position += len(name)
+                    break
+            else:
+                yield Unit(token)
+                position += 1
+
+
+def build(runs: Iterable[Run], marks: Marks, backtrack: int = BACKTRACK) -> tuple[list[Chunk], int]:
+    """The chunks of a prompt, at least one, and how many tokens the prompt counts, its inner padding included.
+
+    Raises EmbeddingError where an embedding has more vectors than a chunk has places.
+    """
+    builder = _Builder(marks, backtrack)
+    for units, weight in runs:
+        if units is None:
+            builder.close()
+            continue
+        for unit in units:
+            builder.add(unit, weight)
+    return builder.finish()
+
+
+def empty(marks: Marks) -> Chunk:
+    """The chunk of an empty prompt: what stands beside a longer prompt's further chunks in a batch."""
+    return build([], marks)[0][0]
+
+
+class _Builder:
+    def __init__(self, marks: Marks, backtrack: int):
+        self.marks = marks
+        self.backtrack = backtrack
+        self.chunks: list[Chunk] = []
+        self.chunk = Chunk()
+        self.comma: int | None = None  # place of the chunk's last comma
+        self.count = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.chunk.tokens) == self.marks.length
+
+    def add(self, unit: Unit, weight: float) -> None:
+        token, placed = unit
+        if token is not None and token == self.marks.comma:
+            self.comma = len(self.chunk.tokens)
+        elif self.full and self.comma is not None and self.marks.length - self.comma <= self.backtrack:
+            self.move_behind_comma(self.comma + 1)
+        if self.full:
+            self.close()
+        if placed is None:
+            assert token is not None
+            self.put([token], weight)
+            return
+        if placed.count > self.marks.length:
+            raise EmbeddingError(
+                f"{placed.name}: {placed.count} vectors, but a chunk of this model holds {self.marks.length}; "
+                f"use {self.marks.length} or fewer"
+            )
+        if len(self.chunk.tokens) + placed.count > self.marks.length:
+            self.close()
+        self.chunk.fixes.append(Fix(len(self.chunk.tokens), placed))
+        self.put([0] * placed.count, weight)
+
+    def put(self, tokens: list[int], weight: float) -> None:
+        self.chunk.tokens += tokens
+        self.chunk.multipliers += [weight] * len(tokens)
+
+    def move_behind_comma(self, start: int) -> None:
+        """Ends the chunk behind its comma. Its fixes stay with it, as in the WebUI: the vectors of an embedding
+        that moves are then put over the padding, and 0 stands where the embedding went."""
+        tokens, multipliers = self.chunk.tokens[start:], self.chunk.multipliers[start:]
+        del self.chunk.tokens[start:], self.chunk.multipliers[start:]
+        self.close()
+        self.chunk.tokens, self.chunk.multipliers = tokens, multipliers
+
+    def close(self, last: bool = False) -> None:
+        chunk, marks = self.chunk, self.marks
+        self.count += len(chunk.tokens) if last else marks.length
+        self.put([marks.end] * (marks.length - len(chunk.tokens)), 1.0)
+        chunk.tokens = [marks.begin, *chunk.tokens, marks.end]
+        chunk.multipliers = [1.0, *chunk.multipliers, 1.0]
+        if marks.pad != marks.end:
+            behind_end = chunk.tokens.index(marks.end) + 1
+            chunk.tokens[behind_end:] = [marks.pad] * (len(chunk.tokens) - behind_end)
+        self.chunks.append(chunk)
+        self.chunk = Chunk()
+        self.comma = None
+
+    def finish(self) -> tuple[list[Chunk], int]:
+        if self.chunk.tokens or not self.chunks:
+            self.close(last=True)
+        return self.chunks, self.count

@@ -1,0 +1,239 @@
+"""Prompts to what the U-Net is told, for SD1, SD2 and SDXL, as AUTOMATIC1111 1.10.1 does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.errors import EmbeddingError, SettingsError
+from embedding_estimate.host import Conditioning, Stage, Vectors
+from embedding_estimate.hosts.standalone import chunks, grammar
+from embedding_estimate.hosts.standalone.chunks import Chunk, Lookup, Placed, Run, Unit
+from embedding_estimate.hosts.standalone.emphasis import Emphasis, by_name, unchanged
+from embedding_estimate.hosts.standalone.text_encoder import ClipEncoder, Output
+
+if TYPE_CHECKING:
+    from embedding_estimate.hosts.standalone.loading import LoadedModel
+
+SLOT = "{}"
+
+
+class Conditioner:
+    """The prompt half of `host.BorrowedModel`."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        emphasis: str = "Original",
+        clip_skip: int = 1,
+        embeddings: Mapping[str, Vectors] | None = None,
+    ):
+        """`embeddings` are the names that prompts are read for, each with its vectors (N, width) by encoder.
+
+        Only SD1 heeds `clip_skip`, the number of the layer counted from the last, as in the WebUI. Raises
+        SettingsError for an unknown emphasis or a clip skip out of range, EmbeddingError as `add_embedding` does.
+        """
+        self.family = loaded.family
+        self.encoders = {
+            key: ClipEncoder(key, part.model, part.tokenizer, _output(loaded.family, key, clip_skip))
+            for key, part in loaded.text_encoders.items()
+        }
+        self._first = next(iter(self.encoders.values()))
+        if not 1 <= clip_skip <= self._first.layers + 1:
+            most = self._first.layers + 1
+            raise SettingsError([f"clip_skip={clip_skip}: this model's text encoder takes 1 to {most}"])
+        self._weigh = by_name(emphasis)
+        self._reads_weights = emphasis != "None"
+        self._lookup = Lookup()
+        self._names: list[str] = []
+        for name, vectors in (embeddings or {}).items():
+            self.add_embedding(name, vectors)
+
+    def add_embedding(self, name: str, vectors: Vectors) -> None:
+        """Makes a name stand for vectors (N, width) by encoder, in place of what it stood for.
+
+        Raises EmbeddingError where they do not fit the model or the name has no token.
+        """
+        placed = self._placed(name, vectors)
+        [tokens] = self._first.tokenize([name])
+        self._lookup.add(placed, tokens)
+        if name not in self._names:
+            self._names.append(name)
+
+    def remove_embedding(self, name: str) -> None:
+        """Makes the name plain text again."""
+        self._lookup.remove(name)
+        self._names = [other for other in self._names if other != name]
+
+    def embedding_names(self) -> list[str]:
+        return list(self._names)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        prompt: str,
+        *,
+        evaluations: int,
+        width: int,
+        height: int,
+        negative: bool = False,
+        weights: bool = True,
+    ) -> list[Stage]:
+        """`host.BorrowedModel.encode`. `AND` composes in the positive prompt only.
+
+        All stages of a schedule are one batch, over which "Original" takes its mean, and parts of an `AND` are
+        filled up to the longest with their last row: so the WebUI does.
+        """
+        parts = [(prompt, 1.0)] if negative else grammar.compose(prompt)
+        schedules = []
+        for text, weight in parts:
+            ends, texts = zip(*grammar.schedule(text, evaluations), strict=True)
+            conditionings = self._conditionings(
+                texts, {}, width=width, height=height, negative=negative, weights=weights
+            )
+            schedules.append((ends, conditionings, weight))
+        length = max(conditionings[0].context.shape[1] for _, conditionings, _ in schedules)
+
+        stages = []
+        for until in sorted({end for ends, _, _ in schedules for end in ends}):
+            now = []
+            for ends, conditionings, weight in schedules:
+                index = next(i for i, end in enumerate(ends) if until <= end)
+                now.append((_lengthened(conditionings[index], length), weight))
+            stages.append(Stage(until, tuple(now)))
+        return stages
+
+    def encode_vectors(
+        self, vectors: Vectors, template: str = SLOT, *, width: int, height: int, negative: bool = False
+    ) -> Conditioning:
+        """`host.BorrowedModel.encode_vectors`: `{}` takes places as an embedding does and splits what it is glued to.
+
+        Raises EmbeddingError where the vectors do not fit the model.
+        """
+        # A character that the template does not have marks the slot, so that it can be no other text.
+        slot = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in template)
+        slots = {slot: self._placed(SLOT, vectors)}
+        texts = [template.replace(SLOT, slot)]
+        return self._conditionings(texts, slots, width=width, height=height, negative=negative)[0]
+
+    def token_ids(self, text: str) -> list[int]:
+        """`host.BorrowedModel.token_ids`."""
+        return self._first.tokenize([text])[0]
+
+    @torch.no_grad()
+    def token_vectors(self, text: str) -> dict[str, Tensor]:
+        """`host.BorrowedModel.token_vectors`. `AND` and schedules are read as text."""
+        found = {}
+        for key, encoder in self.encoders.items():
+            pieces = [encoder.table[:0]]
+            for run in self._runs(text, {}, encoder):
+                for token, placed in run.units or ():
+                    pieces.append(encoder.table[[token]] if placed is None else placed.vectors[key].to(encoder.table))
+            found[key] = torch.cat(pieces)  # (n, width)
+        return found
+
+    def vocabulary(self) -> dict[str, Tensor]:
+        """`host.BorrowedModel.vocabulary`."""
+        return {key: encoder.table.detach() for key, encoder in self.encoders.items()}
+
+    def layout(self, text: str) -> tuple[list[Chunk], int]:
+        """The first encoder's chunks of a text, and how many tokens it counts."""
+        return chunks.build(self._runs(text, {}, self._first), self._first.marks)
+
+    def _placed(self, name: str, vectors: Vectors) -> Placed:
+        for key, encoder in self.encoders.items():
+            width = encoder.table.shape[1]
+            if key not in vectors:
+                raise EmbeddingError(f"{name}: no vectors for {key}; this model takes {', '.join(self.encoders)}")
+            if vectors[key].ndim != 2 or vectors[key].shape[1] != width:
+                shape = "x".join(map(str, vectors[key].shape))
+                raise EmbeddingError(f"{name}: {key} is {shape}, but this model's vectors are {width} wide")
+        return Placed(name, vectors, count=len(vectors[list(self.encoders)[-1]]))
+
+    def _runs(self, text: str, slots: Mapping[str, Placed], encoder: ClipEncoder) -> list[Run]:
+        segments = grammar.emphasise(text) if self._reads_weights else [grammar.Segment(text, 1.0)]
+        slot = next(iter(slots), None)
+        pieces = [segment.text.split(slot) if slot else [segment.text] for segment in segments]
+        tokens = iter(encoder.tokenize([piece for parts in pieces for piece in parts]))
+        runs = []
+        for segment, parts in zip(segments, pieces, strict=True):
+            units: list[Unit] = []
+            for number, _ in enumerate(parts):
+                if number and slot:
+                    units.append(Unit(None, slots[slot]))
+                units += self._lookup.units(next(tokens))
+            runs.append(Run(None if segment.is_break else units, segment.weight))
+        return runs
+
+    def _conditionings(
+        self,
+        texts: Sequence[str],
+        slots: Mapping[str, Placed],
+        *,
+        width: int,
+        height: int,
+        negative: bool,
+        weights: bool = True,
+    ) -> list[Conditioning]:
+        """One for each text, encoded as one batch.
+
+        A text that comes back in the batch is encoded once; emphasis still sees it as often as it is there.
+        """
+        different = list(dict.fromkeys(texts))
+        places = torch.tensor([different.index(text) for text in texts])  # (B,)
+        batches = {
+            encoder: [chunks.build(self._runs(text, slots, encoder), encoder.marks)[0] for text in different]
+            for encoder in self.encoders.values()
+        }
+        count = max(len(prompt) for batch in batches.values() for prompt in batch)
+        weigh = self._weigh if weights else unchanged
+        encoded = [self._encoded(encoder, batch, places, count, weigh) for encoder, batch in batches.items()]
+        context = torch.cat([z for z, _ in encoded], dim=2)  # (B, L, C)
+        pooled = encoded[-1][1]  # (B, P)
+        if pooled is None:
+            return [Conditioning(row) for row in _rows(context)]
+        if negative and not any(texts):
+            context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
+        size = pooled.new_tensor([[height, width, 0, 0, height, width]]).expand(len(texts), -1)  # (B, 6)
+        vector = torch.cat([pooled, size], dim=1)  # (B, P + 6)
+        return [Conditioning(*pair) for pair in zip(_rows(context), _rows(vector), strict=True)]
+
+    def _encoded(
+        self, encoder: ClipEncoder, batch: Sequence[Sequence[Chunk]], places: Tensor, count: int, weigh: Emphasis
+    ) -> tuple[Tensor, Tensor | None]:
+        """Context (B, L, C) and the first chunks' pooled states (B, P) or None, from `count` chunks a prompt.
+
+        `places` (B,) says where in the batch each prompt stands; a prompt with fewer chunks gets empty ones.
+        """
+        places = places.to(encoder.table.device)
+        columns, first = [], None
+        for number in range(count):
+            rows = [prompt[number] if number < len(prompt) else chunks.empty(encoder.marks) for prompt in batch]
+            z, pooled = encoder.encode(rows)
+            exact = torch.promote_types(z.dtype, torch.float32)
+            multipliers = torch.tensor([row.multipliers for row in rows], dtype=exact, device=z.device)  # (b, T)
+            columns.append(weigh(z[places].to(exact), multipliers[places]).to(z.dtype))
+            if number == 0 and pooled is not None:
+                first = pooled[places]
+        return torch.cat(columns, dim=1), first
+
+
+def _output(family: str, key: str, clip_skip: int) -> Output:
+    """SD2 comes without its last layer already; SDXL takes the last but one, and no final norm."""
+    if family == "sdxl":
+        return Output(skip=1, final_norm=False, pooled=key == "clip_g")
+    return Output(skip=clip_skip - 1 if family == "sd1" else 0)
+
+
+def _rows(batch: Tensor) -> list[Tensor]:
+    return [batch[row : row + 1] for row in range(len(batch))]
+
+
+def _lengthened(conditioning: Conditioning, length: int) -> Conditioning:
+    context = conditioning.context  # (1, L, C)
+    missing = length - context.shape[1]
+    return Conditioning(torch.cat([context, context[:, -1:].expand(-1, missing, -1)], dim=1), conditioning.vector)

@@ -1,0 +1,115 @@
+"""The U-Net in k-diffusion's form: denoised = D(x; sigma, conditioning), with x = x0 + sigma * noise.
+
+Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", table 1 ("VP" for models that
+predict the noise); Salimans & Ho 2022, "Progressive Distillation", section 4, for those that predict v.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.host import Conditioning, Prediction
+
+TIME_IDS = 6  # SDXL is told the original size, the crop and the target size, two numbers each
+
+
+class Denoiser:
+    """Wraps diffusers' U-Net; costs nothing beyond calling it: no copy of x, no wait for the device."""
+
+    def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, prediction: Prediction):
+        """`alphas_cumprod` (T,): the model's discrete noise schedule, from its lowest noise to its highest."""
+        parameter = next(unet.parameters())
+        self.unet: Any = unet
+        self.dtype = parameter.dtype
+        self.prediction = prediction
+        alphas = alphas_cumprod.double()
+        self.sigmas = ((1 - alphas) / alphas).sqrt().float().to(parameter.device)  # (T,), ascending
+        self.log_sigmas = self.sigmas.log()
+
+    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        """x (B, C, h, w) and sigma (B,) in fp32; a conditioning of batch 1 or B; returns (B, C, h, w) in fp32.
+
+        Differentiable in x and in the conditioning. In fp16 the gradient passes the U-Net scaled, see `GradientScale`.
+        """
+        batch = len(x)
+        level = sigma.view(-1, 1, 1, 1)
+        scaled = x / (level**2 + 1).sqrt()
+        context, vector = conditioning.context, conditioning.vector
+        scale = GradientScale() if self.dtype == torch.float16 and torch.is_grad_enabled() else None
+        if scale is not None:
+            scaled, context = scale.leave(scaled), scale.leave(context)
+            vector = None if vector is None else scale.leave(vector)
+        output: Tensor = self.unet(
+            scaled.to(self.dtype),
+            self.timestep(sigma),
+            encoder_hidden_states=context.to(self.dtype).expand(batch, -1, -1),
+            added_cond_kwargs=None if vector is None else _added(vector.expand(batch, -1)),
+            return_dict=False,
+        )[0].float()
+        if scale is not None:
+            output = scale.enter(output)
+        if self.prediction == "v":
+            return x / (level**2 + 1) - output * (level / (level**2 + 1).sqrt())
+        return x - output * level
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The fractional timesteps (B,) of noise levels (B,): linear in log sigma between the model's own levels."""
+        log_sigma = sigma.log()
+        above = torch.searchsorted(self.log_sigmas, log_sigma).clamp(1, len(self.sigmas) - 1)
+        low, high = self.log_sigmas[above - 1], self.log_sigmas[above]
+        return above - 1 + ((log_sigma - low) / (high - low)).clamp(0, 1)
+
+
+def _added(vector: Tensor) -> dict[str, Tensor]:
+    """SDXL's vector (B, P + 6) as diffusers takes it: the pooled text (B, P) and the six sizes (B, 6)."""
+    return {"text_embeds": vector[:, :-TIME_IDS], "time_ids": vector[:, -TIME_IDS:]}
+
+
+class GradientScale:
+    """Loss scaling for one pass through an fp16 U-Net, unseen from outside; Micikevicius et al. 2018.
+
+    A gradient of 1e-8, common for a mean over a latent, is zero in fp16. Where it enters the U-Net from its
+    output it is multiplied by the power of two that brings its largest element to about 1, and where it leaves,
+    in fp32, it is divided by that again. The power is found on the device in each backward pass, so nobody waits
+    and no factor has to be tuned.
+    """
+
+    def __init__(self) -> None:
+        self.factor: Tensor | None = None
+
+    def enter(self, output: Tensor) -> Tensor:
+        """Marks the U-Net's output (fp32): backward, this is where the gradient comes in."""
+        scaled: Tensor = _ScaleUp.apply(output, self)  # type: ignore[no-untyped-call]
+        return scaled
+
+    def leave(self, value: Tensor) -> Tensor:
+        """Marks one of its inputs (fp32): backward, this is where a gradient goes out."""
+        scaled: Tensor = _ScaleDown.apply(value, self)  # type: ignore[no-untyped-call]
+        return scaled
+
+
+class _ScaleUp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, scale: GradientScale) -> Tensor:
+        ctx.scale = scale
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        largest = gradient.abs().amax().clamp(min=1e-30)  # so that a gradient of zeros stays one
+        ctx.scale.factor = largest.log2().floor().neg().exp2()
+        return gradient * ctx.scale.factor, None
+
+
+class _ScaleDown(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, scale: GradientScale) -> Tensor:
+        ctx.scale = scale
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient / ctx.scale.factor, None

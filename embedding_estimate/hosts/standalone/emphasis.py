@@ -1,0 +1,48 @@
+"""How weights act on what a text encoder returns: the WebUI's four modes.
+
+Every mode is a function of z (B, T, C), the encoder's output for one chunk of each text in the batch, and the
+multipliers m (B, T). The modes "Ignore" and "None" do the same here; "None" differs in the grammar, which then
+takes brackets as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from embedding_estimate.errors import SettingsError, nearest
+
+Emphasis = Callable[[Tensor, Tensor], Tensor]
+
+
+def original(z: Tensor, multipliers: Tensor) -> Tensor:
+    """z' = m z, then z' * mean(z) / mean(z'). Both means run over the whole batch, not over one text."""
+    scaled = no_norm(z, multipliers)
+    return scaled * (z.mean() / scaled.mean())
+
+
+def no_norm(z: Tensor, multipliers: Tensor) -> Tensor:
+    """z' = m z."""
+    return z * multipliers[..., None]
+
+
+def unchanged(z: Tensor, multipliers: Tensor) -> Tensor:
+    """z' = z."""
+    return z
+
+
+def by_name(name: str) -> Emphasis:
+    """The mode of that name: "Original", "No norm", "Ignore" or "None".
+
+    Raises SettingsError for any other name.
+    """
+    modes: dict[str, Emphasis] = {
+        "Original": original,
+        "No norm": no_norm,
+        "Ignore": unchanged,
+        "None": unchanged,
+    }
+    if name not in modes:
+        raise SettingsError([f"emphasis={name!r}: no such mode; {nearest(name, modes)}"])
+    return modes[name]

@@ -1,0 +1,197 @@
+"""The host without a WebUI: a model loaded through diffusers, lent for the length of a job."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.host import Conditioning, Denoise, ModelInfo, Prediction, Stage, Vectors
+from embedding_estimate.hosts.standalone import sampling
+from embedding_estimate.hosts.standalone.conditioner import Conditioner
+from embedding_estimate.hosts.standalone.denoiser import Denoiser
+from embedding_estimate.hosts.standalone.loading import LoadedModel, load
+
+
+class StandaloneModel:
+    """`host.BorrowedModel` over diffusers' modules."""
+
+    def __init__(self, loaded: LoadedModel, conditioner: Conditioner, *, emphasis: str, clip_skip: int):
+        vae, unet = loaded.vae.config, loaded.unet.config
+        scale = 2 ** (len(vae.block_out_channels) - 1)
+        encoders = {key: encoder.model.config for key, encoder in loaded.text_encoders.items()}
+        self.info = ModelInfo(
+            family=loaded.family,
+            prediction=loaded.prediction,
+            name=loaded.name,
+            hash=loaded.hash,
+            widths={key: config.hidden_size for key, config in encoders.items()},
+            chunk_tokens=min(config.max_position_embeddings for config in encoders.values()) - 2,
+            latent_channels=unet.in_channels,
+            latent_scale=scale,
+            default_size=unet.sample_size * scale,
+            clip_skip=clip_skip,
+            emphasis=emphasis,
+        )
+        self.device = loaded.device
+        self.samplers: Sequence[str] = sampling.sampler_names()
+        self.schedules: Sequence[str] = sampling.schedule_names()
+        self._vae = loaded.vae
+        self._conditioner = conditioner
+        self._denoiser = Denoiser(loaded.unet, loaded.alphas_cumprod, loaded.prediction)
+
+    def encode(
+        self,
+        prompt: str,
+        *,
+        evaluations: int,
+        width: int,
+        height: int,
+        negative: bool = False,
+        weights: bool = True,
+    ) -> list[Stage]:
+        size = {"width": width, "height": height}
+        return self._conditioner.encode(prompt, evaluations=evaluations, negative=negative, weights=weights, **size)
+
+    def encode_vectors(
+        self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
+    ) -> Conditioning:
+        return self._conditioner.encode_vectors(vectors, template, width=width, height=height, negative=negative)
+
+    def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        return self._denoiser(x, sigma, conditioning)
+
+    def evaluations(self, sampler: str, steps: int) -> int:
+        return sampling.evaluations(sampler, steps)
+
+    def sample(
+        self,
+        denoise: Denoise,
+        *,
+        sampler: str,
+        schedule: str,
+        steps: int,
+        seeds: Sequence[int],
+        width: int,
+        height: int,
+        callback: sampling.Callback | None = None,
+    ) -> Tensor:
+        scale = self.info.latent_scale
+        return sampling.sample(
+            denoise,
+            sampler=sampler,
+            schedule=schedule,
+            steps=steps,
+            seeds=seeds,
+            shape=(self.info.latent_channels, height // scale, width // scale),
+            sigmas=self._denoiser.sigmas,
+            device=self.device,
+            callback=callback,
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        scaled = (latents / self._vae.config.scaling_factor).to(self._vae.dtype)
+        pictures = [self._vae.decode(latent, return_dict=False)[0].float().cpu() for latent in scaled.split(1)]
+        return (torch.cat(pictures) / 2 + 0.5).clamp(0, 1)
+
+    def token_ids(self, text: str) -> list[int]:
+        return self._conditioner.token_ids(text)
+
+    def token_vectors(self, text: str) -> dict[str, Tensor]:
+        return self._conditioner.token_vectors(text)
+
+    def embedding_names(self) -> list[str]:
+        return self._conditioner.embedding_names()
+
+    def vocabulary(self) -> dict[str, Tensor]:
+        return self._conditioner.vocabulary()
+
+
+class StandaloneHost:
+    """`host.Host` for a model that this process has loaded itself."""
+
+    def __init__(self, model: StandaloneModel, modules: Sequence[nn.Module]):
+        """`modules` are all that `model` runs on."""
+        self._model = model
+        self.modules = list(modules)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        prediction: Prediction | None = None,
+        emphasis: str = "Original",
+        clip_skip: int = 1,
+        embeddings: Mapping[str, Vectors] | None = None,
+    ) -> StandaloneHost:
+        """A folder in diffusers layout, a `.safetensors` checkpoint or a hub name; see `loading.load`.
+
+        `emphasis` and `clip_skip` mean what they mean in the WebUI. `embeddings` are the names that prompts are read
+        for, each with its vectors (N, width) by encoder. Raises ModelError.
+        """
+        loaded = load(model, device=device, dtype=dtype, prediction=prediction)
+        conditioner = Conditioner(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings or {})
+        modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
+        return cls(StandaloneModel(loaded, conditioner, emphasis=emphasis, clip_skip=clip_skip), modules)
+
+    @contextmanager
+    def borrow(self) -> Iterator[StandaloneModel]:
+        """`host.Host.borrow`; waits for whoever has the model now."""
+        with self._lock, _given_back(self.modules), _random_states_kept(self._model.device):
+            for module in self.modules:
+                module.requires_grad_(False).eval()
+            yield self._model
+
+
+@contextmanager
+def _given_back(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Puts back every attribute of every submodule (mode, hooks, replaced methods) and what parameters carry."""
+    parts = [part for module in modules for part in module.modules()]
+    attributes = [dict(vars(part)) for part in parts]
+    tables = [{key: value.copy() for key, value in own.items() if _is_table(value)} for own in attributes]
+    parameters = [(p, p.requires_grad, p.grad) for module in modules for p in module.parameters()]
+    try:
+        yield
+    finally:
+        for part, own, held in zip(parts, attributes, tables, strict=True):
+            vars(part).clear()
+            vars(part).update(own)
+            for key, table in held.items():  # the same dictionaries as before: handles of hooks refer to them
+                own[key].clear()
+                own[key].update(table)
+        for parameter, requires_grad, gradient in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+
+
+def _is_table(value: Any) -> bool:
+    """Hooks, parameters, buffers and submodules are in plain dictionaries; configurations are in frozen ones."""
+    return type(value) in (dict, OrderedDict)
+
+
+@contextmanager
+def _random_states_kept(device: torch.device) -> Iterator[None]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    own: Any = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
+    state = None if own is None else own.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if own is not None:
+            own.set_rng_state(state)

@@ -1,0 +1,275 @@
+"""Loads a Stable Diffusion 1, 2 or XL: a folder in diffusers layout, a `.safetensors` checkpoint, or a hub name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.demo import demo_model_path
+from embedding_estimate.errors import ModelError
+from embedding_estimate.host import Family, Prediction
+from embedding_estimate.hosts.standalone import ldm
+from embedding_estimate.hosts.standalone.checkpoint import open_checkpoint, refuse_inputs
+
+PADDING = {"clip_l": "<|endoftext|>", "clip_h": "!", "clip_g": "!"}  # encoder key -> what fills its chunks
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+SCHEDULE_KEYS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder and what it reads."""
+
+    model: Any  # transformers' CLIPTextModel, or CLIPTextModelWithProjection (SDXL's second), in fp32
+    tokenizer: Any  # transformers' CLIPTokenizer; its pad token is the family's
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model on its device, in eval mode."""
+
+    name: str  # without its folder
+    hash: str  # the first 10 hex digits of the weights' sha256, "" for a hub name
+    family: Family
+    prediction: Prediction
+    text_encoders: Mapping[str, TextEncoder]  # key -> encoder, in the order of the conditioning's columns
+    unet: Any  # diffusers' UNet2DConditionModel
+    vae: Any  # diffusers' AutoencoderKL
+    alphas_cumprod: Tensor  # (T,), on the CPU
+    device: torch.device
+    dtype: torch.dtype  # of the U-Net
+
+
+def load(
+    model: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    prediction: Prediction | None = None,
+) -> LoadedModel:
+    """Loads `model` to `device` (the best there is), its U-Net and VAE in `dtype` (fp16 on CUDA, otherwise fp32).
+
+    Text encoders are always fp32: they are small, and vectors are trained through them. `prediction` overrules what the
+    model says of itself. Raises ModelError, in one line, for what is not there, not whole, or not such a model.
+    """
+    device = torch.device(device) if device is not None else _best_device()
+    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    path = Path(model)
+    if not path.exists() and not HUB_NAME.fullmatch(str(model)):
+        raise ModelError(f"{model}: no such file or folder; give a folder, a .safetensors file or a hub name")
+    with _quiet(), _one_line(str(model)):
+        loaded = _load_file(path, dtype) if path.is_file() else _load_folder(str(model), dtype)
+    prediction = prediction or loaded["prediction"] or _probe(loaded["unet"].to(device), loaded["alphas_cumprod"])
+    if path.is_file() and loaded["family"] == "sd2" and prediction == "v":
+        loaded["unet"].register_to_config(sample_size=96)  # the kind of SD2 that predicts v was trained at 768 pixels
+    for module in (loaded["unet"], loaded["vae"], *(part.model for part in loaded["text_encoders"].values())):
+        module.to(device).eval()
+    return LoadedModel(**loaded | {"prediction": prediction}, device=device, dtype=dtype)
+
+
+def _load_file(path: Path, dtype: torch.dtype) -> dict[str, Any]:
+    from transformers import CLIPTokenizer
+
+    vocabulary = str(demo_model_path() / "tokenizer")  # CLIP has only one, and checkpoints leave it out
+    with open_checkpoint(path) as checkpoint:
+        schedule = {
+            "beta_schedule": "scaled_linear",
+            "beta_start": checkpoint.settings.get("linear_start", 0.00085),
+            "beta_end": checkpoint.settings.get("linear_end", 0.012),
+            "rescale_betas_zero_snr": checkpoint.zero_terminal_snr,
+        }
+        return {
+            "name": path.stem,
+            "hash": _hash([path]),
+            "family": checkpoint.family,
+            "prediction": checkpoint.prediction,
+            "text_encoders": {
+                key: TextEncoder(encoder, CLIPTokenizer.from_pretrained(vocabulary, pad_token=PADDING[key]))
+                for key, encoder in ldm.text_encoders(checkpoint).items()
+            },
+            "unet": ldm.unet(checkpoint, dtype),
+            "vae": ldm.vae(checkpoint, torch.float32 if _vae_overflows(checkpoint.family, dtype) else dtype),
+            "alphas_cumprod": _alphas_cumprod(schedule),
+        }
+
+
+def _load_folder(model: str, dtype: torch.dtype) -> dict[str, Any]:
+    """A folder in diffusers layout, or the hub's copy of one."""
+    from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler, UNet2DConditionModel
+
+    path = Path(model)
+    source: dict[str, Any] = {"pretrained_model_name_or_path": model, "local_files_only": path.is_dir()}
+    index = DiffusionPipeline.load_config(**source)
+    has = {part for part, described in index.items() if isinstance(described, list) and described[0]}
+    if index.get("requires_aesthetics_score") or ("text_encoder_2" in has and "text_encoder" not in has):
+        raise ModelError(f"{model}: an SDXL refiner; choose the base model")
+    if not {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= has:
+        pipeline = index.get("_class_name", "a pipeline without a name")
+        raise ModelError(f"{model}: {pipeline}, not a Stable Diffusion 1, 2 or XL model")
+
+    unet = _component(UNet2DConditionModel, source | {"subfolder": "unet", "torch_dtype": dtype})
+    encoders = _text_encoders(source, two="text_encoder_2" in has)
+    family = _family(unet.config, encoders)
+    vae_dtype = torch.float32 if _vae_overflows(family, dtype) else dtype
+    vae = _component(AutoencoderKL, source | {"subfolder": "vae", "torch_dtype": vae_dtype})
+    refuse_inputs(model, unet.config.in_channels, vae.config.latent_channels)
+    if unet.config.class_embed_type is not None:
+        raise ModelError(f"{model}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
+    schedule = EulerDiscreteScheduler.load_config(**source, subfolder="scheduler")
+    return {
+        "name": path.resolve().name if path.is_dir() else path.name,
+        "hash": _hash(_weights(path)) if path.is_dir() else "",
+        "family": family,
+        "prediction": _prediction(model, schedule),
+        "text_encoders": encoders,
+        "unet": unet,
+        "vae": vae,
+        "alphas_cumprod": _alphas_cumprod(schedule),
+    }
+
+
+def _text_encoders(source: dict[str, Any], *, two: bool) -> dict[str, TextEncoder]:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    first = _component(CLIPTextModel, source | {"subfolder": "text_encoder"}).float()
+    tokenizer = CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
+    if not two:
+        return {"clip_h" if _is_open_clip(first) else "clip_l": TextEncoder(first, tokenizer)}
+    second = _component(CLIPTextModelWithProjection, source | {"subfolder": "text_encoder_2"}).float()
+    second_tokenizer = CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer_2")
+    return {"clip_l": TextEncoder(first, tokenizer), "clip_g": TextEncoder(second, second_tokenizer)}
+
+
+def _is_open_clip(encoder: Any) -> bool:
+    """OpenAI's CLIP is alone in its quick approximation of GELU."""
+    return bool(encoder.config.hidden_act != "quick_gelu")
+
+
+def _family(unet: Any, encoders: Mapping[str, TextEncoder]) -> Family:
+    if unet.addition_embed_type == "text_time" and len(encoders) == 2:
+        return "sdxl"
+    return "sd2" if "clip_h" in encoders else "sd1"
+
+
+def _component(kind: Any, source: dict[str, Any]) -> Any:
+    """A module from its folder, whole: the libraries fill up missing tensors at random and only log it."""
+    module, report = kind.from_pretrained(**source, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{source['subfolder']} lacks {len(missing)} tensors, the first is {missing[0]}")
+    return module
+
+
+def _prediction(model: str, schedule: Mapping[str, Any]) -> Prediction:
+    predictions: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
+    written = schedule.get("prediction_type", "epsilon")
+    if written not in predictions:
+        raise ModelError(f"{model}: its U-Net predicts {written!r}; only epsilon and v_prediction are supported")
+    return predictions[written]
+
+
+def _alphas_cumprod(schedule: Mapping[str, Any]) -> Tensor:
+    """The noise schedule (T,) of a scheduler's configuration; the zero of a zero terminal SNR is made 2^-24."""
+    from diffusers import EulerDiscreteScheduler
+
+    known = {key: schedule[key] for key in SCHEDULE_KEYS if schedule.get(key) is not None}
+    alphas_cumprod: Tensor = EulerDiscreteScheduler(**known).alphas_cumprod
+    return alphas_cumprod
+
+
+def _vae_overflows(family: Family, dtype: torch.dtype) -> bool:
+    """SDXL's decoder leaves the range of fp16."""
+    return family == "sdxl" and dtype == torch.float16
+
+
+@torch.no_grad()
+def _probe(unet: Any, alphas_cumprod: Tensor) -> Prediction:
+    """What a U-Net predicts, seen at the noisiest level: there x is nearly the noise, and v nearly -x0.
+
+    For SD2 checkpoints, whose two kinds do not differ in the file.
+    """
+    noise = torch.randn((1, unet.config.in_channels, 32, 32), generator=torch.Generator().manual_seed(0))
+    context = torch.zeros((1, 77, unet.config.cross_attention_dim))
+    time = torch.tensor([len(alphas_cumprod) - 1], device=unet.device)
+    inputs = [value.to(unet.device, unet.dtype) for value in (noise, context)]
+    output = unet(inputs[0], time, encoder_hidden_states=inputs[1]).sample.float().cpu()
+    return "epsilon" if torch.nn.functional.cosine_similarity(output.flatten(), noise.flatten(), dim=0) > 0.5 else "v"
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Every file of weights that the pictures depend on, in a fixed order."""
+    parts = ("text_encoder", "text_encoder_2", "unet", "vae")
+    return [path for part in parts for path in sorted(folder.joinpath(part).glob("*.safetensors"))]
+
+
+def _hash(paths: list[Path]) -> str:
+    """The WebUI's short hash: the first 10 hex digits of the sha256."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:10]
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@contextmanager
+def _one_line(model: str) -> Iterator[None]:
+    """Whatever the libraries raise over a broken, missing or foreign model becomes one clear line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
+        where = "cannot be loaded" if Path(model).exists() else "not here, and could not be fetched from the hub"
+        raise ModelError(f"{model}: {where}; {reason}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing below errors from the libraries and no bars over local files, for the moment."""
+    import diffusers.utils.logging
+    import huggingface_hub.utils.logging
+    import transformers.utils.logging
+
+    with_bars: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+    libraries: tuple[Any, ...] = (*with_bars, huggingface_hub.utils.logging)
+    verbosities = [library.get_verbosity() for library in libraries]
+    showing = [library for library in with_bars if library.is_progress_bar_enabled()]
+    for library in libraries:
+        library.set_verbosity_error()
+    for library in showing:
+        library.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            for argument in ("local_dir_use_symlinks", "clean_up_tokenization_spaces"):
+                # some versions of the libraries warn each other that its meaning has changed or will
+                warnings.filterwarnings("ignore", f".*{argument}")
+            yield
+    finally:
+        for library, verbosity in zip(libraries, verbosities, strict=True):
+            library.set_verbosity(verbosity)
+        for library in showing:
+            library.enable_progress_bar()

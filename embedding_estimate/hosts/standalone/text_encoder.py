@@ -1,0 +1,164 @@
+"""One CLIP text encoder: text to tokens, and rows of tokens with live vectors among them to hidden states."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.hosts.standalone.chunks import Chunk, Marks
+
+
+@dataclass(frozen=True)
+class Output:
+    """Which of its hidden states an encoder gives."""
+
+    skip: int = 0  # last layers left out
+    final_norm: bool = True
+    pooled: bool = False  # also the projected state at the end mark, which takes all layers
+
+
+class ClipEncoder:
+    """A transformers CLIP text model with its tokenizer, called with chunks.
+
+    Vectors enter behind the token embedding, by a hook that is there only during the call; so are the other
+    changes to the model: unneeded layers left out, parameters without gradient.
+    """
+
+    def __init__(self, key: str, model: Any, tokenizer: Any, output: Output):
+        """`model` is a CLIPTextModel or CLIPTextModelWithProjection. The key `clip_l` stands for OpenAI's CLIP,
+        any other for OpenCLIP, which pads and cleans text differently."""
+        self.key = key
+        self.model = model
+        self.tokenizer = tokenizer
+        self.output = output
+        self.core = getattr(model, "text_model", model)  # transformers 4 nests CLIPTextModel, 5 does not
+        self.layers = len(self.core.encoder.layers)
+        end, comma = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(",</w>")
+        self.marks = Marks(
+            begin=tokenizer.bos_token_id,
+            end=end,
+            pad=end if key == "clip_l" else 0,
+            comma=None if comma == tokenizer.unk_token_id else comma,
+            length=model.config.max_position_embeddings - 2,
+        )
+
+    @property
+    def table(self) -> Tensor:
+        """The token embeddings (V, width)."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without begin and end marks."""
+        if not texts:
+            return []
+        cleaned = [clean(text, open_clip=self.key != "clip_l") for text in texts]
+        tokens = self.tokenizer(cleaned, truncation=False, add_special_tokens=False, verbose=False)
+        return [list(row) for row in tokens["input_ids"]]
+
+    def encode(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor | None]:
+        """Hidden states z (B, T, C) of B chunks and, where asked for, the pooled ones (B, P).
+
+        In the parameters' dtype; differentiable in the chunks' vectors.
+        """
+        tokens = torch.tensor([chunk.tokens for chunk in chunks], device=self.table.device)  # (B, T)
+        depth = self.layers - self.output.skip
+        with ExitStack() as changes:
+            changes.enter_context(_frozen(self.model))
+            changes.enter_context(_spliced(self.model.get_input_embeddings(), chunks, self.key))
+            if not self.output.pooled:
+                changes.enter_context(_cut(self.core.encoder, depth))
+            layers = self.core.encoder.layers
+            after = layers[depth] if depth < len(layers) else self.core.final_layer_norm
+            unnormed = changes.enter_context(_input_of(after))
+            last = self.model(input_ids=tokens).last_hidden_state  # (B, T, C), after the final norm
+            z = last if self.output.final_norm else unnormed[0]
+            return z, self._pooled(last, tokens) if self.output.pooled else None
+
+    def _pooled(self, last: Tensor, tokens: Tensor) -> Tensor:
+        """The state at each row's first end mark (B, C), projected (B, P)."""
+        ends = (tokens == self.marks.end).int().argmax(dim=1)  # (B,)
+        pooled: Tensor = self.model.text_projection(last[torch.arange(len(last), device=last.device), ends])
+        return pooled
+
+
+def clean(text: str, *, open_clip: bool) -> str:
+    """Text as the two CLIPs' own tokenizers prepare it: repaired by ftfy, spaces joined, lower case.
+
+    OpenCLIP also resolves HTML entities, and its marks are `<start_of_text>` and `<end_of_text>`.
+    """
+    import ftfy
+
+    if not open_clip:  # its marks, typed in a prompt, stay what they are
+        parts = re.split(r"(<\|(?:start|end)oftext\|>)", text)
+        return " ".join(
+            part if n % 2 else " ".join(ftfy.fix_text(part).split()).lower() for n, part in enumerate(parts)
+        )
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    text = " ".join(text.split()).lower()
+    for name, ours in (("start_of_text", "startoftext"), ("end_of_text", "endoftext")):
+        text = text.replace(f"<|{ours}|>", f"<| {ours} |>").replace(f"<{name}>", f"<|{ours}|>")
+    return text
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _cut(encoder: Any, depth: int) -> Iterator[None]:
+    """Lets the encoder run its first `depth` layers only."""
+    layers = encoder.layers
+    encoder.layers = layers[:depth]
+    try:
+        yield
+    finally:
+        encoder.layers = layers
+
+
+@contextmanager
+def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that receives what the module is called with."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _spliced(embedding: nn.Module, chunks: Sequence[Chunk], key: str) -> Iterator[None]:
+    """Puts the chunks' vectors (N, C) over the rows that the token embedding (B, T, C) gives for their places."""
+
+    def splice(_module: nn.Module, _args: object, rows: Tensor) -> Tensor:
+        return torch.stack([_row(row, chunk, key) for row, chunk in zip(rows, chunks, strict=True)])
+
+    handle = embedding.register_forward_hook(splice)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _row(row: Tensor, chunk: Chunk, key: str) -> Tensor:
+    for offset, placed in chunk.fixes:
+        start = offset + 1  # behind the begin mark
+        vectors = placed.vectors[key].to(row)[: len(row) - start]  # (N, C)
+        row = torch.cat([row[:start], vectors, row[start + len(vectors) :]])  # (T, C)
+    return row

@@ -1,0 +1,309 @@
+"""What every host has to keep to. A host's own test inherits `HostContract` and provides the two fixtures."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.host import BorrowedModel, Conditioning, Host, Stage, Vectors
+
+PLAIN = "a red circle on a blue square"
+EVALUATIONS = 10
+
+
+def encode(model: BorrowedModel, prompt: str, **options: Any) -> list[Stage]:
+    size = model.info.default_size
+    return model.encode(prompt, evaluations=EVALUATIONS, width=size, height=size, **options)
+
+
+def only(stages: Sequence[Stage]) -> Conditioning:
+    """The conditioning of a prompt without schedule and `AND`."""
+    (stage,) = stages
+    ((conditioning, weight),) = stage.parts
+    assert weight == 1
+    return conditioning
+
+
+def encode_vectors(model: BorrowedModel, vectors: Vectors, template: str = "{}", **options: Any) -> Conditioning:
+    size = model.info.default_size
+    return model.encode_vectors(vectors, template, width=size, height=size, **options)
+
+
+def latent(model: BorrowedModel, batch: int) -> Tensor:
+    side = model.info.default_size // model.info.latent_scale
+    shape = (batch, model.info.latent_channels, side, side)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+
+
+def sample(model: BorrowedModel, conditioning: Conditioning, seeds: Sequence[int], **options: Any) -> Tensor:
+    size = model.info.default_size
+    options = {"sampler": "Euler", "schedule": "Karras", "steps": 3, **options}
+    return model.sample(
+        lambda x, sigma, evaluation: model.denoise(x, sigma, conditioning),
+        seeds=seeds,
+        width=size,
+        height=size,
+        **options,
+    )
+
+
+def equal(ours: Conditioning, theirs: Conditioning, tolerance: float = 0.0) -> None:
+    torch.testing.assert_close(ours.context, theirs.context, rtol=tolerance, atol=tolerance)
+    assert (ours.vector is None) == (theirs.vector is None)
+    if ours.vector is not None and theirs.vector is not None:
+        torch.testing.assert_close(ours.vector, theirs.vector, rtol=tolerance, atol=tolerance)
+
+
+def fingerprint(modules: Sequence[nn.Module]) -> list[Any]:
+    """Everything that a borrower may leave behind: values, places, gradients, modes, hooks and replaced attributes."""
+    found: list[Any] = []
+    for root in modules:
+        for name, value in [*root.named_parameters(), *root.named_buffers()]:
+            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            state = (value.dtype, value.device, value.requires_grad, value.grad is None, value.data_ptr())
+            found.append((name, hashlib.sha256(content).hexdigest(), *state))
+        for name, part in root.named_modules():
+            hooks = {key: list(value) for key, value in vars(part).items() if "_hooks" in key and value is not None}
+            found.append((name, part.training, hooks, {key: id(value) for key, value in vars(part).items()}))
+    return found
+
+
+def random_states() -> list[Any]:
+    numpy = np.random.get_state()
+    devices = [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
+    return [random.getstate(), numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist(), devices]  # type: ignore[union-attr]
+
+
+def rough_job(model: BorrowedModel, modules: Sequence[nn.Module]) -> None:
+    """Trains for a step and leaves behind all that a job might."""
+    vectors = {key: value.clone().requires_grad_() for key, value in model.token_vectors(PLAIN).items()}
+    conditioning = encode_vectors(model, vectors)
+    x = latent(model, 1)
+    model.denoise(x, torch.ones(1, device=model.device), conditioning).square().mean().backward()
+    for module in modules:
+        part = next(part for part in module.modules() if not list(part.children()))
+        part.register_forward_pre_hook(lambda _module, _arguments: None)
+        part.register_forward_hook(lambda _module, _arguments, _output: None)
+        part.forward = part.forward
+        module.train().requires_grad_(True)
+    random.random(), np.random.rand(), torch.rand(1, device=model.device), torch.rand(1)
+
+
+class HostContract:
+    """Provide `host` (a host with a model loaded) and `modules` (all that it runs on)."""
+
+    @pytest.fixture
+    def host(self) -> Host:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def modules(self, host: Host) -> Sequence[nn.Module]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def model(self, host: Host) -> Iterator[BorrowedModel]:
+        with host.borrow() as model:
+            yield model
+
+    # what the model says of itself
+
+    def test_info_is_true(self, model: BorrowedModel) -> None:
+        info = model.info
+        assert info.family in ("sd1", "sd2", "sdxl") and info.prediction in ("epsilon", "v")
+        assert {key: table.shape[1] for key, table in model.vocabulary().items()} == dict(info.widths)
+        assert set(info.widths) == ({"clip_l", "clip_g"} if info.family == "sdxl" else set(info.widths))
+        assert info.default_size % info.latent_scale == 0
+        assert info.clip_skip >= 1
+        assert info.emphasis in ("Original", "No norm", "Ignore", "None")
+        assert "Euler" in model.samplers and "Karras" in model.schedules
+
+    def test_lends_it_frozen_and_in_eval_mode(self, model: BorrowedModel, modules: Sequence[nn.Module]) -> None:
+        for module in modules:
+            assert not any(parameter.requires_grad for parameter in module.parameters())
+            assert not any(part.training for part in module.modules())
+
+    # prompts
+
+    @pytest.mark.parametrize("prompt", ["", PLAIN, f"({PLAIN}:1.4)", ", ".join([PLAIN] * 30)])
+    def test_a_prompts_conditioning_has_the_shapes_of_info(self, model: BorrowedModel, prompt: str) -> None:
+        conditioning = only(encode(model, prompt))
+        rows = model.info.chunk_tokens + 2
+        assert conditioning.context.shape[0] == 1 and conditioning.context.shape[1] % rows == 0
+        assert conditioning.context.shape[1] > rows or prompt.count(",") == 0
+        assert not conditioning.context.requires_grad
+        assert (conditioning.vector is not None) == (model.info.family == "sdxl")
+        assert torch.isfinite(conditioning.context).all()
+
+    def test_emphasis_matters(self, model: BorrowedModel) -> None:
+        plain, weighted = only(encode(model, PLAIN)), only(encode(model, f"({PLAIN}:1.4)"))
+        assert not torch.allclose(plain.context, weighted.context)
+
+    def test_stages_come_in_order_and_reach_the_end(self, model: BorrowedModel) -> None:
+        stages = encode(model, "a [red:blue:0.5] circle")
+        assert [stage.until for stage in stages] == sorted({stage.until for stage in stages})
+        assert len(stages) == 2 and stages[-1].until >= EVALUATIONS - 1
+        assert 0 < stages[0].until < EVALUATIONS - 1
+        equal(stages[0].parts[0][0], only(encode(model, "a red circle")), 1e-5)
+        equal(stages[1].parts[0][0], only(encode(model, "a blue circle")), 1e-5)
+
+    def test_and_gives_parts_with_weights(self, model: BorrowedModel) -> None:
+        (stage,) = encode(model, "a red circle AND a blue square :0.5")
+        assert [weight for _, weight in stage.parts] == [1.0, 0.5]
+        equal(stage.parts[0][0], only(encode(model, "a red circle")), 1e-5)
+
+    # vectors
+
+    def test_a_prompts_own_token_vectors_are_the_prompt(self, model: BorrowedModel) -> None:
+        equal(encode_vectors(model, model.token_vectors(PLAIN)), only(encode(model, PLAIN)), 1e-5)
+
+    def test_also_inside_a_template_and_with_a_weight(self, model: BorrowedModel) -> None:
+        vectors = model.token_vectors("red circle")
+        equal(encode_vectors(model, vectors, "a {} here"), only(encode(model, "a red circle here")), 1e-5)
+        equal(encode_vectors(model, vectors, "a ({}:1.3)"), only(encode(model, "a (red circle:1.3)")), 1e-5)
+
+    def test_token_vectors_are_rows_of_the_vocabulary(self, model: BorrowedModel) -> None:
+        key = next(iter(model.info.widths))
+        ids, vectors = model.token_ids(PLAIN), model.token_vectors(f"({PLAIN}:1.4)")
+        assert set(vectors) == set(model.info.widths)
+        torch.testing.assert_close(vectors[key], model.vocabulary()[key][ids].to(vectors[key]))
+
+    def test_the_conditioning_is_differentiable_in_the_vectors(self, model: BorrowedModel) -> None:
+        vectors = {key: value.clone().requires_grad_() for key, value in model.token_vectors(PLAIN).items()}
+        weights = torch.randn_like(encode_vectors(model, vectors).context)
+
+        def loss(step: float, direction: Vectors) -> Tensor:
+            moved = {key: value + step * direction[key] for key, value in vectors.items()}
+            conditioning = encode_vectors(model, moved)
+            total = (conditioning.context * weights).sum()
+            return total if conditioning.vector is None else total + conditioning.vector.sum()
+
+        generator = torch.Generator().manual_seed(0)
+        direction = {
+            key: torch.randn(value.shape, generator=generator).to(value) * value.detach().std()
+            for key, value in vectors.items()
+        }
+        found = torch.autograd.grad(loss(0, direction), list(vectors.values()))
+        slope = sum(float((g * d).sum()) for g, d in zip(found, direction.values(), strict=True))
+        with torch.no_grad():
+            measured = float(loss(0.01, direction) - loss(-0.01, direction)) / 0.02
+        assert slope == pytest.approx(measured, rel=0.02)
+
+    # the U-Net
+
+    def test_one_conditioning_serves_the_batch(self, model: BorrowedModel) -> None:
+        conditioning = only(encode(model, PLAIN))
+        vector = None if conditioning.vector is None else conditioning.vector.repeat(2, 1)
+        x, sigma = latent(model, 2) * 2, torch.tensor([1.0, 3.0], device=model.device)
+        denoised = model.denoise(x, sigma, conditioning)
+        assert denoised.shape == x.shape and denoised.dtype == torch.float32
+        each = model.denoise(x, sigma, Conditioning(conditioning.context.repeat(2, 1, 1), vector))
+        torch.testing.assert_close(denoised, each, rtol=1e-4, atol=1e-4)
+
+    def test_little_noise_is_hardly_touched_and_the_levels_differ(self, model: BorrowedModel) -> None:
+        conditioning, x = only(encode(model, PLAIN)), latent(model, 1)
+        denoised = [model.denoise(x, torch.full((1,), s, device=model.device), conditioning) for s in (0.03, 3.0)]
+        assert float((denoised[0] - x).square().mean()) < 0.1 * float((denoised[1] - x).square().mean())
+
+    def test_denoised_is_differentiable_in_the_conditioning(self, model: BorrowedModel) -> None:
+        conditioning = only(encode(model, PLAIN))
+        inputs = [conditioning.context.clone().requires_grad_()]
+        if conditioning.vector is not None:
+            inputs.append(conditioning.vector.clone().requires_grad_())
+        generator = torch.Generator().manual_seed(0)
+        directions = [torch.randn(value.shape, generator=generator).to(value) for value in inputs]
+        x, sigma = 3 * latent(model, 2), torch.full((2,), 3.0, device=model.device)
+        weights = torch.randn(x.shape, generator=generator).to(x)
+
+        def loss(step: float) -> Tensor:
+            moved = [value + step * direction for value, direction in zip(inputs, directions, strict=True)]
+            return (model.denoise(x, sigma, Conditioning(*moved)) * weights).sum()
+
+        found = torch.autograd.grad(loss(0), inputs)
+        slope = sum(float((g * d).sum()) for g, d in zip(found, directions, strict=True))
+        with torch.no_grad():
+            measured = float(loss(0.02) - loss(-0.02)) / 0.04
+        assert slope == pytest.approx(measured, rel=0.05, abs=1e-3)
+
+    # sampling
+
+    def test_sampling_is_deterministic_and_a_seed_does_not_see_its_neighbours(self, model: BorrowedModel) -> None:
+        conditioning = only(encode(model, PLAIN))
+        before = random_states()
+        for sampler in ("Euler", "DPM++ SDE"):
+            together = sample(model, conditioning, [1, 2], sampler=sampler)
+            assert not together.requires_grad
+            torch.testing.assert_close(sample(model, conditioning, [1, 2], sampler=sampler), together, rtol=0, atol=0)
+            alone = sample(model, conditioning, [2], sampler=sampler)
+            torch.testing.assert_close(alone, together[1:], rtol=1e-3, atol=1e-3)
+        assert random_states() == before
+
+    def test_the_callback_sees_every_evaluation_in_k_diffusions_form(self, model: BorrowedModel) -> None:
+        conditioning = only(encode(model, PLAIN))
+        seen: list[tuple[Tensor, Tensor, Tensor, int]] = []
+        sample(model, conditioning, [1, 2], steps=4, callback=lambda *values: seen.append(values))
+        assert [evaluation for *_, evaluation in seen] == list(range(model.evaluations("Euler", 4)))
+        sigmas = [float(sigma[0]) for _, sigma, _, _ in seen]
+        assert sigmas == sorted(sigmas, reverse=True)
+        x, sigma, denoised, _ = seen[0]
+        assert x.shape == denoised.shape == latent(model, 2).shape and sigma.shape == (2,)
+        assert float(x.std()) == pytest.approx(sigmas[0], rel=0.2)  # sigma_max times unit noise
+        torch.testing.assert_close(model.denoise(x, sigma, conditioning), denoised, rtol=1e-4, atol=1e-4)
+
+    def test_second_order_samplers_count_two_evaluations_per_step(self, model: BorrowedModel) -> None:
+        assert model.evaluations("Euler", 20) == 20
+        assert model.evaluations("DPM++ SDE", 20) == 40
+
+    def test_decodes_to_pictures(self, model: BorrowedModel) -> None:
+        latents, size = latent(model, 2), model.info.default_size
+        pictures = model.decode(latents)
+        assert pictures.shape == (2, 3, size, size)
+        assert pictures.dtype == torch.float32 and pictures.device.type == "cpu"
+        assert float(pictures.min()) >= 0 and float(pictures.max()) <= 1
+
+    # borrowing
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_the_model_goes_back_as_it_came(self, host: Host, modules: Sequence[nn.Module], fails: bool) -> None:
+        def picture() -> Tensor:
+            with host.borrow() as model:
+                return model.decode(sample(model, only(encode(model, PLAIN)), [1], sampler="DPM++ SDE"))
+
+        for module in modules:  # a state that nobody would guess
+            module.train()
+            next(module.parameters()).requires_grad_(False)
+            next(part for part in module.modules() if not list(part.children())).eval()
+        first = picture()
+        before, states = fingerprint(modules), random_states()
+        if fails:
+            with pytest.raises(RuntimeError, match="in the middle"), host.borrow() as model:
+                rough_job(model, modules)
+                raise RuntimeError("in the middle")
+        else:
+            with host.borrow() as model:
+                rough_job(model, modules)
+        assert fingerprint(modules) == before
+        assert random_states() == states
+        assert torch.equal(picture(), first)
+
+    def test_is_lent_to_one_at_a_time(self, host: Host) -> None:
+        order: list[str] = []
+
+        def second() -> None:
+            with host.borrow():
+                order.append("second")
+
+        thread = threading.Thread(target=second)
+        with host.borrow():
+            thread.start()
+            thread.join(0.1)
+            order.append("first")
+        thread.join(10)
+        assert order == ["first", "second"]
