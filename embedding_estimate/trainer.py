@@ -263,7 +263,7 @@ def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity |
             teacher.model,
             teacher.task,
             training.best,
-            batch=job.settings.batch,
+            batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
             on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
         )
     except Stopped:

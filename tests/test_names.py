@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from embedding_estimate import names
 from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError
+from embedding_estimate.hosts.standalone import grammar
 
 GOOD = [
     "mine",
@@ -98,15 +99,15 @@ def test_every_problem_is_listed() -> None:
     assert len(names.problems(".(con: AND ")) == 5
 
 
-def pieces(prompt: str) -> list[tuple[str, float]]:
-    """The grammar as far as it divides or changes a text: every piece of it, weights only told from 1."""
+def read(prompt: str) -> list[tuple[int, float, list[grammar.Segment]]]:
+    """A prompt as hosts read it: comments and extra networks taken out, then all that the grammar divides."""
     prompt = re.sub(r"#[^\n]*", "", prompt)
     prompt = re.sub(r"<\w+:[^>]+>", "", prompt)
-    found = []
-    for part in re.split(r"\bAND\b|\s*\bBREAK\b\s*", prompt):
-        for text in re.split(r"(\\.|[\\()\[\]:|])", part.rstrip()):
-            found.append((text, 1.0 if not re.match(r"[\\()\[\]:|]", text) else 0.0))
-    return found
+    return [
+        (until, weight, grammar.emphasise(text))
+        for part, weight in grammar.compose(prompt)
+        for until, text in grammar.schedule(part, 20)
+    ]
 
 
 name_like = st.text(st.sampled_from("aZ9 ANDBREK()[]:|,#<>{}\\/._-'\n\té\u0301\u200b"), max_size=12)
@@ -116,8 +117,8 @@ name_like = st.text(st.sampled_from("aZ9 ANDBREK()[]:|,#<>{}\\/._-'\n\té\u0301\
 def test_accepted_names_are_one_piece_and_a_file_name(name: str) -> None:
     if names.problems(name):
         return
-    assert pieces(name) == [(name, 1.0)]
-    assert pieces(f"a photo of {name}") == [(f"a photo of {name}", 1.0)]
+    for prompt in (name, f"a photo of {name}"):
+        assert read(prompt) == [(20, 1.0, [grammar.Segment(prompt, 1.0)])]
     assert Path(name).name == name and Path(f"{name}.safetensors").stem == name
     assert unicodedata.is_normalized("NFC", name)
     assert name.format("vectors") == name

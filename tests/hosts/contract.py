@@ -146,6 +146,10 @@ class HostContract:
         plain, weighted = only(encode(model, PLAIN)), only(encode(model, f"({PLAIN}:1.4)"))
         assert not torch.allclose(plain.context, weighted.context)
 
+    def test_without_weights_the_same_words_are_left(self, model: BorrowedModel) -> None:
+        bare = encode(model, f"(red:1.5) [{PLAIN}], ((large))", weights=False)
+        equal(only(bare), only(encode(model, f"(red:1.0) {PLAIN}, large")), tolerance=1e-4)
+
     def test_stages_come_in_order_and_reach_the_end(self, model: BorrowedModel) -> None:
         stages = encode(model, "a [red:blue:0.5] circle")
         assert [stage.until for stage in stages] == sorted({stage.until for stage in stages})
