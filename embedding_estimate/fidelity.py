@@ -31,6 +31,7 @@ SEEDS = range(REPORT_SEED, REPORT_SEED + 8)
 TEMPLATE_SEEDS = SEEDS[:2]
 IMAGE_SEEDS = range(REPORT_SEED, REPORT_SEED + 16)
 TEMPLATES = ("a photo of {}, at night", "{}, on a wooden table", "an old painting, {}")
+PICTURED = ("prompt", "embedding", "without weights", "empty")  # rows that images are made of
 NO_EMPHASIS = 0.01  # weights that move the prediction less than this share of err(empty) do nothing to speak of
 
 
@@ -76,7 +77,7 @@ def measure(
     size = model.info.default_size
     teacher = Teacher(model, replace(task, width=size, height=size))
     rows = _rows(teacher, vectors)
-    total = len(rows) + len(TEMPLATES) + (len(rows) if images else 0)
+    total = len(rows) + len(TEMPLATES) + (len(PICTURED) if images else 0)
     steps = iter(range(1, total + 1))
 
     def tick() -> None:
@@ -97,8 +98,8 @@ def measure(
 
     latents: dict[str, Tensor] = {}
     if images:
-        for name, side in rows.items():
-            latents[name] = teacher.run(side, TRAJECTORY, IMAGE_SEEDS, batch)
+        for name in PICTURED:
+            latents[name] = teacher.run(rows[name], TRAJECTORY, IMAGE_SEEDS, batch)
             tick()
     return _figures(errors, in_template, latents), Images(latents)
 
@@ -106,7 +107,8 @@ def measure(
 def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
     """All that is compared, as sides."""
     text = teacher.task.text
-    truncated = fit(teacher.model.token_vectors(text), count(vectors))
+    plain = teacher.model.token_vectors(text)
+    truncated = fit(plain, min(count(vectors), count(plain)))
     return {
         "prompt": teacher.replaced(text, TRAJECTORY),
         "embedding": teacher.student(vectors),

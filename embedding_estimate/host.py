@@ -142,6 +142,10 @@ class BorrowedModel(Protocol):
         without its padding."""
         ...
 
+    def padding_vectors(self) -> dict[str, Tensor]:
+        """The vector (width,) that each encoder fills its chunks with behind a prompt."""
+        ...
+
     def embedding_names(self) -> list[str]:
         """The names that prompts are read for."""
         ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,8 @@ class Progress:
     """Where a job is."""
 
     phase: str  # "prepare", "train" or "measure"
-    done: int  # U-Net evaluations, learning steps, or rows of the report
-    total: int | None  # None: not known
+    done: int  # states recorded, learning steps, or rows of the report
+    total: int
     loss: float | None = None  # 1 at the start
     explained: float | None = None  # on the select set, of the best vectors so far
 
@@ -58,19 +59,29 @@ class StopToken:
 
 
 class Meter:
-    """A borrowed model that counts the U-Net's work, in samples, and calls `guard` before each of its calls."""
+    """A borrowed model that counts the U-Net's work, in samples. Each of its calls may be interrupted."""
 
-    def __init__(self, model: BorrowedModel, guard: Callable[[], None]):
+    def __init__(self, model: BorrowedModel):
         self._model = model
-        self._guard = guard
+        self._check: Callable[[], None] | None = None
         self.forwards = 0
         self.backwards = 0
+
+    @contextmanager
+    def interruptible(self, stop: StopToken) -> Iterator[None]:
+        """Within, a call after `stop` was set raises `Stopped`."""
+        self._check = stop.check
+        try:
+            yield
+        finally:
+            self._check = None
 
     def __getattr__(self, name: str) -> typing.Any:
         return getattr(self._model, name)
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        self._guard()
+        if self._check is not None:
+            self._check()
         self.forwards += len(x)
         if torch.is_grad_enabled() and conditioning.context.requires_grad:
             self.backwards += len(x)

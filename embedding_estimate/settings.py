@@ -7,7 +7,8 @@ Nothing heavy is imported, so that `--help` stays quick.
 from __future__ import annotations
 
 import dataclasses
-import math
+import reprlib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -51,11 +52,11 @@ class Parameter:
 
     def _number_problem(self, value: Any) -> str | None:
         accepted = (int,) if self.kind is int else (int, float)
-        if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
-            return f"{self.name}={value!r}: give {_ARTICLES[self.kind]}"
+        if isinstance(value, bool) or not isinstance(value, accepted) or not _finite(value):
+            return f"{self.name}={reprlib.repr(value)}: give {_ARTICLES[self.kind]}"
         low, high = self.minimum, self.maximum
         if (low is not None and value < low) or (high is not None and value > high):
-            return f"{self.name}={value:g} is out of range: choose {_range(low, high)}"
+            return f"{self.name}={value:.15g} is out of range: choose {_range(low, high)}"
         return None
 
 
@@ -254,13 +255,18 @@ class Settings:
         if unknown:
             raise SettingsError(unknown)
         widened: dict[str, Any] = {
-            name: float(value) if known[name].kind is float and type(value) is int else value
+            name: float(value) if known[name].kind is float and type(value) is int and _finite(value) else value
             for name, value in values.items()
         }
         return cls(**widened)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def _finite(number: float) -> bool:
+    """Also of whole numbers beyond the range of floats, over which `math.isfinite` stumbles."""
+    return abs(number) <= sys.float_info.max
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -118,9 +118,11 @@ class Side:
 class Teacher:
     """Encodes prompts for a task and runs them."""
 
-    def __init__(self, model: BorrowedModel, task: Task):
+    def __init__(self, model: BorrowedModel, task: Task, on_record: Callable[[int], None] = lambda states: None):
+        """`on_record` is told how many states `record` has recorded, with each evaluation."""
         self.model = model
         self.task = task
+        self.on_record = on_record
 
     def side(self, prompt: str, trajectory: Trajectory, *, negative: bool, weights: bool = True) -> Side:
         """A prompt on the side named, its schedule counted along the trajectory."""
@@ -182,7 +184,12 @@ class Teacher:
     def record(self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int) -> States:
         """All states that the side passes through from these seeds, with its predictions as targets."""
         seen: list[States] = []
-        self.run(side, trajectory, seeds, batch, seen.append)
+
+        def see(states: States) -> None:
+            seen.append(states)
+            self.on_record(len(states))
+
+        self.run(side, trajectory, seeds, batch, see)
         return States.join(seen)
 
     def _guided(

@@ -9,7 +9,7 @@ import math
 import time
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,9 +84,11 @@ def estimate(
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
     stop: StopToken | None = None,
     measure: bool = True,
+    images: bool = True,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
+    Without `measure` the result has no figures, without `images` only those that need none.
     `on_snapshot` gets the vectors of every `settings.save_every`-th step. A stop that saves returns the best vectors
     so far. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training part
     cannot match, `Interrupted` for a stop that drops, or that comes before there is anything to keep.
@@ -94,7 +96,7 @@ def estimate(
     settings.check()
     job = Job(settings, on_progress, on_snapshot, stop or StopToken())
     with host.borrow() as borrowed, _interruptible(job.stop):
-        meter = Meter(borrowed, job.stop.check)
+        meter = Meter(borrowed)
         model = typing.cast(BorrowedModel, meter)
         check_against(settings, model)
         teacher = Teacher(model, Task.of(settings, model))
@@ -105,8 +107,8 @@ def estimate(
         if exact is None:
             start = starting_vectors(settings, model)
             objective = make_objective(settings, teacher, make_loss(settings.loss))
-            on_progress(Progress("prepare", 0, None))
-            objective.prepare(start)
+            with meter.interruptible(job.stop):
+                _prepare(objective, start, teacher, job)
             prepared = time.perf_counter()
             training = train(objective, space, start, job)
             training.notes += objective.notes
@@ -116,11 +118,14 @@ def estimate(
         trained = time.perf_counter()
         forwards, backwards = meter.forwards, meter.backwards
 
-        figures, images = _measure(teacher, training, job) if measure else (None, None)
+        figures, pictured = None, None
+        if measure and training.stopped != "interrupted":
+            with suppress(Stopped), meter.interruptible(job.stop):
+                figures, pictured = _measure(teacher, training, job, images)
         return Estimate(
             embedding=_embedding(settings, model, training, figures),
             fidelity=figures,
-            images=images,
+            images=pictured,
             steps=training.step,
             stopped=training.stopped,
             losses=[float(loss) for loss in training.losses],
@@ -142,10 +147,7 @@ def train(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
     training = Training(dict(start), objective.held_out(start))
     rate = job.settings.rate or OPTIMIZERS[job.settings.optimizer].rate
     for attempt in (rate, rate / 2):
-        try:
-            training.stopped = _descend(training, objective, space, attempt, job)
-        except Stopped:
-            training.stopped = "interrupted"
+        training.stopped = _descend(training, objective, space, attempt, job)
         if training.stopped != "diverged":
             break
         training.notes.append(
@@ -176,7 +178,6 @@ def _descend(training: Training, objective: Objective, space: VectorSpace, rate:
         return total
 
     while training.step < settings.learning_steps:
-        job.stop.check()
         training.step += 1
         loss: Any = optimizer.step(closure)
         space.bound_(leaves)
@@ -185,7 +186,8 @@ def _descend(training: Training, objective: Objective, space: VectorSpace, rate:
         if not frozen:
             drawn = [objective.draw(generator)]
 
-        last = training.step == settings.learning_steps
+        stopped = job.stop.stopped
+        last = stopped or training.step == settings.learning_steps
         if last or training.step % objective.check_every == 0:
             vectors = _detached(space.vectors(leaves))
             error = objective.held_out(vectors)
@@ -205,14 +207,20 @@ def _descend(training: Training, objective: Objective, space: VectorSpace, rate:
                 return "diverged"
             explained = 1 - training.best_error / objective.held_out_empty
             job.on_progress(Progress("train", training.step, settings.learning_steps, value, explained))
+        if stopped:
+            return "interrupted"
     return "done"
 
 
 def starting_vectors(settings: Settings, model: BorrowedModel) -> dict[str, Tensor]:
-    """Vectors (N, width) of the initial prompt, or of the text, cut or filled with zeros to N tokens."""
-    plain = model.token_vectors(settings.initial_prompt or settings.text)
-    tokens = count(plain) if settings.token_source == "Initial prompt" else settings.tokens
-    return fit(plain, tokens)
+    """Vectors (N, width) of the initial prompt, cut or filled with zeros to N, or else of the text itself.
+
+    The text's are filled with the padding that would stand there anyway, so that nothing is lost to start with.
+    """
+    if not settings.initial_prompt:
+        return fit(model.token_vectors(settings.text), settings.tokens, model.padding_vectors())
+    plain = model.token_vectors(settings.initial_prompt)
+    return fit(plain, count(plain) if settings.token_source == "Initial prompt" else settings.tokens)
 
 
 def exact_vectors(teacher: Teacher, trajectory: Trajectory, tokens: int) -> dict[str, Tensor] | None:
@@ -255,19 +263,29 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
         raise SettingsError(found)
 
 
-def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity | None, Images | None]:
-    if training.stopped == "interrupted":
-        return None, None
-    try:
-        return fidelity.measure(
-            teacher.model,
-            teacher.task,
-            training.best,
-            batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
-            on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
-        )
-    except Stopped:
-        return None, None
+def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:
+    done, total = 0, objective.states_to_record
+
+    def tell(states: int) -> None:
+        nonlocal done
+        done = min(done + states, total)
+        job.on_progress(Progress("prepare", done, total))
+
+    teacher.on_record = tell
+    objective.prepare(start)
+    if total:
+        tell(total)  # second-order samplers ask a little less often than schedules count
+
+
+def _measure(teacher: Teacher, training: Training, job: Job, images: bool) -> tuple[Fidelity, Images]:
+    return fidelity.measure(
+        teacher.model,
+        teacher.task,
+        training.best,
+        batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
+        images=images,
+        on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
+    )
 
 
 def _embedding(settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None) -> Embedding:

@@ -63,12 +63,14 @@ class VectorSpace:
         }
 
 
-def fit(vectors: Vectors, tokens: int) -> dict[str, Tensor]:
-    """Vectors (n, width) cut, or filled up with zeros, to (tokens, width)."""
-    return {
-        key: torch.cat([value[:tokens], value.new_zeros(max(0, tokens - len(value)), value.shape[1])])
-        for key, value in vectors.items()
-    }
+def fit(vectors: Vectors, tokens: int, filling: Vectors | None = None) -> dict[str, Tensor]:
+    """Vectors (n, width) cut, or filled up with `filling` (width,) or zeros, to (tokens, width)."""
+
+    def fitted(key: str, value: Tensor) -> Tensor:
+        fill = value.new_zeros(value.shape[1]) if filling is None else filling[key].to(value)
+        return torch.cat([value[:tokens], fill.expand(max(0, tokens - len(value)), -1)])
+
+    return {key: fitted(key, value) for key, value in vectors.items()}
 
 
 def count(vectors: Vectors) -> int:

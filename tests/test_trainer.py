@@ -164,6 +164,29 @@ def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch:
     assert not toy_host.lent
 
 
+def test_a_stop_keeps_what_was_reached_since_the_last_check(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "READ_EVERY", 0.0)
+    token = StopToken()
+    listen = stop_at(token, 20, True)
+    result = estimate(settings(learning_steps=500, initial_prompt="star"), toy_host, on_progress=listen, stop=token)
+    start = toy_host.model.token_vectors("star")["clip_l"]
+    assert result.steps < 36  # the first check of its own accord
+    assert not torch.equal(result.embedding.vectors["clip_l"][:1], start.float())
+    assert result.checks[-1][0] == result.steps
+
+
+def test_the_text_is_filled_with_padding_and_an_initial_prompt_with_zeros(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padding = torch.arange(6, dtype=torch.float64)
+    monkeypatch.setattr(toy_host.model, "padding_vectors", lambda: {"clip_l": padding})
+    plain = toy_host.model.token_vectors("red circle")["clip_l"]
+    start = trainer.starting_vectors(settings(tokens=3), toy_host.model)["clip_l"]
+    assert torch.equal(start, torch.cat([plain, padding[None]]))
+    start = trainer.starting_vectors(settings(tokens=3, initial_prompt="red circle"), toy_host.model)["clip_l"]
+    assert torch.equal(start, torch.cat([plain, torch.zeros(1, 6)]))
+
+
 def test_a_stop_that_drops_raises(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "READ_EVERY", 0.0)
     token = StopToken()
@@ -190,6 +213,8 @@ def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
     estimate(settings(), toy_host, on_progress=seen.append)
     phases = [p.phase for p in seen]
     assert phases == sorted(phases, key=["prepare", "train", "measure"].index)
+    prepared = [p for p in seen if p.phase == "prepare"]
+    assert prepared[-1].done == prepared[-1].total == 6 * (4 + 2)  # evaluations, seeds to train on and to select by
     last = [p for p in seen if p.phase == "train"][-1]
     assert last.done == last.total == 60 and last.loss is not None and last.explained is not None
 

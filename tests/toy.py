@@ -10,7 +10,6 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -49,6 +48,9 @@ class ToyModel:
 
     def token_vectors(self, text: str) -> dict[str, Tensor]:
         return {"clip_l": self.table[self.token_ids(text)]}
+
+    def padding_vectors(self) -> dict[str, Tensor]:
+        return {"clip_l": torch.zeros(WIDTH, dtype=torch.float64)}
 
     def embedding_names(self) -> list[str]:
         return self.names
@@ -154,6 +156,14 @@ class ToyHost:
     def __init__(self) -> None:
         self.model = ToyModel()
         self.lent = False
+        self.added: dict[str, Vectors] = {}
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.model.info
+
+    def add_embedding(self, name: str, vectors: Vectors) -> None:
+        self.added[name] = vectors
 
     @contextmanager
     def borrow(self) -> Iterator[ToyModel]:
@@ -163,7 +173,3 @@ class ToyHost:
             yield self.model
         finally:
             self.lent = False
-
-    def with_info(self, **changes: object) -> ToyHost:
-        self.model.info = replace(self.model.info, **changes)
-        return self

@@ -31,6 +31,7 @@ class Lesson:
 
 
 class TransformerObjective:
+    states_to_record = 0
     check_every = 10  # a check is one forward pass of the encoder, a third of a step
 
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):

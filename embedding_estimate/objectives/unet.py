@@ -39,6 +39,11 @@ class UNetObjective:
         self.settings = settings
         self.teacher = teacher
         self.loss_function = loss
+        share = len(settings.template_list)
+        self._train_seeds = range(settings.seed, settings.seed + max(1, TRAIN_SEEDS // share))
+        self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
+        evaluations = teacher.model.evaluations(settings.sampler, settings.steps)
+        self.states_to_record = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
         self.notes: list[str] = []
         self.held_out_empty = 0.0
         self.check_every = 0
@@ -64,13 +69,9 @@ class UNetObjective:
     def _lesson(self, template: str, trajectory: Trajectory) -> Lesson:
         side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
         self._explain(side)
-        share = len(self.settings.template_list)
-        first = self.settings.seed
-        train_seeds = range(first, first + max(1, TRAIN_SEEDS // share))
-        select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
-        train = self.teacher.record(side, trajectory, train_seeds, self.settings.batch)
-        select = self.teacher.record(side, trajectory, select_seeds, self.settings.batch)
-        keep = max(1, SELECT_STATES // share)
+        train = self.teacher.record(side, trajectory, self._train_seeds, self.settings.batch)
+        select = self.teacher.record(side, trajectory, self._select_seeds, self.settings.batch)
+        keep = max(1, SELECT_STATES // len(self.settings.template_list))
         return Lesson(
             template,
             train[train.evaluation.argsort(stable=True)],

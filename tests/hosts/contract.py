@@ -150,6 +150,13 @@ class HostContract:
         bare = encode(model, f"(red:1.5) [{PLAIN}], ((large))", weights=False)
         equal(only(bare), only(encode(model, f"(red:1.0) {PLAIN}, large")), tolerance=1e-4)
 
+    def test_padding_is_what_stands_behind_a_prompt(self, model: BorrowedModel) -> None:
+        plain, padding = model.token_vectors(PLAIN), model.padding_vectors()
+        assert {key: len(value) for key, value in padding.items()} == dict(model.info.widths)
+        longer = {key: torch.cat([plain[key], padding[key].expand(3, -1)]) for key in plain}
+        if model.info.family == "sd1":  # the others put an end mark before their padding
+            equal(encode_vectors(model, longer), only(encode(model, PLAIN)), tolerance=1e-5)
+
     def test_stages_come_in_order_and_reach_the_end(self, model: BorrowedModel) -> None:
         stages = encode(model, "a [red:blue:0.5] circle")
         assert [stage.until for stage in stages] == sorted({stage.until for stage in stages})

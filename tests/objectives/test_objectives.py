@@ -63,7 +63,7 @@ def test_no_teacher_call_in_the_loop(toy: ToyModel, part: str, monkeypatch: pyte
 
 
 def test_a_step_costs_one_forward_and_one_backward_per_state(toy: ToyModel) -> None:
-    meter = Meter(toy, lambda: None)
+    meter = Meter(toy)
     objective = prepared(meter, batch=5)
     meter.forwards = meter.backwards = 0
     vectors = {key: value.requires_grad_() for key, value in start().items()}
@@ -73,7 +73,7 @@ def test_a_step_costs_one_forward_and_one_backward_per_state(toy: ToyModel) -> N
 
 def test_checks_cost_at_most_a_twentieth_of_the_steps_between_them(toy: ToyModel) -> None:
     for batch in (1, 4, 16):
-        meter = Meter(toy, lambda: None)
+        meter = Meter(toy)
         objective = prepared(meter, batch=batch)
         meter.forwards = 0
         objective.held_out(start())

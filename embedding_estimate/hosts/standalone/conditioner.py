@@ -136,6 +136,11 @@ class Conditioner:
             found[key] = torch.cat(pieces)  # (n, width)
         return found
 
+    @torch.no_grad()
+    def padding_vectors(self) -> dict[str, Tensor]:
+        """`host.BorrowedModel.padding_vectors`."""
+        return {key: encoder.table[encoder.marks.pad].clone() for key, encoder in self.encoders.items()}
+
     def vocabulary(self) -> dict[str, Tensor]:
         """`host.BorrowedModel.vocabulary`."""
         return {key: encoder.table.detach() for key, encoder in self.encoders.items()}

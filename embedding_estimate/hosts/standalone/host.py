@@ -109,8 +109,14 @@ class StandaloneModel:
     def token_vectors(self, text: str) -> dict[str, Tensor]:
         return self._conditioner.token_vectors(text)
 
+    def padding_vectors(self) -> dict[str, Tensor]:
+        return self._conditioner.padding_vectors()
+
     def embedding_names(self) -> list[str]:
         return self._conditioner.embedding_names()
+
+    def add_embedding(self, name: str, vectors: Vectors) -> None:
+        self._conditioner.add_embedding(name, vectors)
 
     def vocabulary(self) -> dict[str, Tensor]:
         return self._conditioner.vocabulary()
@@ -146,6 +152,15 @@ class StandaloneHost:
         conditioner = Conditioner(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings or {})
         modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
         return cls(StandaloneModel(loaded, conditioner, emphasis=emphasis, clip_skip=clip_skip), modules)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._model.info
+
+    def add_embedding(self, name: str, vectors: Vectors) -> None:
+        """Makes prompts read the name as vectors (N, width) by encoder; raises EmbeddingError where they do not fit."""
+        with self._lock:
+            self._model.add_embedding(name, vectors)
 
     @contextmanager
     def borrow(self) -> Iterator[StandaloneModel]:

@@ -1,0 +1,54 @@
+"""The command line: `embedding-estimate demo | estimate | inspect | compare`.
+
+Exit codes: 0 done, 2 bad input, 130 interrupted. Figures go to stdout and progress to stderr. Nothing heavy is
+imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from embedding_estimate import __version__
+from embedding_estimate.cli.compare import compare
+from embedding_estimate.cli.demo import demo
+from embedding_estimate.cli.estimate import estimate
+from embedding_estimate.cli.inspect import inspect
+from embedding_estimate.cli.progress import INTERRUPTED
+from embedding_estimate.errors import EstimateError, Interrupted
+
+
+class Commands(click.Group):
+    """Turns what the package raises on purpose into lines on stderr and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # prompts come in any script, and terminals do not
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        try:
+            return super().invoke(context)
+        except Interrupted as error:
+            click.echo(error, err=True)
+            context.exit(INTERRUPTED)
+        except KeyboardInterrupt:
+            context.exit(INTERRUPTED)
+        except (EstimateError, OSError) as error:
+            if isinstance(error, BrokenPipeError):  # the reader of our output has left: click knows what to do
+                raise
+            for line in str(error).splitlines():
+                click.echo(f"Error: {line}", err=True)
+            context.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="embedding-estimate")
+def main() -> None:
+    """Makes a textual-inversion embedding from a prompt, weights included: no images, no tags.
+
+    Start with `embedding-estimate demo`.
+    """
+
+
+for command in (demo, estimate, inspect, compare):
+    main.add_command(command)

@@ -1,0 +1,66 @@
+"""`estimate --curve`: how the figures depend on the number of vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embedding_estimate.cli.figures import figures_json, print_json
+from embedding_estimate.cli.files import check_report
+from embedding_estimate.cli.host import HostOptions, load
+from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
+from embedding_estimate.errors import SettingsError
+from embedding_estimate.settings import Settings
+
+if TYPE_CHECKING:
+    from embedding_estimate.curve import Point
+
+
+def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path | None, as_json: bool) -> None:
+    """Estimates with each N, prints a line for each and draws them. Saves no embedding."""
+    numbers = parsed(counts)
+    check_report(report, None)
+    from embedding_estimate.curve import curve, variants
+
+    variants(settings, numbers)  # bad settings are told before the model is loaded
+    host = load(hosted)
+    points: list[Point] = []
+    click.echo(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'cut to fit':>12}{'seconds':>10}")
+    with interruptible() as stop:
+        bars: dict[int, Bars] = {tokens: Bars(f"N = {tokens}, ") for tokens in numbers}
+        for point in curve(settings, host, numbers, on_progress=bars.__getitem__, stop=stop):
+            bars[point.tokens].close()
+            points.append(point)
+            click.echo(_line(point))
+    if report and points:
+        from embedding_estimate import report as drawn
+
+        facts = [settings.prompt_type.lower(), f"{settings.part} part", f"{settings.learning_steps} steps each"]
+        drawn.save(
+            drawn.draw_curve("How many vectors?", "" if settings.private else settings.text, facts, points), report
+        )
+        click.echo(f"report: {report}")
+    if as_json:
+        rows = [{"tokens": p.tokens, **figures_json(p.fidelity), "seconds": p.seconds} for p in points]
+        print_json({"part": settings.part, "rows": rows, "stopped": "interrupted" if stop.stopped else "done"})
+    if stop.stopped:
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def parsed(counts: str) -> list[int]:
+    """1,2,4,8 as numbers. Raises `SettingsError` for anything else."""
+    try:
+        return [int(part) for part in counts.split(",")]
+    except ValueError:
+        raise SettingsError([f"curve={counts!r}: give whole numbers with commas between them, as 1,2,4,8"]) from None
+
+
+def _line(point: Point) -> str:
+    figures = point.fidelity
+    emphasis = "-" if figures.emphasis_explained is None else f"{figures.emphasis_explained:.3f}"
+    return (
+        f"{point.tokens:>4}{figures.explained:>12.3f}{emphasis:>12}"
+        f"{figures.explained_truncated:>12.3f}{point.seconds:>10.1f}"
+    )

@@ -1,0 +1,43 @@
+"""`demo`: the whole way once, with the small model that ships with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from embedding_estimate.cli.estimate import folder_option, run
+from embedding_estimate.cli.host import HostOptions
+from embedding_estimate.cli.options import json_option, report_option
+from embedding_estimate.settings import Settings
+
+PROMPT = "(red:1.5) circle"
+NAME = "demo-red-circle"
+REPORT = Path(f"{NAME}.png")
+NEXT = """
+{report} shows the same pictures with the prompt, the embedding, the bare words and nothing.
+
+Next:
+  embedding-estimate inspect {path}
+  embedding-estimate estimate "(striped:1.6), a green star" --report star.png
+  embedding-estimate estimate "YOUR PROMPT" --model YOUR_MODEL.safetensors
+  embedding-estimate estimate --help"""
+
+
+@click.command
+@folder_option
+@report_option
+@json_option
+def demo(out: Path, report: Path | None, as_json: bool) -> None:
+    """Makes an embedding with the small model that comes along, and a picture of how well it does."""
+    report = report or REPORT
+    click.echo(
+        f"The prompt is {PROMPT}. Its weight is applied behind the text encoder, where no embedding reaches,\n"
+        "so the vectors are trained until the model predicts the same with them.\n",
+        err=True,
+    )
+    settings = Settings(text=PROMPT, name=NAME, tokens=4, overwrite=True)
+    done = run(settings, HostOptions(), out, report)
+    if not done.interrupted:
+        click.echo(NEXT.format(report=report, path=done.path))
+    done.finish(as_json)

@@ -1,0 +1,248 @@
+"""`estimate`: a prompt becomes an embedding file."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+import unicodedata
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embedding_estimate import names
+from embedding_estimate.cli.curve import run_curve
+from embedding_estimate.cli.figures import figures_json, print_json, printable, show_figures
+from embedding_estimate.cli.files import Snapshots, check_report, made, save
+from embedding_estimate.cli.host import EMPHASIS, HostOptions, host_options, load
+from embedding_estimate.cli.options import (
+    checked,
+    json_option,
+    report_option,
+    setting_options,
+    typed_settings,
+)
+from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
+from embedding_estimate.cli.sections import Sections
+from embedding_estimate.errors import EmbeddingError, Interrupted
+from embedding_estimate.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from embedding_estimate.host import Host
+    from embedding_estimate.trainer import Estimate
+
+FOLDER = Path("embeddings")
+
+
+@dataclass(frozen=True)
+class Done:
+    """An estimate that is saved."""
+
+    settings: Settings
+    result: Estimate
+    path: Path
+    seconds: float
+    interrupted: bool
+
+    def finish(self, as_json: bool) -> None:
+        """The last line and the exit code."""
+        if as_json:
+            print_json(_json(self))
+        if self.interrupted:
+            raise click.exceptions.Exit(INTERRUPTED)
+
+
+def folder_option(command: Any) -> Any:
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=FOLDER,
+        metavar="DIR",
+        help=f"The folder of embeddings to save in, made where it is missing.  [default: {FOLDER}]",
+    )(command)
+
+
+@click.command(cls=Sections)
+@click.argument("text", required=False)
+@folder_option
+@report_option
+@json_option
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take the settings from a file made before; what else is typed goes first.",
+)
+@click.option(
+    "--curve", metavar="N,N,...", help="Only find out how the figures depend on the number of vectors: 1,2,4,8."
+)
+@host_options
+@setting_options()
+def estimate(
+    text: str | None,
+    out: Path,
+    report: Path | None,
+    as_json: bool,
+    source: Path | None,
+    curve: str | None,
+    **options: Any,
+) -> None:
+    """Makes an embedding that does what TEXT does.
+
+    TEXT is a prompt in the WebUI's syntax. Without --name one is made from its words. Ctrl-C saves the best so far,
+    twice drops it. Text that begins with a dash goes behind --.
+    """
+    typed = typed_settings({**options, "text": text})
+    hosted = HostOptions.of(options)
+    if source is not None:
+        typed, hosted = _from_file(source, typed, hosted)
+    if curve is not None:
+        typed["name"] = "curve"  # nothing is saved
+    if "name" not in typed and isinstance(typed.get("text"), str) and not typed.get("private"):
+        typed["name"] = free_name(typed["text"], out)  # a private prompt must not show in the name
+    settings = checked(typed)
+    if curve is None:
+        run(settings, hosted, out, report).finish(as_json)
+    else:
+        run_curve(settings, hosted, curve, report, as_json)
+
+
+def run(settings: Settings, hosted: HostOptions, folder: Path, report: Path | None) -> Done:
+    """Estimates, saves, prints and draws. All that can be wrong with the places is found before the work."""
+    with ExitStack() as stack:
+        stack.enter_context(made(folder))
+        names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
+        check_report(report, folder)
+        snapshots = Snapshots(settings, folder)
+        if settings.save_every:
+            stack.enter_context(snapshots.kept())
+        host = load(hosted)
+        from embedding_estimate import trainer
+
+        stop = stack.enter_context(interruptible())
+        started = time.perf_counter()
+        with Bars() as bars:
+            result = trainer.estimate(settings, host, on_progress=bars, on_snapshot=snapshots.write, stop=stop)
+        seconds = time.perf_counter() - started
+        if stop.dropped:
+            raise Interrupted("interrupted; the result was dropped")
+        path = save(result.embedding, folder, settings)
+        interrupted = stop.stopped
+
+    _tell(result, path, seconds)
+    if settings.save_every and snapshots.written:
+        click.echo(f"snapshots: {snapshots.folder}")
+    if report:
+        _draw(settings, host, result, report)
+        click.echo(f"report: {report}")
+    return Done(settings, result, path, seconds, interrupted)
+
+
+def _tell(result: Estimate, path: Path, seconds: float) -> None:
+    embedding = result.embedding
+    vectors = "1 vector" if embedding.tokens == 1 else f"{embedding.tokens} vectors"
+    click.echo(f"{path}: {vectors}, typed as the word {embedding.name}\n")
+    if result.fidelity:
+        show_figures(result.fidelity, embedding.tokens)
+    else:
+        click.echo(f"  the best of {result.steps} steps; not measured, see `compare`")
+    click.echo(
+        f"\n{result.steps} steps ({result.stopped}) in {seconds:.1f} s: {result.seconds_prepare:.1f} s to prepare, "
+        f"{result.seconds_train:.1f} s to train; longest vector {result.norm_ratio:.1f} times a word's"
+    )
+    for note in result.notes:
+        click.echo(f"note: {note}")
+
+
+def _draw(settings: Settings, host: Host, result: Estimate, path: Path) -> None:
+    from embedding_estimate import report
+
+    images: dict[str, list[Image]] = {}
+    if result.images:
+        with host.borrow() as model:
+            images = report.pictures(model, result.images)
+    sheet = report.Report(
+        name=settings.name,
+        prompt="" if settings.private else settings.text,
+        facts=facts(settings, result),
+        fidelity=result.fidelity,
+        losses=result.losses,
+        checks=result.checks,
+        pictures=images,
+    )
+    report.save(report.draw(sheet), path)
+
+
+def facts(settings: Settings, result: Estimate) -> list[str]:
+    """What the head of a report says of an estimate."""
+    model = result.embedding.provenance["model"]
+    return [
+        settings.prompt_type.lower(),
+        f"{settings.part} part",
+        f"N = {result.embedding.tokens}",
+        f"{result.steps} steps of {settings.optimizer}",
+        f"{result.seconds_prepare + result.seconds_train:.0f} s",
+        f"model {model['name']}",
+    ]
+
+
+def _json(done: Done) -> dict[str, Any]:
+    result = done.result
+    return {
+        "path": str(done.path),
+        "name": result.embedding.name,
+        "tokens": result.embedding.tokens,
+        "part": done.settings.part,
+        "steps": result.steps,
+        **figures_json(result.fidelity),
+        "seconds": done.seconds,
+        "seconds_prepare": result.seconds_prepare,
+        "seconds_train": result.seconds_train,
+        "unet_forwards": result.unet_forwards,
+        "unet_backwards": result.unet_backwards,
+        "stopped": "interrupted" if done.interrupted else result.stopped,
+    }
+
+
+def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tuple[dict[str, Any], HostOptions]:
+    """Settings and host options as a file tells them, under what was typed.
+
+    Raises `EmbeddingError` for a file that does not tell enough. Whether to overwrite is not taken from it.
+    """
+    from embedding_estimate.embedding import read
+
+    told = read(source).provenance
+    settings = told.get("settings")
+    if not isinstance(settings, dict):
+        raise EmbeddingError(f"{source.name}: does not say how it was made; give TEXT and the settings instead")
+    if "text" not in settings and "text" not in typed:
+        raise EmbeddingError(
+            f"{source.name}: its prompt was kept out of it; give TEXT, and --other-prompt, --initial-prompt and "
+            "--templates where they were used"
+        )
+    model = told.get("model")
+    if hosted.model is None and isinstance(model, dict):
+        click.echo(f"Note: it was made with the model {printable(str(model.get('name')))}; see --model", err=True)
+    clip_skip, emphasis = told.get("clip_skip"), told.get("emphasis")
+    if hosted.clip_skip is None and isinstance(clip_skip, int):
+        hosted = replace(hosted, clip_skip=clip_skip)
+    if hosted.emphasis is None and emphasis in EMPHASIS:
+        hosted = replace(hosted, emphasis=emphasis)
+    return {**{name: value for name, value in settings.items() if name != "overwrite"}, **typed}, hosted
+
+
+def free_name(text: str, folder: Path) -> str:
+    """A name that says what the text is about, is no ordinary word, and is free."""
+    words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", re.sub(r"<[^>]*>", " ", text)))
+    about = [word.lower() for word in words if word not in ("AND", "BREAK")][:3]
+    stem = "-".join(about if len(about) > 1 else [*about, "embedding"])
+    if not about or names.problems(stem):
+        stem = "an-embedding"
+    numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(name for name in numbered if not names.taken(name, folder))

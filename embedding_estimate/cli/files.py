@@ -1,0 +1,133 @@
+"""Where the command line writes, found out and tried before the work starts."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embedding_estimate import names
+from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
+from embedding_estimate.settings import Settings
+
+if TYPE_CHECKING:
+    from embedding_estimate.embedding import Embedding
+
+ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Makes a folder with its parents for the time of the work; what stays empty is taken away again.
+
+    Raises `EmbeddingError` where it cannot be made or written.
+    """
+    missing: list[Path] = []
+    try:
+        try:
+            missing = [each for each in (folder, *folder.parents) if not each.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddingError(
+                f"{folder}: cannot be made ({error.strerror or error}); choose another folder"
+            ) from error
+        _try_writing(folder)
+        yield
+    finally:
+        for each in missing:
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
+
+
+def _try_writing(folder: Path) -> None:
+    """Writes and removes a file as large as an embedding may be: permissions tell nothing of a full disk."""
+    trial = folder / f"embedding-estimate-{secrets.token_hex(8)}.tmp"
+    try:
+        try:
+            trial.write_bytes(bytes(ROOM))
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise EmbeddingError(
+            f"{folder}: cannot be written ({error.strerror or error}); free some space or choose another folder"
+        ) from error
+
+
+def check_report(report: Path | None, embeddings: Path | None) -> None:
+    """Raises `EmbeddingError` for a report that could not be saved; warns of one among embeddings."""
+    if report is None:
+        return
+    folder = report.parent
+    if not folder.is_dir():
+        raise EmbeddingError(f"{folder}: is no folder; create it or put the report elsewhere")
+    if report.is_dir():
+        raise EmbeddingError(f"{report}: is a folder; give the report another name")
+    _try_writing(folder)
+    if embeddings and embeddings.resolve() in report.resolve().parents:
+        click.echo(f"Note: {report} is among the embeddings, and WebUIs take a picture there for one", err=True)
+
+
+def save(embedding: Embedding, folder: Path, settings: Settings) -> Path:
+    """Writes the result under its name; where that fails, among the system's temporary files.
+
+    Raises `EstimateError` that says what went wrong and where the embedding is now.
+    """
+    from embedding_estimate.embedding import write
+
+    extension = f".{settings.format}"
+    try:
+        path = names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite)
+        write(embedding, path, overwrite=settings.overwrite)
+        return path
+    except EstimateError as error:
+        try:
+            rescued = Path(tempfile.mkdtemp(prefix="embedding-estimate-")) / f"{settings.name}{extension}"
+            write(embedding, rescued)
+        except (EstimateError, OSError):
+            raise EstimateError(f"{error}. The embedding is lost: estimate it again") from error
+        raise EstimateError(f"{error}. The embedding is saved as {rescued} instead: move it from there") from error
+
+
+class Snapshots:
+    """Files of the vectors as they were at every n-th step.
+
+    They lie beside the folder of embeddings, in FOLDER-steps/NAME: WebUIs read an embeddings folder with all its
+    sub-folders, and every snapshot in there would be a word.
+    """
+
+    def __init__(self, settings: Settings, folder: Path):
+        self.settings = settings
+        self.folder = folder.resolve().with_name(f"{folder.resolve().name}-steps") / settings.name
+        self.written: list[Path] = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Makes the folder; removes what was written where the job fails or is dropped.
+
+        Raises `NameTaken` where there are files of an earlier job and overwriting was not asked for.
+        """
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.settings.overwrite:
+            raise NameTaken(f"{self.folder}: holds the snapshots of an earlier job; remove or overwrite them")
+        with made(self.folder):
+            try:
+                yield
+            except BaseException:
+                for path in self.written:
+                    path.unlink(missing_ok=True)
+                raise
+
+    def write(self, embedding: Embedding, step: int) -> None:
+        """Writes one; where that fails it is said, and the training goes on."""
+        from embedding_estimate.embedding import write
+
+        path = self.folder / f"{self.settings.name}-{step:06d}.{self.settings.format}"
+        try:
+            write(embedding, path, overwrite=self.settings.overwrite)
+            self.written.append(path)
+        except EmbeddingError as error:
+            click.echo(f"Note: {error}", err=True)

@@ -1,0 +1,120 @@
+"""The loaded model of the command line, and the options that choose it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from embedding_estimate.errors import EmbeddingError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from embedding_estimate.embedding import Embedding
+    from embedding_estimate.host import Host
+    from embedding_estimate.hosts.standalone.host import StandaloneHost
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EMPHASIS = ("Original", "No norm", "Ignore", "None")
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """What was typed about the model; None where nothing was."""
+
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    emphasis: str | None = None
+    clip_skip: int | None = None
+    embeddings: Path | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> HostOptions:
+        """Those among a command's options."""
+        return cls(**{field.name: options[field.name] for field in fields(cls)})
+
+
+def host_options(command: Command) -> Command:
+    """Adds the options of the model; they arrive under the names of `HostOptions`."""
+    options = (
+        click.option(
+            "--model", help="A folder, a .safetensors checkpoint or a hub name.  [default: the small demo model]"
+        ),
+        click.option("--device", help="cpu, cuda or mps.  [default: the best there is]"),
+        click.option(
+            "--dtype",
+            type=click.Choice(["fp32", "fp16", "bf16"], case_sensitive=False),
+            help="Precision of the U-Net; vectors and text encoder are fp32.  [default: fp16 on cuda, otherwise fp32]",
+        ),
+        click.option(
+            "--emphasis",
+            type=click.Choice(EMPHASIS, case_sensitive=False),
+            help="How weights are applied, as in the WebUI's settings.  [default: Original]",
+        ),
+        click.option("--clip-skip", type=int, help="Ends the text encoder so many layers early.  [default: 1]"),
+        click.option(
+            "--embeddings",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="A folder of embeddings that prompts may name.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def load(options: HostOptions) -> Host:
+    """Loads the model. Raises `EstimateError`, in one line, for what cannot be used."""
+    embeddings = _embeddings(options.embeddings) if options.embeddings else {}
+    click.echo("loading the model", err=True)
+    host = _load(options)
+    for name, embedding in embeddings.items():
+        try:
+            host.add_embedding(name, embedding.fit(host.info.widths).vectors)
+        except EmbeddingError as error:  # for another kind of model
+            click.echo(f"Note: {error}", err=True)
+    return host
+
+
+def _load(options: HostOptions) -> StandaloneHost:
+    import torch
+
+    from embedding_estimate.demo import demo_model_path
+    from embedding_estimate.hosts.standalone.host import StandaloneHost
+
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    return StandaloneHost.load(
+        options.model or demo_model_path(),
+        device=_device(options.device),
+        dtype=dtypes[options.dtype] if options.dtype else None,
+        emphasis=options.emphasis or "Original",
+        clip_skip=1 if options.clip_skip is None else options.clip_skip,
+    )
+
+
+def _device(name: str | None) -> torch.device | None:
+    import torch
+
+    try:
+        return None if name is None else torch.zeros(1, device=name).device
+    except Exception as error:  # every kind of device has its own way of not being there
+        raise ModelError(f"device={name!r}: torch cannot use it here; choose cpu, or leave it out") from error
+
+
+def _embeddings(folder: Path) -> dict[str, Embedding]:
+    """The embeddings of a folder by name; files that are none are mentioned and passed over."""
+    from embedding_estimate.embedding import read_folder
+
+    if not folder.is_dir():
+        raise EmbeddingError(f"{folder}: is no folder; --embeddings takes a folder of embedding files")
+    found, skipped = read_folder(folder)
+    for _, reason in skipped:
+        click.echo(f"Note: {reason}", err=True)
+    return found

@@ -1,0 +1,121 @@
+"""Options made from `settings.PARAMETERS`, so that a new setting is an option without a word here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from embedding_estimate.errors import SettingsError
+from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+ALIASES = {"other_prompt": ("--negative",), "guidance_scale": ("--cfg-scale",)}
+ARGUMENT = "text"  # the one setting that is typed without an option
+
+
+class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.3
+    """A setting's value, where the text is one. Anything else stays as typed: `Settings.check` names it."""
+
+    def __init__(self, parameter: Parameter):
+        self.parameter = parameter
+        self.name = parameter.kind.__name__
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        if self.parameter.choices:
+            return {choice.lower(): choice for choice in self.parameter.choices}.get(value.lower(), value)
+        try:
+            return self.parameter.kind(value)
+        except ValueError:
+            return value
+
+
+def setting_options(names: Collection[str] | None = None) -> Callable[[Command], Command]:
+    """Adds the options of the settings named, or of all; what is not typed arrives as None."""
+
+    def add(command: Command) -> Command:
+        for parameter in reversed(PARAMETERS):  # decorators apply from below
+            if parameter.name != ARGUMENT and (names is None or parameter.name in names):
+                command = setting_option(parameter)(command)
+        return command
+
+    return add
+
+
+def setting_option(parameter: Parameter) -> Callable[[Command], Command]:
+    """The option of one setting."""
+    flag = parameter.name.replace("_", "-")
+    facts = "; ".join(_facts(parameter))
+    help = f"{parameter.help}  [{facts}]" if facts else parameter.help
+    if parameter.kind is bool:
+        return click.option(f"--{flag}/--no-{flag}", parameter.name, default=None, help=help)
+    return click.option(
+        f"--{flag}",
+        *ALIASES.get(parameter.name, ()),
+        parameter.name,
+        type=Value(parameter),
+        default=None,
+        multiple=parameter.lines,
+        callback=_join if parameter.lines else None,
+        metavar={int: "INTEGER", float: "NUMBER", str: "NAME" if parameter.choices else "TEXT"}[parameter.kind],
+        help=help,
+    )
+
+
+def _facts(parameter: Parameter) -> list[str]:
+    """Choices, unit, bounds and default."""
+    facts = []
+    if parameter.choices:
+        facts.append(", ".join(parameter.choices))
+    if parameter.minimum is not None:
+        bounds = f"{parameter.minimum:g} or more"
+        if parameter.maximum is not None:
+            bounds = f"{parameter.minimum:g} to {parameter.maximum:,.15g}"
+        facts.append(f"{bounds} {parameter.unit}".rstrip())
+    if parameter.lines:
+        facts.append("several times for several lines")
+    default = {True: "on", False: "off"}[parameter.default] if parameter.kind is bool else parameter.default
+    return [*facts, f"default: {default}"] if default != "" else facts
+
+
+def _join(context: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> str | None:
+    return "\n".join(lines) if lines else None
+
+
+def typed_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a command's options that were typed."""
+    known = {parameter.name for parameter in PARAMETERS}
+    return {name: value for name, value in options.items() if name in known and value is not None}
+
+
+def checked(values: Mapping[str, Any]) -> Settings:
+    """Settings from what was typed. Raises `SettingsError` with every problem.
+
+    Text that was typed in another encoding than the system's is one: Python carries its bytes along as halves of
+    characters, which no tokenizer takes.
+    """
+    settings = Settings.from_mapping(values)
+    broken = [name for name, value in values.items() if re.search("[\ud800-\udfff]", str(value))]
+    if broken:
+        raise SettingsError([f"{name} holds bytes that are no text: give it as UTF-8" for name in broken])
+    settings.check()
+    return settings
+
+
+def png(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuses at once what the report cannot be saved as."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise SettingsError([f"{path}: the report is a picture; give a name that ends in .png"])
+    return path
+
+
+report_option = click.option(
+    "--report", type=click.Path(path_type=Path), callback=png, metavar="FILE.png", help="Draw figures and images there."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")

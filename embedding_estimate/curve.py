@@ -1,0 +1,58 @@
+"""Fidelity over N: how many vectors a prompt needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from embedding_estimate.errors import Interrupted, SettingsError
+from embedding_estimate.fidelity import Fidelity
+from embedding_estimate.host import Host
+from embedding_estimate.progress import OnProgress, StopToken
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import estimate
+
+
+@dataclass(frozen=True)
+class Point:
+    """What so many vectors reach."""
+
+    tokens: int
+    fidelity: Fidelity
+    seconds: float  # of the estimate, without the measuring
+
+
+def curve(
+    settings: Settings,
+    host: Host,
+    counts: Sequence[int],
+    *,
+    on_progress: Callable[[int], OnProgress] = lambda tokens: lambda progress: None,
+    stop: StopToken,
+) -> Iterator[Point]:
+    """Estimates the prompt with each number of vectors and yields the figures, without images, as they come.
+
+    `on_progress` gives the listener for each N. A stop that saves ends the curve with the points that are whole.
+    Raises what `estimate` raises; settings are checked for every N before the first is estimated.
+    """
+    for tokens, one in variants(settings, counts).items():
+        try:
+            result = estimate(one, host, on_progress=on_progress(tokens), stop=stop, images=False)
+        except Interrupted:
+            if stop.dropped:
+                raise
+            return
+        if result.fidelity is None:  # stopped before it was measured
+            return
+        yield Point(tokens, result.fidelity, result.seconds_prepare + result.seconds_train)
+
+
+def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
+    """The settings of each N. Raises `SettingsError` with the problems of all."""
+    if settings.token_source != "Number":
+        raise SettingsError([f"token_source={settings.token_source!r}: a curve sets the number itself; leave it out"])
+    every = {tokens: replace(settings, tokens=tokens) for tokens in counts}
+    problems = list(dict.fromkeys(problem for one in every.values() for problem in one.problems()))
+    if problems:
+        raise SettingsError(problems)
+    return every

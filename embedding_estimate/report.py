@@ -1,0 +1,201 @@
+"""An estimate in one picture: what was asked, the figures, how they came about, and same-seed images.
+
+draw         of one embedding; what is not known is left out: curves of a foreign file, images of an interrupted job
+draw_curve   of several estimates of one prompt: the figures over N
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from embedding_estimate.curve import Point
+from embedding_estimate.drawing import BLUE, INK, MUTED, ORANGE, PALE, Canvas, Chart, Series, shortened, smoothed
+from embedding_estimate.errors import EstimateError
+from embedding_estimate.fidelity import Fidelity, Images
+from embedding_estimate.host import BorrowedModel
+
+SEEDS = 4  # of the report's sixteen: as many as can be looked at
+MARGIN, GAP = 36, 24
+HEAD = 118  # name, prompt, facts
+CARD = 84  # height of the row of figures
+CHARTS = 560  # width
+CELL = 184  # side of an image
+LABELS = 50  # height of the words above the images
+
+COLUMNS = {  # row of the fidelity -> what stands above the images
+    "prompt": "prompt",
+    "embedding": "embedding",
+    "without weights": "without weights",
+    "empty": "empty prompt",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is drawn."""
+
+    name: str
+    prompt: str
+    facts: Sequence[str]  # "U-Net", "4 tokens", ...
+    fidelity: Fidelity | None = None
+    losses: Sequence[float] = ()  # one per step
+    checks: Sequence[tuple[int, float]] = ()  # (step, explained)
+    pictures: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)  # same seeds in every row
+
+
+def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[str, list[Image.Image]]:
+    """The first seeds' images by row."""
+    return {row: [_picture(pixels) for pixels in model.decode(images.latents[row][:seeds])] for row in COLUMNS}
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """Pixels (3, H, W) in [0, 1]; numbers that are none come out black."""
+    levels = (pixels.nan_to_num().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()  # (H, W, 3)
+    return Image.frombytes("RGB", (levels.shape[1], levels.shape[0]), levels.numpy().tobytes())
+
+
+def draw(report: Report) -> Image.Image:
+    """The whole sheet: figures on top, curves on the left, images on the right, as far as there are any."""
+    charts, rows = bool(report.losses), max(map(len, report.pictures.values()), default=0)
+    grid = 4 * CELL + 3 * 10
+    widths = [width for width, there in ((CHARTS, charts), (grid, rows > 0)) if there] or [grid]
+    heights = [rows * (CELL + 10) + LABELS - 10] if rows else [2 * 300 + GAP] if charts else []
+    width = 2 * MARGIN + sum(widths) + GAP * (len(widths) - 1)
+    cards = _card_rows(width - 2 * MARGIN) * (CARD + 16) - 16 + GAP
+    top = MARGIN + HEAD + (cards if report.fidelity else 0)
+    canvas = Canvas(width, top + max(heights, default=0) + MARGIN)
+
+    _head(canvas, report, width - 2 * MARGIN)
+    if report.fidelity:
+        _cards(canvas, report.fidelity, MARGIN, MARGIN + HEAD, width - 2 * MARGIN)
+    if charts:
+        _charts(canvas, report, MARGIN, top, max(heights))
+    if rows:
+        _grid(canvas, report, width - MARGIN - grid, top)
+    return canvas.finished()
+
+
+def _head(canvas: Canvas, report: Report, width: float) -> None:
+    canvas.text(MARGIN, MARGIN - 8, shortened(report.name, 32, width), 32)
+    canvas.text(MARGIN, MARGIN + 38, shortened(report.prompt, 18, width), 18)
+    canvas.text(MARGIN, MARGIN + 68, shortened("   ·   ".join(report.facts), 15, width), 15, MUTED)
+
+
+def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) -> None:
+    """The figures, large, each with what to hold it against."""
+    cards = [
+        (figures.explained, "explained", f"without weights {_number(figures.explained_without_weights)}"),
+        (figures.emphasis_explained, "emphasis explained", "without weights 0"),
+        (figures.in_template, "inside other prompts", "1 is the prompt itself"),
+        (figures.image_distance, "image distance", "0 same images, 1 as far as empty"),
+    ]
+    columns = 4 // _card_rows(width)
+    each = (width - (columns - 1) * 16) / columns
+    for index, (value, label, beside) in enumerate(cards):
+        left, top = x + index % columns * (each + 16), y + index // columns * (CARD + 16)
+        canvas.panel(left, top, each, CARD)
+        canvas.text(left + 18, top + 22, _number(value), 34, BLUE if index < 2 else INK)
+        canvas.text(left + 116, top + 22, label, 16)
+        canvas.text(left + 116, top + 45, beside, 13, MUTED)
+
+
+def _card_rows(width: float) -> int:
+    return 1 if width >= 1200 else 2
+
+
+def _charts(canvas: Canvas, report: Report, x: float, y: float, height: float) -> None:
+    losses = [(step, loss) for step, loss in enumerate(report.losses, 1) if math.isfinite(loss)]
+    means = smoothed([value for _, value in losses], max(1, len(losses) // 15))
+    span = (1, len(report.losses))
+    loss = Chart(
+        "loss, 1 at the start",
+        "learning step",
+        [
+            Series(losses, PALE, "each step", 1.2),
+            Series([(step, value) for (step, _), value in zip(losses, means, strict=True)], ORANGE, "mean", 2.4),
+        ],
+        y_from=0.0,
+        x_span=span,
+    )
+    explained = Chart(
+        "explained, on held-out states",
+        "learning step",
+        [Series(report.checks, BLUE, width=2.4, dots=len(report.checks) < 30)],
+        [("without weights", report.fidelity.explained_without_weights)] if report.fidelity else [],
+        y_to=1.0,
+        x_span=span,
+    )
+    each = (height - GAP) / 2
+    loss.draw(canvas, x, y, CHARTS, each)
+    explained.draw(canvas, x, y + each + GAP, CHARTS, each)
+
+
+def _grid(canvas: Canvas, report: Report, x: float, y: float) -> None:
+    for column, (row, label) in enumerate(COLUMNS.items()):
+        left = x + column * (CELL + 10)
+        canvas.text(left + CELL / 2, y, label, 16, BLUE if row == "embedding" else INK, "m")
+        if report.fidelity:
+            canvas.text(left + CELL / 2, y + 22, _explained(report.fidelity, row), 13, MUTED, "m")
+        for index, picture in enumerate(report.pictures[row]):
+            canvas.picture(left, y + LABELS + index * (CELL + 10), picture, CELL, CELL)
+
+
+def _explained(figures: Fidelity, row: str) -> str:
+    known = {"embedding": figures.explained, "without weights": figures.explained_without_weights}
+    return (
+        f"explained {_number(known[row])}" if row in known else {"prompt": "explained 1", "empty": "explained 0"}[row]
+    )
+
+
+def draw_curve(name: str, prompt: str, facts: Sequence[str], points: Sequence[Point]) -> Image.Image:
+    """The figures over N."""
+    width, height = 900, 460
+    canvas = Canvas(width + 2 * MARGIN, height + HEAD + 2 * MARGIN)
+    _head(canvas, Report(name, prompt, facts), width)
+    explained = [(point.tokens, point.fidelity.explained) for point in points]
+    emphasis = [
+        (point.tokens, point.fidelity.emphasis_explained)
+        for point in points
+        if point.fidelity.emphasis_explained is not None
+    ]
+    chart = Chart(
+        "figures over N",
+        "N, vectors of the embedding",
+        [
+            Series(explained, BLUE, "explained", 2.4, dots=True),
+            Series(emphasis, ORANGE, "emphasis explained", 2.4, dots=True),
+        ],
+        y_from=0.0,
+        y_to=1.0,
+    )
+    chart.draw(canvas, MARGIN, MARGIN + HEAD, width, height)
+    return canvas.finished()
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes the PNG whole or not at all. Raises `EstimateError` where it cannot be written."""
+    data = io.BytesIO()
+    image.save(data, "PNG", optimize=True)
+    temporary = path.with_name(f"embedding-estimate-{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            temporary.write_bytes(data.getvalue())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise EstimateError(
+            f"{path}: the report cannot be written ({error.strerror or error}); free some space and try compare"
+        ) from error
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"

@@ -1,0 +1,208 @@
+"""What each command prints and writes."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import QUICK, Run, files, last, program
+from toy import ToyHost
+
+from embedding_estimate import embedding as embeddings
+from embedding_estimate.cli import main
+from embedding_estimate.cli.estimate import free_name
+from embedding_estimate.embedding import Embedding, read
+from embedding_estimate.settings import PARAMETERS
+
+KEYS = [
+    *("path", "name", "tokens", "part", "steps", "explained", "emphasis_explained", "explained_without_weights"),
+    *("explained_truncated", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
+    *("unet_forwards", "unet_backwards", "stopped"),
+]
+
+
+def test_estimate_saves_an_embedding_and_ends_in_one_json_object(run: Run, tmp_path: Path) -> None:
+    result = run("estimate", "red (circle:1.8)", "--name", "madeup", *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    told = last(result)
+    assert list(told) == KEYS
+    assert told["path"] == str(Path("embeddings", "madeup.safetensors"))
+    assert (told["name"], told["tokens"], told["part"], told["steps"]) == ("madeup", 2, "U-Net", 10)
+    assert told["stopped"] == "done" and told["unet_backwards"] == 40
+    assert read(tmp_path / told["path"]).tokens == 2
+    assert files(tmp_path) == ["embeddings", "embeddings/madeup.safetensors"]
+
+
+def test_options_reach_the_model_and_the_settings(run: Run, loads: list[dict], tmp_path: Path) -> None:
+    model = ("--model", "my/model", "--device", "cpu", "--dtype", "BF16", "--emphasis", "no norm", "--clip-skip", "2")
+    lines = ("--templates", "a {}", "--templates", "{} b", "--negative", "cat", "--cfg-scale", "5", "--part", "u-net")
+    result = run("estimate", "(red:1.5)", "--name", "madeup", *QUICK, *model, *lines, "--loss", "l1", "--private")
+    assert result.exit_code == 0, result.output
+    assert loads[0] == {
+        "model": "my/model",
+        "device": torch.device("cpu"),
+        "dtype": torch.bfloat16,
+        "emphasis": "No norm",
+        "clip_skip": 2,
+    }
+    settings = read(tmp_path / "embeddings" / "madeup.safetensors").provenance["settings"]
+    assert settings["guidance_scale"] == 5.0 and settings["loss"] == "L1"
+    assert "templates" not in settings and settings["private"] is True
+
+
+def test_lines_are_joined(run: Run, tmp_path: Path) -> None:
+    lines = ("--other-prompt", "a cat", "--other-prompt", "a dog")
+    assert (
+        run("estimate", "(red:1.5)", "--prompt-type", "negative prompt", "--name", "x1", *QUICK, *lines).exit_code == 0
+    )
+    assert read(tmp_path / "embeddings" / "x1.safetensors").provenance["settings"]["other_prompt"] == "a cat\na dog"
+
+
+def test_the_report_and_the_snapshots_stay_out_of_the_embeddings(run: Run, tmp_path: Path) -> None:
+    result = run(
+        "estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--report", "r.png", "--out", "a/b"
+    )
+    assert result.exit_code == 0, result.output
+    assert [name for name in files(tmp_path) if "." in name] == [
+        "a/b-steps/x1/x1-000005.safetensors",
+        "a/b-steps/x1/x1-000010.safetensors",
+        "a/b/x1.safetensors",
+        "r.png",
+    ]
+    assert "report: r.png" in result.stdout and "b-steps" in result.stdout
+    again = run("estimate", "(red:1.5)", "--name", "x2", *QUICK, "--save-every", "5", "--out", "a/b")
+    assert again.exit_code == 0
+    Path("a/b/x1.safetensors").unlink()
+    again = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--out", "a/b")
+    assert again.exit_code == 2 and "snapshots of an earlier job" in again.stderr
+
+
+def test_a_report_among_the_embeddings_is_warned_of(run: Run) -> None:
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--report", "embeddings/r.png")
+    assert result.exit_code == 0 and "WebUIs take a picture there for one" in result.stderr
+
+
+def test_the_demo_can_be_run_again(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        result = run("demo", "--json")
+        assert result.exit_code == 0, result.output
+    assert last(result)["name"] == "demo-red-circle"
+    assert files(tmp_path) == ["demo-red-circle.png", "embeddings", "embeddings/demo-red-circle.safetensors"]
+    assert "demo-red-circle.png shows" in result.stdout
+
+
+def test_a_saved_file_is_estimated_again(run: Run, tmp_path: Path) -> None:
+    first = run("estimate", "red (circle:1.8)", "--name", "x1", *QUICK, "--seed", "3", "--overwrite")
+    assert first.exit_code == 0
+    taken = run("estimate", "--from", "embeddings/x1.safetensors")
+    assert taken.exit_code == 2 and "has this name" in taken.stderr
+    again = run("estimate", "--from", "embeddings/x1.safetensors", "--name", "x2", "--json")
+    assert again.exit_code == 0, again.output
+    one, two = (read(tmp_path / "embeddings" / f"{name}.safetensors") for name in ("x1", "x2"))
+    assert torch.equal(one.vectors["emb_params"], two.vectors["emb_params"])
+    other = run("estimate", "red", "--from", "embeddings/x1.safetensors", "--name", "x3", "--tokens", "1", "--json")
+    assert last(other)["tokens"] == 1 and last(other)["stopped"] == "exact"
+
+
+def test_a_private_file_says_what_is_missing(run: Run) -> None:
+    run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--private")
+    result = run("estimate", "--from", "embeddings/x1.safetensors", "--name", "x2")
+    assert result.exit_code == 2 and "kept out of it; give TEXT" in result.stderr
+    assert run("estimate", "(red:1.5)", "--from", "embeddings/x1.safetensors", "--name", "x2").exit_code == 0
+
+
+def test_a_foreign_file_cannot_be_estimated_again(run: Run, tmp_path: Path) -> None:
+    embeddings.write(Embedding("x", {"emb_params": torch.ones(2, 6)}), tmp_path / "x.pt")
+    result = run("estimate", "--from", "x.pt")
+    assert result.exit_code == 2 and "does not say how it was made" in result.stderr
+
+
+def test_a_curve_saves_nothing_but_its_picture(run: Run, tmp_path: Path) -> None:
+    result = run("estimate", "red (circle:1.8)", *QUICK, "--curve", "1,2,3", "--report", "c.png", "--json")
+    assert result.exit_code == 0, result.output
+    assert [row["tokens"] for row in last(result)["rows"]] == [1, 2, 3]
+    assert files(tmp_path) == ["c.png"]
+
+
+@pytest.mark.parametrize("counts", ["1,x", "", "0,1", "1,76"])
+def test_a_curve_over_something_else_is_refused(run: Run, loads: list[dict], counts: str) -> None:
+    assert run("estimate", "red", *QUICK, "--curve", counts).exit_code == 2
+    assert not loads
+
+
+def test_inspect_shows_own_and_foreign_files(run: Run, tmp_path: Path) -> None:
+    run("estimate", "red (circle:1.8)", "--name", "x1", *QUICK)
+    result = run("inspect", "embeddings/x1.safetensors", "--json")
+    assert result.exit_code == 0 and "red (circle:1.8)" in result.stdout
+    told = last(result)
+    assert told["provenance"]["fidelity"]["protocol"] == "v1"
+    assert told["vectors"]["emb_params"]["width"] == 6 and len(told["vectors"]["emb_params"]["norms"]) == 2
+
+    hostile = {"settings": {"text": "\x1b[2J"}, "fidelity": 5, "model": ["\x07"]}
+    embeddings.write(Embedding("y", {"emb_params": torch.ones(2, 6)}, hostile), tmp_path / "y.safetensors")
+    result = run("inspect", "y.safetensors")
+    assert result.exit_code == 0 and "\x1b" not in result.output and "\x07" not in result.output
+    embeddings.write(Embedding("z", {"emb_params": torch.ones(2, 6)}), tmp_path / "z.pt")
+    assert "nothing in the file says" in run("inspect", "z.pt").stdout
+
+
+def test_compare_measures_any_file(run: Run, tmp_path: Path) -> None:
+    embeddings.write(Embedding("y", {"anything": torch.zeros(2, 6)}), tmp_path / "y.safetensors")
+    result = run("compare", "y.safetensors", "red (circle:1.8)", "--report", "r.png", "--json")
+    assert result.exit_code == 0, result.output
+    assert last(result)["explained"] < 0.5 and last(result)["tokens"] == 2
+    assert Path("r.png").is_file() and "report: r.png" in result.stdout
+    embeddings.write(Embedding("w", {"anything": torch.zeros(2, 7)}), tmp_path / "w.safetensors")
+    wide = run("compare", "w.safetensors", "red")
+    assert wide.exit_code == 2 and "vectors 7 wide" in wide.stderr
+
+
+def test_prompts_may_name_the_embeddings_of_a_folder(run: Run, toy_host: ToyHost, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, width in (("y", 6), ("w", 7)):
+        embeddings.write(Embedding(name, {"any": torch.zeros(2, width)}), tmp_path / "mine" / f"{name}.safetensors")
+    (tmp_path / "mine" / "broken.pt").write_bytes(b"no")
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--embeddings", "mine")
+    assert result.exit_code == 0, result.output
+    assert list(toy_host.added) == ["y"] and list(toy_host.added["y"]) == ["clip_l"]
+    assert "broken.pt" in result.stderr and "vectors 7 wide" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("(red:1.5) circle", "red-circle"),
+        ("blurry", "blurry-embedding"),
+        ("a cat AND a dog", "a-cat-a"),
+        ("(1:1.2)", "an-embedding"),
+        ("<lora:x:1> Été froid", "été-froid"),
+        ("x " * 5000, "x-x-x"),
+        ("supercalifragilistic" * 20, "an-embedding"),
+    ],
+)
+def test_a_name_is_made_from_the_words(tmp_path: Path, text: str, name: str) -> None:
+    assert free_name(text, tmp_path / "missing") == name
+    (tmp_path / f"{name}.pt").touch()
+    assert free_name(text, tmp_path) == f"{name}-2"
+
+
+def test_every_setting_is_an_option_of_estimate() -> None:
+    options = {parameter.name for parameter in main.commands["estimate"].params}
+    assert {parameter.name for parameter in PARAMETERS} <= options
+
+
+def test_help_tells_the_bounds_and_defaults() -> None:
+    shown = program("estimate", "--help", text=True)
+    words = " ".join(shown.stdout.split())
+    assert shown.returncode == 0 and "[1 to 75; default: 8]" in words
+    assert "Lion" in words and "--no-private" in words and "[]" not in words
+
+
+def test_a_terminal_that_cannot_show_the_prompt_is_no_error(tmp_path: Path) -> None:
+    embeddings.write(Embedding("y", {"any": torch.ones(1, 6)}, {"settings": {"text": "赤い丸"}}), tmp_path / "y.pt")
+    shown = program("inspect", str(tmp_path / "y.pt"), env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert shown.returncode == 0 and b"\\u8d64" in shown.stdout
+
+
+def test_an_unknown_command_is_bad_input() -> None:
+    assert program("estmate").returncode == 2

@@ -1,0 +1,149 @@
+"""Bad input, full disks and Ctrl-C: one line, an exit code, and nothing left behind."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import QUICK, Run, files, last
+
+from embedding_estimate import embedding as embeddings
+from embedding_estimate import trainer
+from embedding_estimate.embedding import Embedding
+from embedding_estimate.errors import EmbeddingError
+
+BAD = {
+    "empty text": (["", "--name", "x1"], "text is empty"),
+    "no text": (["--name", "x1"], "text is empty"),
+    "no tokens": (["red", "--tokens", "0"], "tokens=0 is out of range"),
+    "negative tokens": (["red", "--tokens", "-3"], "tokens=-3 is out of range"),
+    "no number": (["red", "--tokens", "two"], "tokens='two': give a whole number"),
+    "too many tokens for a chunk": (["red", "--tokens", "5"], "tokens=5: a chunk of this model holds 4"),
+    "unknown optimizer": (["red", "--optimizer", "adm"], "did you mean Adam"),
+    "unknown loss": (["red", "--loss", "hubert"], "did you mean Huber"),
+    "unknown sampler": (["red", "--tokens", "2", "--sampler", "Eular"], "did you mean Euler"),
+    "bad name": (["red", "--name", "a:b"], "name='a:b'"),
+    "no folder": (["red", "--out", "file"], "file: cannot be"),
+    "no report": (["red", "--report", "nowhere/r.png"], "nowhere: is no folder"),
+    "no picture": (["red", "--report", "r.txt"], "ends in .png"),
+    "no model": (["red", "--model", "missing"], "missing: no such file"),
+    "no device": (["red", "--device", "abacus"], "device='abacus'"),
+    "no embeddings": (["red", "--embeddings", "nowhere"], "nowhere: is no folder"),
+    "no file": (["--from", "nowhere.pt"], "nowhere.pt: cannot be read"),
+    "no text but bytes": (["\udc80"], "text holds bytes that are no text"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, case: str) -> None:
+    arguments, message = BAD[case]
+    (tmp_path / "file").write_text("in the way")
+    result = run("estimate", *arguments)
+    assert result.exit_code == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert "Traceback" not in result.output
+    assert files(tmp_path) == ["file"]
+
+
+def test_every_problem_is_told(run: Run) -> None:
+    result = run("estimate", "red", "--tokens", "0", "--loss", "x", "--name", "a:b", "--rate", "-1")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 3
+
+
+def test_a_taken_name_is_refused_before_the_work(run: Run, loads: list[dict], tmp_path: Path) -> None:
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "X1.webp").touch()
+    result = run("estimate", "red", "--name", "x1")
+    assert result.exit_code == 2 and "X1.webp has this name" in result.stderr and not loads
+
+
+def test_a_full_disk_is_found_before_the_work(run: Run, loads: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run("estimate", "red", "--name", "x1")
+    assert result.exit_code == 2 and "No space left on device" in result.stderr and not loads
+    assert not Path("embeddings").exists()
+
+
+def test_a_disk_that_fills_up_does_not_cost_the_embedding(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, rescue = embeddings.write, tmp_path / "rescue"
+    rescue.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(rescue))
+
+    def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
+        if rescue not in path.parents:
+            raise EmbeddingError(f"{path}: cannot be written (No space left on device); free some space")
+        real(embedding, path, overwrite=overwrite)
+
+    monkeypatch.setattr(embeddings, "write", write)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+    assert result.exit_code == 2 and "is saved as" in result.stderr
+    assert [path.name for path in rescue.rglob("*.safetensors")] == ["x1.safetensors"]
+    assert not Path("embeddings").exists()
+
+    rescue.rename(tmp_path / "gone")
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+    assert result.exit_code == 2 and "The embedding is lost: estimate it again" in result.stderr
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, presses: int) -> None:
+    real = trainer.estimate
+
+    def pressed(*arguments: object, on_progress: Callable, **options: object) -> object:
+        def see(progress: object) -> None:
+            if progress.phase == "train" and progress.done == 1:
+                for _ in range(presses):
+                    signal.raise_signal(signal.SIGINT)
+            on_progress(progress)
+
+        return real(*arguments, on_progress=see, **options)
+
+    monkeypatch.setattr(trainer, "estimate", pressed)
+    monkeypatch.setattr(trainer, "READ_EVERY", 0)
+    before = signal.getsignal(signal.SIGINT)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--json", "--report", "r.png", "--save-every", "1")
+    assert result.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    if presses == 1:
+        assert last(result)["stopped"] == "interrupted" and last(result)["explained"] is None
+        assert Path("embeddings/x1.safetensors").is_file() and Path("r.png").is_file()
+    else:
+        assert files(tmp_path) == [] and "dropped" in result.stderr
+
+
+def test_an_interrupt_before_the_work_leaves_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "estimate", interrupted)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+    assert result.exit_code == 130 and files(tmp_path) == []
+
+
+def test_a_path_that_no_system_takes_is_bad_input(run: Run, tmp_path: Path) -> None:
+    for option in ("--out", "--report", "--embeddings"):
+        result = run("estimate", "red", "--name", "x1", option, f"deep/{'x' * 5000}.png")
+        assert result.exit_code == 2 and result.stderr.startswith("Error: "), result.output
+    assert files(tmp_path) == []
+
+
+def test_a_snapshot_that_cannot_be_written_stops_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = embeddings.write
+
+    def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
+        if "steps" in str(path):
+            raise EmbeddingError(f"{path}: cannot be written")
+        real(embedding, path, overwrite=overwrite)
+
+    monkeypatch.setattr(embeddings, "write", write)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5")
+    assert result.exit_code == 0 and result.stderr.count("Note: ") == 2
+    assert files(tmp_path) == ["embeddings", "embeddings/x1.safetensors"]

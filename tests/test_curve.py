@@ -1,0 +1,56 @@
+"""The figures over N, on the toy host."""
+
+import pytest
+from toy import ToyHost
+
+from embedding_estimate.curve import curve, variants
+from embedding_estimate.errors import Interrupted, SettingsError
+from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.settings import Settings
+
+SETTINGS = Settings(text="red (circle:1.8)", name="curve", steps=4, learning_steps=60)
+
+
+def test_more_vectors_explain_more(toy_host: ToyHost) -> None:
+    heard: dict[int, list[str]] = {1: [], 2: []}
+
+    def listener(tokens: int):
+        return lambda progress: heard[tokens].append(progress.phase)
+
+    points = list(curve(SETTINGS, toy_host, [1, 2], on_progress=listener, stop=StopToken()))
+    assert [point.tokens for point in points] == [1, 2]
+    assert points[0].fidelity.explained < points[1].fidelity.explained
+    assert points[0].fidelity.image_distance is None and points[0].seconds > 0
+    assert set(heard[1]) == set(heard[2]) == {"prepare", "train", "measure"}
+
+
+@pytest.mark.parametrize("phase", ["prepare", "train", "measure"])
+@pytest.mark.parametrize("save", [True, False])
+def test_a_stop_leaves_the_points_that_are_whole(toy_host: ToyHost, phase: str, save: bool) -> None:
+    stop, points = StopToken(), []
+
+    def listener(tokens: int):
+        def hear(progress: Progress) -> None:
+            if tokens == 2 and progress.phase == phase:
+                stop.stop(save=save)
+
+        return hear
+
+    def draw() -> None:
+        for point in curve(SETTINGS, toy_host, [1, 2, 3], on_progress=listener, stop=stop):
+            points.append(point.tokens)
+
+    if save:
+        draw()
+    else:
+        with pytest.raises(Interrupted):
+            draw()
+    assert points == [1] and not toy_host.lent
+
+
+def test_every_n_is_checked_before_the_first(toy_host: ToyHost) -> None:
+    with pytest.raises(SettingsError) as raised:
+        variants(SETTINGS, [1, 0, 76])
+    assert len(raised.value.problems) == 2
+    with pytest.raises(SettingsError, match="a curve sets the number itself"):
+        variants(Settings(text="red", name="x1", token_source="Initial prompt", initial_prompt="red"), [1])

@@ -1,0 +1,107 @@
+"""The report's arithmetic and that it can be drawn from whatever there is."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageFont
+from toy import ToyModel
+
+from embedding_estimate import drawing
+from embedding_estimate.curve import Point
+from embedding_estimate.drawing import Canvas, Chart, Series, shortened, smoothed, text_width, ticks
+from embedding_estimate.errors import EstimateError
+from embedding_estimate.fidelity import Fidelity, Images
+from embedding_estimate.report import COLUMNS, Report, draw, draw_curve, pictures, save
+
+FIGURES = Fidelity("v1", 0.9, 0.5, 0.8, 0.7, 0.85, 0.1, 0.3, {})
+NOTHING = Fidelity("v1", -math.inf, None, 0.8, 0.7, math.nan, None, None, {})
+IMAGES = {row: [Image.new("RGB", (16, 12), "red")] * 4 for row in COLUMNS}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.79, 1, [0.75, 0.8, 0.85, 0.9, 0.95, 1.0]),
+        (1, 150, [0, 50, 100, 150]),
+        (-0.3, 1.2, [-0.5, 0, 0.5, 1.0, 1.5]),
+    ],
+)
+def test_ticks_are_round_and_enclose(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_ticks_of_steps_are_whole_and_of_a_point_are_two() -> None:
+    assert ticks(1, 3, whole=True) == [1, 2, 3]
+    assert len(ticks(1, 1)) >= 2
+
+
+def test_the_running_mean_takes_what_there_is() -> None:
+    assert smoothed([1, 2, 3, 6], 2) == [1, 1.5, 2.5, 4.5]
+    assert smoothed([], 3) == []
+
+
+def test_a_chart_places_its_ends_on_its_axes() -> None:
+    canvas = Canvas(400, 300)
+    Chart("t", "x", [Series([(1, 0.0), (11, 1.0)], "#ff0000", dots=True)]).draw(canvas, 0, 0, 400, 300)
+    picture = canvas.finished()
+    assert picture.size == (400, 300)
+    assert picture.getpixel((62, 246))[0] > 200 > 100 > picture.getpixel((62, 246))[1]  # left, bottom
+    assert picture.getpixel((376, 58))[0] > 200 > 100 > picture.getpixel((376, 58))[1]  # right, top
+
+
+@pytest.mark.parametrize("losses", [[], [1.0], [math.nan, 1.0, 0.5, math.inf], [0.0] * 200])
+@pytest.mark.parametrize("figures", [None, FIGURES, NOTHING])
+@pytest.mark.parametrize("images", [{}, IMAGES])
+def test_a_report_is_drawn_from_whatever_is_known(losses: list[float], figures: Fidelity, images: dict) -> None:
+    checks = [(step, 0.5) for step in range(10, len(losses), 10)]
+    sheet = draw(Report("name", "a prompt", ["U-Net part"], figures, losses, checks, images))
+    assert sheet.mode == "RGB" and sheet.width >= 600
+
+
+@pytest.mark.parametrize("text", ["漢字 (赤い:1.4)", "مرحبا", "🎨", "a\n\tb\x00", "\udc80", "", "x" * 100_000])
+def test_text_in_any_script_is_drawn(text: str) -> None:
+    draw(Report(text, text, [text]))
+
+
+def test_a_pillow_without_sizes_still_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ImageFont.load_default_imagefont
+    monkeypatch.setattr(ImageFont, "load_default", real)
+    assert not isinstance(drawing._font(20), ImageFont.FreeTypeFont)
+    draw(Report("漢字", "a prompt", ["été"], FIGURES, [1.0, 0.5], [(1, 0.5)], IMAGES))
+
+
+def test_long_lines_are_cut() -> None:
+    assert shortened("short", 18, 400) == "short"
+    cut = shortened("many words " * 1000, 18, 400)
+    assert cut.endswith(" ...") and 300 < text_width(cut, 18) <= 400
+
+
+def test_the_curve_is_drawn_without_emphasis_too() -> None:
+    points = [Point(n, FIGURES if n > 1 else NOTHING, 1.0) for n in (1, 2, 4)]
+    assert draw_curve("name", "prompt", ["facts"], points).width > 600
+    draw_curve("name", "prompt", [], points[:1])
+
+
+def test_pictures_are_the_same_seeds_of_every_column(toy: ToyModel) -> None:
+    latents = {row: torch.full((16, 4, 4, 4), float(index)) for index, row in enumerate([*COLUMNS, "truncated"])}
+    made = pictures(toy, Images(latents))
+    assert list(made) == list(COLUMNS) and all(len(row) == 4 for row in made.values())
+    assert made["embedding"][0].getpixel((0, 0)) == (round(torch.tensor(1.0).sigmoid().item() * 255),) * 3
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.new("RGB", (4, 4))
+    save(picture, tmp_path / "r.png")
+    with Image.open(tmp_path / "r.png") as read:
+        assert read.size == (4, 4)
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(EstimateError, match="No space left on device"):
+        save(picture, tmp_path / "r.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.png"]

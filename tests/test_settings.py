@@ -1,0 +1,127 @@
+"""Every parameter is declared once, and whatever is typed is either valid or told line by line."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from click import Option
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from embedding_estimate.cli import main
+from embedding_estimate.errors import SettingsError
+from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+
+GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
+NUMBERS = [p for p in PARAMETERS if p.minimum is not None]
+CHOICES = [p for p in PARAMETERS if p.choices]
+
+
+def problems(**values: object) -> list[str]:
+    return Settings.from_mapping({**GOOD, **values}).problems()
+
+
+def test_the_defaults_need_a_text_and_a_name_and_nothing_else() -> None:
+    assert Settings(**GOOD).problems() == []
+    lines = Settings().problems()
+    assert len(lines) == 2 and lines[0].startswith("text is empty") and lines[1].startswith("name=''")
+
+
+@pytest.mark.parametrize("parameter", NUMBERS, ids=lambda p: p.name)
+def test_bounds_hold_at_both_ends(parameter: Parameter) -> None:
+    for bound, step in ((parameter.minimum, -1), (parameter.maximum, 1)):
+        bound = parameter.kind(bound)
+        assert parameter.problem(bound) is None
+        line = parameter.problem(bound + step)
+        assert line is not None and f"{parameter.name}=" in line and "out of range: choose" in line
+
+
+@pytest.mark.parametrize("parameter", CHOICES, ids=lambda p: p.name)
+def test_choices_are_taken_and_others_get_the_nearest(parameter: Parameter) -> None:
+    for choice in parameter.choices:
+        assert parameter.problem(choice) is None
+    line = parameter.problem(parameter.choices[0] + "x")
+    assert line is not None and parameter.choices[0] in line and "did you mean" in line
+
+
+@pytest.mark.parametrize(
+    "value", [True, 1.5, "8", None, float("nan"), float("inf"), [8], pytest.param(10**400, id="huge")]
+)
+def test_a_whole_number_is_nothing_else(value: object) -> None:
+    assert len(problems(tokens=value)) == 1
+
+
+def test_a_float_takes_whole_numbers() -> None:
+    settings = Settings.from_mapping({**GOOD, "rate": 1})
+    assert settings.problems() == [] and isinstance(settings.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text": " \n"}, "text is empty"),
+        ({"templates": "\n"}, "templates is empty"),
+        ({"templates": "a {}\nb"}, "template 'b' has no {}"),
+        ({"prompt_type": "Negative Prompt", "guidance_scale": 1.0}, "ignores the negative prompt"),
+        ({"other_prompt": "a\nb"}, "a negative prompt is one line"),
+        ({"token_source": "Initial prompt"}, "needs an initial_prompt"),
+        ({"optimizer": "LBFGS", "scheduler": "cosine"}, "LBFGS finds its own step length"),
+        ({"name": "a:b"}, "name='a:b'"),
+    ],
+)
+def test_contradictions_are_told(values: dict, message: str) -> None:
+    (line,) = problems(**values)
+    assert message in line
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_mapping({**GOOD, "tokens": 0, "loss": "x", "rate": -1.0}).check()
+    assert len(raised.value.problems) == 3 == len(str(raised.value).splitlines())
+
+
+def test_names_that_are_no_settings_get_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="'token' is no setting: did you mean tokens"):
+        Settings.from_mapping({"token": 3})
+
+
+def values() -> Iterator[st.SearchStrategy]:
+    yield from (st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers()))
+    yield st.integers(min_value=10**300)
+    yield from (st.sampled_from(parameter.choices) for parameter in CHOICES)
+    yield from (st.sampled_from([parameter.minimum, parameter.maximum]) for parameter in NUMBERS)
+
+
+@hypothesis_settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.one_of(st.sampled_from([p.name for p in PARAMETERS]), st.text()), st.one_of(*values()), max_size=8
+    )
+)
+def test_any_mapping_is_valid_or_told(mapping: dict) -> None:
+    try:
+        settings = Settings.from_mapping({**GOOD, **mapping})
+        settings.check()
+    except SettingsError as error:
+        assert error.problems and all(isinstance(line, str) and line for line in error.problems)
+    else:
+        assert Settings.from_mapping(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda p: p.name)
+def test_the_command_line_agrees(parameter: Parameter) -> None:
+    (option,) = (p for p in main.commands["estimate"].params if p.name == parameter.name)
+    if not isinstance(option, Option):
+        assert parameter.name == "text"
+        return
+    assert f"--{parameter.name.replace('_', '-')}" in option.opts and option.default is None
+    assert option.help is not None and parameter.help in option.help
+    for fact in (*parameter.choices, parameter.unit):
+        assert fact in option.help
+    if parameter.kind is not bool:
+        for choice in parameter.choices:
+            assert option.type.convert(choice.upper(), None, None) == choice
+        if parameter.minimum is not None:
+            assert option.type.convert(f"{parameter.minimum:g}", None, None) == parameter.minimum
+        assert option.type.convert("?", None, None) == "?"  # judged by Settings alone
