@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimizerRow:
-    rate: float  # automatic rate, spreads per step
+    rate: float  # automatic rate, spreads per step, where nothing of the prompt is explained to start with
+    power: int = 1  # how that rate shrinks with the distance left, see `automatic_rate`
     module: str = "torch.optim"
     package: str = "torch"  # what to install where the module is missing
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -34,14 +35,14 @@ class OptimizerRow:
 OPTIMIZERS: dict[str, OptimizerRow] = {
     "Adam": OptimizerRow(0.1),
     "AdamW": OptimizerRow(0.1),
-    "Lion": OptimizerRow(0.03, "lion_pytorch", "lion-pytorch"),
-    "Prodigy": OptimizerRow(1.0, "prodigyopt", "prodigyopt"),
-    "SGD": OptimizerRow(1.0, options={"momentum": 0.9}),
-    "Adadelta": OptimizerRow(1.0),
+    "Lion": OptimizerRow(0.03, module="lion_pytorch", package="lion-pytorch"),
+    "Prodigy": OptimizerRow(1.0, 0, "prodigyopt", "prodigyopt"),
+    "SGD": OptimizerRow(1.0, 2, options={"momentum": 0.9}),
+    "Adadelta": OptimizerRow(1.0, 0),
     "Adagrad": OptimizerRow(0.3),
     "Adamax": OptimizerRow(0.1),
-    "ASGD": OptimizerRow(1.0),
-    "LBFGS": OptimizerRow(1.0, options={"max_iter": 1, "line_search_fn": "strong_wolfe"}),
+    "ASGD": OptimizerRow(1.0, 2),
+    "LBFGS": OptimizerRow(1.0, 0, options={"max_iter": 1, "line_search_fn": "strong_wolfe"}),
     "NAdam": OptimizerRow(0.1),
     "RAdam": OptimizerRow(0.1),
     "RMSprop": OptimizerRow(0.03),
@@ -49,8 +50,19 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
 }
 
 
+def automatic_rate(name: str, distance: float) -> float:
+    """The rate (spreads per step) for a start whose error is `distance`^2 of the empty prompt's.
+
+    A start that is nearly right has a short way to go, on which full steps would first of all lose it. Adam and its
+    kin take steps as long as the rate; those of gradient descent grow as the loss, which is 1 at the start, gets
+    steeper with nearness; and some find their own.
+    """
+    row = OPTIMIZERS[name]
+    return float(row.rate * min(distance, 1.0) ** row.power)
+
+
 def make_optimizer(name: str, parameters: Iterable[Tensor], rate: float) -> Optimizer:
-    """The optimizer of that name; a rate of 0 is its automatic one.
+    """The optimizer of that name, at that rate.
 
     Raises `SettingsError` where an optional package is not installed.
     """
@@ -61,7 +73,7 @@ def make_optimizer(name: str, parameters: Iterable[Tensor], rate: float) -> Opti
         raise SettingsError(
             [f"optimizer={name!r} needs the package {row.package}: pip install {row.package}, or choose Adam"]
         ) from None
-    return typing.cast("Optimizer", kind(list(parameters), lr=rate or row.rate, **row.options))
+    return typing.cast("Optimizer", kind(list(parameters), lr=rate, **row.options))
 
 
 SCHEDULERS: dict[str, Callable[[Any, Optimizer, int], Scheduler | None]] = {

@@ -22,7 +22,7 @@ from embedding_estimate.errors import Interrupted, SettingsError, nearest
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.objectives import Objective, make_objective
-from embedding_estimate.optimizers import OPTIMIZERS, make_loss, make_optimizer, make_scheduler
+from embedding_estimate.optimizers import automatic_rate, make_loss, make_optimizer, make_scheduler
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
@@ -145,7 +145,8 @@ def train(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
     Where the loss leaves the finite numbers it is tried once more at half the rate, from the best so far.
     """
     training = Training(dict(start), objective.held_out(start))
-    rate = job.settings.rate or OPTIMIZERS[job.settings.optimizer].rate
+    distance = math.sqrt(training.best_error / objective.held_out_empty)
+    rate = job.settings.rate or automatic_rate(job.settings.optimizer, distance)
     for attempt in (rate, rate / 2):
         training.stopped = _descend(training, objective, space, attempt, job)
         if training.stopped != "diverged":

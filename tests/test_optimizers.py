@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from embedding_estimate.errors import SettingsError
-from embedding_estimate.optimizers import LOSSES, OPTIMIZERS, SCHEDULERS, make_loss, make_optimizer, make_scheduler
+from embedding_estimate.optimizers import (
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULERS,
+    automatic_rate,
+    make_loss,
+    make_optimizer,
+    make_scheduler,
+)
 
 OPTIONAL = {name for name, row in OPTIMIZERS.items() if row.package != "torch"}
 
@@ -14,7 +22,7 @@ OPTIONAL = {name for name, row in OPTIMIZERS.items() if row.package != "torch"}
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - OPTIONAL))
 def test_every_optimizer_goes_down_at_its_automatic_rate(name: str) -> None:
     leaf = torch.ones(3, 4, requires_grad=True)
-    optimizer = make_optimizer(name, [leaf], 0)
+    optimizer = make_optimizer(name, [leaf], automatic_rate(name, 1.0))
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -27,12 +35,19 @@ def test_every_optimizer_goes_down_at_its_automatic_rate(name: str) -> None:
     assert float(leaf.detach().square().mean()) < 0.9
 
 
+def test_rates_shrink_with_the_distance_left() -> None:
+    assert automatic_rate("Adam", 0.5) == 0.5 * automatic_rate("Adam", 1.0)
+    assert automatic_rate("SGD", 0.5) == 0.25 * automatic_rate("SGD", 1.0)
+    assert automatic_rate("LBFGS", 0.5) == automatic_rate("LBFGS", 1.0)
+    assert automatic_rate("Adam", 7.0) == automatic_rate("Adam", 1.0)
+
+
 @pytest.mark.parametrize("name", sorted(OPTIONAL))
 def test_a_missing_package_is_named_with_its_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
     monkeypatch.setattr("importlib.import_module", lambda module: real("surely_not_installed"))
     with pytest.raises(SettingsError, match=f"pip install {OPTIMIZERS[name].package}"):
-        make_optimizer(name, [torch.ones(1, requires_grad=True)], 0)
+        make_optimizer(name, [torch.ones(1, requires_grad=True)], 0.1)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
