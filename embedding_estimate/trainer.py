@@ -21,17 +21,17 @@ from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import Interrupted, SettingsError, nearest
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
+from embedding_estimate.initial import exact_vectors, starting_vectors
 from embedding_estimate.objectives import Objective, make_objective
 from embedding_estimate.optimizers import automatic_rate, make_loss, make_optimizer, make_scheduler
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
-from embedding_estimate.vectors import VectorSpace, count, fit
+from embedding_estimate.vectors import VectorSpace, count
 
 READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes the device wait
 GAIN = 1e-3  # relative fall of the held-out error that counts as progress for the early stop
 FROZEN_DRAWS = 8  # what LBFGS keeps: its curvature means something on one function only
-EXACT = 1e-5  # relative difference of two conditionings that are the same but for rounding
 
 
 @dataclass(frozen=True)
@@ -211,35 +211,6 @@ def _descend(training: Training, objective: Objective, space: VectorSpace, rate:
         if stopped:
             return "interrupted"
     return "done"
-
-
-def starting_vectors(settings: Settings, model: BorrowedModel) -> dict[str, Tensor]:
-    """Vectors (N, width) of the initial prompt, cut or filled with zeros to N, or else of the text itself.
-
-    The text's are filled with the padding that would stand there anyway, so that nothing is lost to start with.
-    """
-    if not settings.initial_prompt:
-        return fit(model.token_vectors(settings.text), settings.tokens, model.padding_vectors())
-    plain = model.token_vectors(settings.initial_prompt)
-    return fit(plain, count(plain) if settings.token_source == "Initial prompt" else settings.tokens)
-
-
-def exact_vectors(teacher: Teacher, trajectory: Trajectory, tokens: int) -> dict[str, Tensor] | None:
-    """The prompt's own token vectors where typing them is the same as typing the prompt; None where it is not.
-
-    So for a prompt of at most `tokens` tokens whose weights are all 1. Found by comparing the conditionings.
-    """
-    plain = teacher.model.token_vectors(teacher.task.text)
-    side = teacher.replaced(teacher.task.text, trajectory)
-    if not 1 <= count(plain) <= tokens or side.composed or side.scheduled:
-        return None
-    with torch.no_grad():
-        mine = teacher.encode_vectors(plain)
-    theirs = side.stages[0].parts[0][0]
-    for a, b in ((mine.context, theirs.context), (mine.vector, theirs.vector)):
-        if a is not None and b is not None and (a.shape != b.shape or (a - b).norm() > EXACT * b.norm()):
-            return None
-    return plain
 
 
 def check_against(settings: Settings, model: BorrowedModel) -> None:

@@ -9,6 +9,7 @@ from toy import ToyHost
 
 from embedding_estimate import trainer
 from embedding_estimate.errors import Interrupted, PromptError, SettingsError
+from embedding_estimate.initial import starting_vectors
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.optimizers import OPTIMIZERS
 from embedding_estimate.progress import Progress, StopToken
@@ -181,9 +182,9 @@ def test_the_text_is_filled_with_padding_and_an_initial_prompt_with_zeros(
     padding = torch.arange(6, dtype=torch.float64)
     monkeypatch.setattr(toy_host.model, "padding_vectors", lambda: {"clip_l": padding})
     plain = toy_host.model.token_vectors("red circle")["clip_l"]
-    start = trainer.starting_vectors(settings(tokens=3), toy_host.model)["clip_l"]
+    start = starting_vectors(settings(tokens=3), toy_host.model)["clip_l"]
     assert torch.equal(start, torch.cat([plain, padding[None]]))
-    start = trainer.starting_vectors(settings(tokens=3, initial_prompt="red circle"), toy_host.model)["clip_l"]
+    start = starting_vectors(settings(tokens=3, initial_prompt="red circle"), toy_host.model)["clip_l"]
     assert torch.equal(start, torch.cat([plain, torch.zeros(1, 6)]))
 
 

@@ -1,0 +1,42 @@
+"""Where to start: with the vectors of a prompt's tokens, which are sometimes all that is needed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.host import BorrowedModel
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Teacher, Trajectory
+from embedding_estimate.vectors import count, fit
+
+EXACT = 1e-5  # relative difference of two conditionings that are the same but for rounding
+
+
+def starting_vectors(settings: Settings, model: BorrowedModel) -> dict[str, Tensor]:
+    """Vectors (N, width) of the initial prompt, cut or filled with zeros to N, or else of the text itself.
+
+    The text's are filled with the padding that would stand there anyway, so that nothing is lost to start with.
+    """
+    if not settings.initial_prompt:
+        return fit(model.token_vectors(settings.text), settings.tokens, model.padding_vectors())
+    plain = model.token_vectors(settings.initial_prompt)
+    return fit(plain, count(plain) if settings.token_source == "Initial prompt" else settings.tokens)
+
+
+def exact_vectors(teacher: Teacher, trajectory: Trajectory, tokens: int) -> dict[str, Tensor] | None:
+    """The prompt's own token vectors where typing them is the same as typing the prompt; None where it is not.
+
+    So for a prompt of at most `tokens` tokens whose weights are all 1. Found by comparing the conditionings.
+    """
+    plain = teacher.model.token_vectors(teacher.task.text)
+    side = teacher.replaced(teacher.task.text, trajectory)
+    if not 1 <= count(plain) <= tokens or side.composed or side.scheduled:
+        return None
+    with torch.no_grad():
+        mine = teacher.encode_vectors(plain)
+    theirs = side.stages[0].parts[0][0]
+    for a, b in ((mine.context, theirs.context), (mine.vector, theirs.vector)):
+        if a is not None and b is not None and (a.shape != b.shape or (a - b).norm() > EXACT * b.norm()):
+            return None
+    return plain
