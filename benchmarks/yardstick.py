@@ -1,0 +1,60 @@
+"""Protocol v1's figures (see `embedding_estimate.fidelity`), many times for one prompt.
+
+The teacher's states and the baselines' errors are found once; vectors are then measured for one pass over the states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embedding_estimate.fidelity import NO_EMPHASIS, SEEDS, TRAJECTORY
+from embedding_estimate.host import BorrowedModel, Vectors
+from embedding_estimate.teacher import States, Task, Teacher, error
+
+BATCH = 16  # states at once; changes the speed only
+SPARSE = 5  # one state of so many, which is prime to the number of seeds
+
+
+@dataclass(frozen=True)
+class Score:
+    """How faithful some vectors are."""
+
+    error: float  # err(embedding)
+    explained: float
+    emphasis_explained: float | None  # None where the prompt's weights do nothing
+
+    @property
+    def figure(self) -> float:
+        """What a prompt is judged by."""
+        return self.explained if self.emphasis_explained is None else self.emphasis_explained
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """One prompt's report states, and the errors that others are compared with."""
+
+    task: Task  # at the model's own size
+    states: States
+    empty: float  # err(empty prompt)
+    unweighted: float  # err(prompt with every weight 1)
+
+    @classmethod
+    def of(cls, model: BorrowedModel, task: Task) -> Yardstick:
+        teacher = Teacher(model, task)
+        states = teacher.record(teacher.replaced(task.text, TRAJECTORY), TRAJECTORY, SEEDS, len(SEEDS))
+        empty = teacher.replaced("", TRAJECTORY)
+        unweighted = teacher.replaced(task.text, TRAJECTORY, weights=False)
+        return cls(task, states, error(empty, states, BATCH), error(unweighted, states, BATCH))
+
+    @property
+    def emphasised(self) -> bool:
+        return self.unweighted >= NO_EMPHASIS * self.empty
+
+    def glance(self, model: BorrowedModel, vectors: Vectors) -> float:
+        """err(vectors) over a few of the states, all seeds and noise levels among them: to tell better from worse."""
+        return error(Teacher(model, self.task).student(vectors), self.states[::SPARSE], BATCH)
+
+    def measure(self, model: BorrowedModel, vectors: Vectors) -> Score:
+        """One pass over the states with the vectors in the prompt's place."""
+        found = error(Teacher(model, self.task).student(vectors), self.states, BATCH)
+        return Score(found, 1 - found / self.empty, 1 - found / self.unweighted if self.emphasised else None)
