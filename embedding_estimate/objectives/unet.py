@@ -20,7 +20,7 @@ from embedding_estimate.objectives import SCHEDULED, Loss, mean
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
-TRAIN_SEEDS = 4  # trajectories to train on, shared among the templates, at least one each
+TRAIN_SEEDS = 4  # trajectories to train on, shared among the templates, at least one for each other prompt
 SELECT_SEEDS = 2
 SELECT_STATES = 24
 
@@ -40,7 +40,8 @@ class UNetObjective:
         self.teacher = teacher
         self.loss_function = loss
         share = len(settings.template_list)
-        self._train_seeds = range(settings.seed, settings.seed + max(1, TRAIN_SEEDS // share))
+        seeds = max(TRAIN_SEEDS // share, len(teacher.task.other_prompts))
+        self._train_seeds = range(settings.seed, settings.seed + seeds)
         self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
         evaluations = teacher.model.evaluations(settings.sampler, settings.steps)
         self.states_to_record = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
