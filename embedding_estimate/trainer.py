@@ -280,8 +280,8 @@ def _embedding(settings: Settings, model: BorrowedModel, training: Training, fig
 
 
 def _exact_note(tokens: int, used: int) -> str:
-    note = f"the prompt's own {used} token vectors do exactly what it does: saved without training"
-    return note if used == tokens else f"{note}, with {used} vectors instead of {tokens}"
+    note = "the prompt's own token vectors do exactly what it does: saved without training"
+    return note if used == tokens else f"{note}, N = {used} instead of {tokens}"
 
 
 def _detached(vectors: Vectors) -> dict[str, Tensor]:

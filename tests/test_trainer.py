@@ -77,7 +77,7 @@ def test_a_plain_prompt_is_recognised_and_not_trained(toy_host: ToyHost) -> None
     assert result.stopped == "exact" and result.steps == 0
     assert torch.equal(result.embedding.vectors["clip_l"], toy_host.model.token_vectors("red circle")["clip_l"].float())
     assert result.fidelity is not None and result.fidelity.explained == pytest.approx(1)
-    assert "2 vectors instead of 3" in result.notes[-1]
+    assert "N = 2 instead of 3" in result.notes[-1]
 
 
 def test_a_plain_prompt_longer_than_the_embedding_is_trained(toy_host: ToyHost) -> None:
