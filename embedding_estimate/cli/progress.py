@@ -42,7 +42,7 @@ class Bars:
         self._bar.update(progress.done - self._bar.n)
 
     def _opened(self, progress: Progress) -> Any:
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
 
         label = f"{self.prefix}{LABELS[progress.phase]}"
         return tqdm(

@@ -230,7 +230,7 @@ def _settle(items: list[_Item]) -> list[_Item]:
     """Decides, from the right, which readable pairs stand right before stray brackets and colons become text.
 
     "[a:3])" is a schedule and "[a:3]))" is not. The WebUI's own grammar is ambiguous there; this is how its
-    parser, lark, resolves it (from 1.1.6 on: before, the outcome changed from one start to the next).
+    parser, lark 1.3, resolves it (with 1.1.2 the outcome changes from one start of the WebUI to the next).
     """
     settled: list[_Item] = []  # from right to left
     left = list(items)

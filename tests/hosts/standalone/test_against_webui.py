@@ -25,7 +25,7 @@ def theirs() -> ModuleType:
     folder = os.environ.get("WEBUI_DIR")
     if not folder:
         pytest.skip("WEBUI_DIR names no checkout of AUTOMATIC1111 1.10.1")
-    pytest.importorskip("lark", minversion="1.1.6", reason="an older lark reads malformed schedules at random")
+    pytest.importorskip("lark", minversion="1.3", reason="lark 1.1.2 reads malformed schedules at random")
     path = Path(folder) / "modules" / "prompt_parser.py"
     spec = importlib.util.spec_from_file_location("webui_prompt_parser", path)
     assert spec is not None and spec.loader is not None
