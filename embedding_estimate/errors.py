@@ -6,6 +6,7 @@ EstimateError
 ├── NameTaken         an embedding of that name exists and may not be overwritten
 ├── EmbeddingError    an embedding file that cannot be read, written or used with this model
 ├── ModelError        a model that cannot be loaded or is of an unsupported kind
+├── Busy              another job has the model
 └── Interrupted       the job was stopped and nothing is to be kept
 """
 
@@ -44,6 +45,10 @@ class EmbeddingError(EstimateError):
 
 class ModelError(EstimateError):
     """A model cannot be loaded, or is of a kind that is not supported."""
+
+
+class Busy(EstimateError):
+    """Another job is running; there is one model and one job at a time."""
 
 
 class Interrupted(EstimateError):

@@ -166,3 +166,7 @@ class Host(Protocol):
         bit for bit.
         """
         ...
+
+    def show(self, phase: str, done: int, total: int) -> bool:
+        """Shows how far a job is wherever the host shows such things; True once the host was told to stop it."""
+        ...

@@ -20,7 +20,9 @@ from embedding_estimate.curve import Point
 from embedding_estimate.drawing import BLUE, INK, MUTED, ORANGE, PALE, Canvas, Chart, Series, shortened, smoothed
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.fidelity import Fidelity, Images
-from embedding_estimate.host import BorrowedModel
+from embedding_estimate.host import BorrowedModel, Host
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import Estimate
 
 SEEDS = 4  # of the report's sixteen: as many as can be looked at
 MARGIN, GAP = 36, 24
@@ -60,6 +62,30 @@ def _picture(pixels: Tensor) -> Image.Image:
     """Pixels (3, H, W) in [0, 1]; numbers that are none come out black."""
     levels = (pixels.nan_to_num().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()  # (H, W, 3)
     return Image.frombytes("RGB", (levels.shape[1], levels.shape[0]), levels.numpy().tobytes())
+
+
+def of_estimate(settings: Settings, host: Host, result: Estimate) -> Report:
+    """All that is known of an estimate; borrows the model to decode the images."""
+    images: Mapping[str, Sequence[Image.Image]] = {}
+    if result.images:
+        with host.borrow() as model:
+            images = pictures(model, result.images)
+    return Report(
+        name=settings.name,
+        prompt="" if settings.private else settings.text,
+        facts=[
+            settings.prompt_type.lower(),
+            f"{settings.part} part",
+            f"N = {result.embedding.tokens}",
+            f"{result.steps} steps of {settings.optimizer}",
+            f"{result.seconds_prepare + result.seconds_train:.0f} s",
+            f"model {result.embedding.provenance['model']['name']}",
+        ],
+        fidelity=result.fidelity,
+        losses=result.losses,
+        checks=result.checks,
+        pictures=images,
+    )
 
 
 def draw(report: Report) -> Image.Image:

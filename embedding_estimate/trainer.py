@@ -120,7 +120,7 @@ def estimate(
 
         figures, pictured = None, None
         if measure and training.stopped != "interrupted":
-            with suppress(Stopped), meter.interruptible(job.stop):
+            with suppress(Stopped), _worth_no_loss(training), meter.interruptible(job.stop):
                 figures, pictured = _measure(teacher, training, job, images)
         return Estimate(
             embedding=_embedding(settings, model, training, figures),
@@ -144,7 +144,7 @@ def train(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
 
     Where the loss leaves the finite numbers it is tried once more at half the rate, from the best so far.
     """
-    training = Training(dict(start), objective.held_out(start))
+    training = Training(dict(start), objective.held_out_start)
     distance = math.sqrt(training.best_error / objective.held_out_empty)
     rate = job.settings.rate or automatic_rate(job.settings.optimizer, distance)
     for attempt in (rate, rate / 2):
@@ -286,6 +286,15 @@ def _exact_note(tokens: int, used: int) -> str:
 
 def _detached(vectors: Vectors) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in vectors.items()}
+
+
+@contextmanager
+def _worth_no_loss(training: Training) -> Iterator[None]:
+    """Vectors that are trained are kept even where there is no memory to measure them."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own for out of memory is a RuntimeError
+        training.notes.append(f"not measured, the model failed: {str(error).splitlines()[0]}; try compare")
 
 
 @contextmanager

@@ -157,6 +157,8 @@ class ToyHost:
         self.model = ToyModel()
         self.lent = False
         self.added: dict[str, Vectors] = {}
+        self.shown: list[tuple[str, int, int]] = []
+        self.stop_at = ""  # the phase in which the host's own button is pressed
 
     @property
     def info(self) -> ModelInfo:
@@ -173,3 +175,7 @@ class ToyHost:
             yield self.model
         finally:
             self.lent = False
+
+    def show(self, phase: str, done: int, total: int) -> bool:
+        self.shown.append((phase, done, total))
+        return phase == self.stop_at

@@ -23,7 +23,7 @@ def new_vae() -> AutoencoderKL:
         block_out_channels=(16, 32, 32, 32),
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=1,  # few channels in a group would lose the colour of an even area
+        norm_num_groups=4,  # as SD: fewer than four channels in a group would lose the colour of an even area
         sample_size=PICTURE_SIZE,
     )
 

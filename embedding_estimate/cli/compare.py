@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from embedding_estimate.cli.figures import figures_json, print_json, show_figures
-from embedding_estimate.cli.files import check_report
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.options import (
     checked,
@@ -19,6 +18,7 @@ from embedding_estimate.cli.options import (
 )
 from embedding_estimate.cli.progress import Bars
 from embedding_estimate.cli.sections import Sections
+from embedding_estimate.saving import check_report
 
 
 @click.command(cls=Sections)
@@ -31,7 +31,8 @@ from embedding_estimate.cli.sections import Sections
 def compare(file: Path, text: str, report: Path | None, as_json: bool, **options: Any) -> None:
     """Measures how faithful the embedding in FILE is to the prompt TEXT, whatever made it."""
     settings = checked({**typed_settings(options), "text": text, "name": "compared"})
-    check_report(report, file.parent)
+    if warning := check_report(report, file.parent):
+        click.echo(f"Note: {warning}", err=True)
 
     from embedding_estimate import fidelity
     from embedding_estimate.embedding import read

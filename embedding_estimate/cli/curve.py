@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from embedding_estimate.cli.figures import figures_json, print_json
-from embedding_estimate.cli.files import check_report
 from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.errors import SettingsError
+from embedding_estimate.saving import check_report
 from embedding_estimate.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate import names
+from embedding_estimate import names, saving
 from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import figures_json, print_json, printable, show_figures
-from embedding_estimate.cli.files import Snapshots, check_report, made, save
 from embedding_estimate.cli.host import EMPHASIS, HostOptions, host_options, load
 from embedding_estimate.cli.options import (
     checked,
@@ -31,9 +30,6 @@ from embedding_estimate.errors import EmbeddingError, Interrupted
 from embedding_estimate.settings import Settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from embedding_estimate.host import Host
     from embedding_estimate.trainer import Estimate
 
 FOLDER = Path("embeddings")
@@ -113,17 +109,18 @@ def estimate(
         run_curve(settings, hosted, curve, report, as_json)
 
 
-def run(settings: Settings, hosted: HostOptions, folder: Path, report: Path | None) -> Done:
+def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | None) -> Done:
     """Estimates, saves, prints and draws. All that can be wrong with the places is found before the work."""
     with ExitStack() as stack:
-        stack.enter_context(made(folder))
+        stack.enter_context(saving.made(folder))
         names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
-        check_report(report, folder)
-        snapshots = Snapshots(settings, folder)
+        if warning := saving.check_report(picture, folder):
+            _note(warning)
+        snapshots = saving.Snapshots(settings, folder, on_failure=_note)
         if settings.save_every:
             stack.enter_context(snapshots.kept())
         host = load(hosted)
-        from embedding_estimate import trainer
+        from embedding_estimate import report, trainer
 
         stop = stack.enter_context(interruptible())
         started = time.perf_counter()
@@ -132,16 +129,20 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, report: Path | No
         seconds = time.perf_counter() - started
         if stop.dropped:
             raise Interrupted("interrupted; the result was dropped")
-        path = save(result.embedding, folder, settings)
+        path = saving.save(result.embedding, folder, settings)
         interrupted = stop.stopped
 
     _tell(result, path, seconds)
     if settings.save_every and snapshots.written:
         click.echo(f"snapshots: {snapshots.folder}")
-    if report:
-        _draw(settings, host, result, report)
-        click.echo(f"report: {report}")
+    if picture:
+        report.save(report.draw(report.of_estimate(settings, host, result)), picture)
+        click.echo(f"report: {picture}")
     return Done(settings, result, path, seconds, interrupted)
+
+
+def _note(text: str) -> None:
+    click.echo(f"Note: {text}", err=True)
 
 
 def _tell(result: Estimate, path: Path, seconds: float) -> None:
@@ -158,38 +159,6 @@ def _tell(result: Estimate, path: Path, seconds: float) -> None:
     )
     for note in result.notes:
         click.echo(f"note: {note}")
-
-
-def _draw(settings: Settings, host: Host, result: Estimate, path: Path) -> None:
-    from embedding_estimate import report
-
-    images: dict[str, list[Image]] = {}
-    if result.images:
-        with host.borrow() as model:
-            images = report.pictures(model, result.images)
-    sheet = report.Report(
-        name=settings.name,
-        prompt="" if settings.private else settings.text,
-        facts=facts(settings, result),
-        fidelity=result.fidelity,
-        losses=result.losses,
-        checks=result.checks,
-        pictures=images,
-    )
-    report.save(report.draw(sheet), path)
-
-
-def facts(settings: Settings, result: Estimate) -> list[str]:
-    """What the head of a report says of an estimate."""
-    model = result.embedding.provenance["model"]
-    return [
-        settings.prompt_type.lower(),
-        f"{settings.part} part",
-        f"N = {result.embedding.tokens}",
-        f"{result.steps} steps of {settings.optimizer}",
-        f"{result.seconds_prepare + result.seconds_train:.0f} s",
-        f"model {model['name']}",
-    ]
 
 
 def _json(done: Done) -> dict[str, Any]:

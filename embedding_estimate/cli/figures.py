@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedding_estimate import wording
+
 if TYPE_CHECKING:
     from embedding_estimate.fidelity import Fidelity
 
@@ -23,20 +25,9 @@ SHARED = (  # figures that every JSON object has
 
 def show_figures(figures: Fidelity, tokens: int) -> None:
     """The figures with their baselines and what they mean."""
-    weights = "the prompt's weights do next to nothing, so there is no figure"
-    if figures.emphasis_explained is not None:
-        weights = "of what the weights add to the bare words"
-    rows = [
-        ("explained", figures.explained, "of what the prompt does to the model; 1 is the prompt itself"),
-        ("  bare words", figures.explained_without_weights, "the same prompt, every weight 1"),
-        ("  cut to fit", figures.explained_truncated, f"the first {tokens} of its own token vectors, untrained"),
-        ("emphasis explained", figures.emphasis_explained, weights),
-        ("in other prompts", figures.in_template, "explained, with other words around it"),
-    ]
-    if figures.image_distance is not None:
-        rows.append(("image distance", figures.image_distance, "same-seed images: 0 the prompt's, 1 as far as empty"))
-    for label, value, meaning in rows:
-        click.echo(f"  {label:<20}{_number(value):>6}   {meaning}")
+    for row in wording.rows(figures, tokens):
+        label = f"  {row.label}" if row.baseline else row.label
+        click.echo(f"  {label:<20}{row.number:>6}   {row.meaning}")
 
 
 def figures_json(figures: Fidelity | None) -> dict[str, float | None]:
@@ -55,10 +46,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def printable(text: str) -> str:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from embedding_estimate.wording import PHASES
+
 if TYPE_CHECKING:
     from embedding_estimate.progress import Progress, StopToken
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
-LABELS = {"prepare": "running the prompt", "train": "training", "measure": "measuring"}
 
 
 class Bars:
@@ -44,7 +45,7 @@ class Bars:
     def _opened(self, progress: Progress) -> Any:
         from tqdm import tqdm
 
-        label = f"{self.prefix}{LABELS[progress.phase]}"
+        label = f"{self.prefix}{PHASES[progress.phase]}"
         return tqdm(
             desc=label,
             total=progress.total,

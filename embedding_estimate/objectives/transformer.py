@@ -40,6 +40,7 @@ class TransformerObjective:
         self.loss_function = loss
         self.notes: list[str] = []
         self.held_out_empty = 0.0
+        self.held_out_start = 0.0
         self._lessons: list[Lesson] = []
         self._start = 1.0  # loss at the start, with the differences scaled
 
@@ -47,6 +48,7 @@ class TransformerObjective:
     def prepare(self, start: Vectors) -> None:
         self._lessons = [self._lesson(template, start) for template in self.settings.template_list]
         self.held_out_empty = self.held_out({key: torch.zeros_like(value) for key, value in start.items()})
+        self.held_out_start = self.held_out(start)
         self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
 
     def _lesson(self, template: str, start: Vectors) -> Lesson:

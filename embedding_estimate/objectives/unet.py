@@ -9,7 +9,7 @@ schedules and `AND` included, are there before the loop starts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
 TRAIN_SEEDS = 4  # trajectories to train on, shared among the templates, at least one for each other prompt
-SELECT_SEEDS = 2
+SELECT_SEEDS = 2  # trajectories to choose on, of the cheapest sampler
+SELECT_SAMPLER = "Euler"
 SELECT_STATES = 24
 
 
@@ -43,35 +44,43 @@ class UNetObjective:
         seeds = max(TRAIN_SEEDS // share, len(teacher.task.other_prompts))
         self._train_seeds = range(settings.seed, settings.seed + seeds)
         self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
-        evaluations = teacher.model.evaluations(settings.sampler, settings.steps)
-        self.states_to_record = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
+        self._train = Trajectory.of(settings)
+        self._select = replace(self._train, sampler=SELECT_SAMPLER)
+        self.states_to_record = share * sum(
+            len(seeds) * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
+            for seeds, trajectory in ((self._train_seeds, self._train), (self._select_seeds, self._select))
+        )
         self.notes: list[str] = []
         self.held_out_empty = 0.0
+        self.held_out_start = 0.0
         self.check_every = 0
         self._lessons: list[Lesson] = []
         self._scale = 1.0  # root mean squared difference at the start, epsilon units
         self._start = 1.0  # loss at the start, in those units
 
     def prepare(self, start: Vectors) -> None:
-        trajectory = Trajectory.of(self.settings)
-        self._lessons = [self._lesson(template, trajectory) for template in self.settings.template_list]
+        self._lessons = [self._lesson(template) for template in self.settings.template_list]
         states = sum(len(lesson.select) for lesson in self._lessons)
         # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
         self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
-        empty = self.teacher.replaced("", trajectory)
+        empty = self.teacher.replaced("", self._select)
         self.held_out_empty = mean([self._error(empty, lesson) for lesson in self._lessons])
         if self.held_out_empty == 0:
             raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
-        self._scale = max(math.sqrt(self.held_out(start)), 1e-6)
-        with torch.no_grad():
-            losses = [float(self.loss(start, (lesson, lesson.select))) for lesson in self._lessons]
-        self._start = max(mean(losses), 1e-12)
+        self.held_out_start = self.held_out(start)
+        self._scale = max(math.sqrt(self.held_out_start), 1e-6)
+        if self.settings.loss != "MSE":  # whose value is 1 now
+            with torch.no_grad():
+                losses = [float(self.loss(start, (lesson, lesson.select))) for lesson in self._lessons]
+            self._start = max(mean(losses), 1e-12)
 
-    def _lesson(self, template: str, trajectory: Trajectory) -> Lesson:
-        side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
+    def _lesson(self, template: str) -> Lesson:
+        text = template.replace("{}", self.settings.text)
+        side = self.teacher.replaced(text, self._train)
         self._explain(side)
-        train = self.teacher.record(side, trajectory, self._train_seeds, self.settings.batch)
-        select = self.teacher.record(side, trajectory, self._select_seeds, self.settings.batch)
+        train = self.teacher.record(side, self._train, self._train_seeds, self.settings.batch)
+        side = self.teacher.replaced(text, self._select)
+        select = self.teacher.record(side, self._select, self._select_seeds, self.settings.batch)
         keep = max(1, SELECT_STATES // len(self.settings.template_list))
         return Lesson(
             template,

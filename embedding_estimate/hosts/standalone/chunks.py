@@ -21,7 +21,7 @@ class Placed:
     """Vectors that stand in a prompt under a name."""
 
     name: str
-    vectors: Vectors  # encoder key -> (N, width)
+    vectors: Vectors  # encoder key -> (N, width); none where places are only kept for them
     count: int  # places they take in a chunk
 
 
@@ -51,6 +51,11 @@ class Chunk:
     tokens: list[int] = field(default_factory=list)  # 0 where vectors stand
     multipliers: list[float] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)
+
+    def occupied(self, placed: Placed) -> Chunk:
+        """The chunk with these vectors where places were kept for them."""
+        fixes = [fix if fix.placed.vectors else Fix(fix.offset, placed) for fix in self.fixes]
+        return Chunk(self.tokens, self.multipliers, fixes)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from embedding_estimate.hosts.standalone.loading import LoadedModel
 
 SLOT = "{}"
+Layout = Mapping[ClipEncoder, Sequence[Sequence[Chunk]]]  # the chunks of each of B texts, as each encoder reads them
 
 
 class Conditioner:
@@ -50,6 +52,7 @@ class Conditioner:
         self._reads_weights = emphasis != "None"
         self._lookup = Lookup()
         self._names: list[str] = []
+        self._layouts: dict[tuple[str, int], Layout] = {}  # by template and N: training asks for the same ones always
         for name, vectors in (embeddings or {}).items():
             self.add_embedding(name, vectors)
 
@@ -61,12 +64,14 @@ class Conditioner:
         placed = self._placed(name, vectors)
         [tokens] = self._first.tokenize([name])
         self._lookup.add(placed, tokens)
+        self._layouts.clear()
         if name not in self._names:
             self._names.append(name)
 
     def remove_embedding(self, name: str) -> None:
         """Makes the name plain text again."""
         self._lookup.remove(name)
+        self._layouts.clear()
         self._names = [other for other in self._names if other != name]
 
     def embedding_names(self) -> list[str]:
@@ -93,7 +98,7 @@ class Conditioner:
         for text, weight in parts:
             ends, texts = zip(*grammar.schedule(text, evaluations), strict=True)
             conditionings = self._conditionings(
-                texts, {}, width=width, height=height, negative=negative, weights=weights
+                texts, self._layout(texts), width=width, height=height, negative=negative, weights=weights
             )
             schedules.append((ends, conditionings, weight))
         length = max(conditionings[0].context.shape[1] for _, conditionings, _ in schedules)
@@ -114,11 +119,18 @@ class Conditioner:
 
         Raises EmbeddingError where the vectors do not fit the model.
         """
-        # A character that the template does not have marks the slot, so that it can be no other text.
-        slot = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in template)
-        slots = {slot: self._placed(SLOT, vectors)}
-        texts = [template.replace(SLOT, slot)]
-        return self._conditionings(texts, slots, width=width, height=height, negative=negative)[0]
+        placed = self._placed(SLOT, vectors)
+        key = template, placed.count
+        if key not in self._layouts:
+            # A character that the template does not have marks the slot, so that it can be no other text.
+            slot = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in template)
+            vacant = Placed(SLOT, {}, placed.count)
+            self._layouts[key] = self._layout([template.replace(SLOT, slot)], {slot: vacant})
+        layout = {
+            encoder: [[chunk.occupied(placed) for chunk in text] for text in texts]
+            for encoder, texts in self._layouts[key].items()
+        }
+        return self._conditionings([template], layout, width=width, height=height, negative=negative)[0]
 
     def token_ids(self, text: str) -> list[int]:
         """`host.BorrowedModel.token_ids`."""
@@ -174,10 +186,17 @@ class Conditioner:
             runs.append(Run(None if segment.is_break else units, segment.weight))
         return runs
 
+    def _layout(self, texts: Sequence[str], slots: Mapping[str, Placed] = types.MappingProxyType({})) -> Layout:
+        """The chunks of the texts, one that comes back left out."""
+        return {
+            encoder: [chunks.build(self._runs(text, slots, encoder), encoder.marks)[0] for text in dict.fromkeys(texts)]
+            for encoder in self.encoders.values()
+        }
+
     def _conditionings(
         self,
         texts: Sequence[str],
-        slots: Mapping[str, Placed],
+        layout: Layout,
         *,
         width: int,
         height: int,
@@ -190,13 +209,9 @@ class Conditioner:
         """
         different = list(dict.fromkeys(texts))
         places = torch.tensor([different.index(text) for text in texts])  # (B,)
-        batches = {
-            encoder: [chunks.build(self._runs(text, slots, encoder), encoder.marks)[0] for text in different]
-            for encoder in self.encoders.values()
-        }
-        count = max(len(prompt) for batch in batches.values() for prompt in batch)
+        count = max(len(text) for batch in layout.values() for text in batch)
         weigh = self._weigh if weights else unchanged
-        encoded = [self._encoded(encoder, batch, places, count, weigh) for encoder, batch in batches.items()]
+        encoded = [self._encoded(encoder, batch, places, count, weigh) for encoder, batch in layout.items()]
         context = torch.cat([z for z, _ in encoded], dim=2)  # (B, L, C)
         pooled = encoded[-1][1]  # (B, P)
         if pooled is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from embedding_estimate.host import Conditioning, Prediction
+from embedding_estimate.hosts.precision import GradientScale
 
 TIME_IDS = 6  # SDXL is told the original size, the crop and the target size, two numbers each
 
@@ -66,50 +67,3 @@ class Denoiser:
 def _added(vector: Tensor) -> dict[str, Tensor]:
     """SDXL's vector (B, P + 6) as diffusers takes it: the pooled text (B, P) and the six sizes (B, 6)."""
     return {"text_embeds": vector[:, :-TIME_IDS], "time_ids": vector[:, -TIME_IDS:]}
-
-
-class GradientScale:
-    """Loss scaling for one pass through an fp16 U-Net, unseen from outside; Micikevicius et al. 2018.
-
-    A gradient of 1e-8, common for a mean over a latent, is zero in fp16. Where it enters the U-Net from its
-    output it is multiplied by the power of two that brings its largest element to about 1, and where it leaves,
-    in fp32, it is divided by that again. The power is found on the device in each backward pass, so nobody waits
-    and no factor has to be tuned.
-    """
-
-    def __init__(self) -> None:
-        self.factor: Tensor | None = None
-
-    def enter(self, output: Tensor) -> Tensor:
-        """Marks the U-Net's output (fp32): backward, this is where the gradient comes in."""
-        scaled: Tensor = _ScaleUp.apply(output, self)  # type: ignore[no-untyped-call]
-        return scaled
-
-    def leave(self, value: Tensor) -> Tensor:
-        """Marks one of its inputs (fp32): backward, this is where a gradient goes out."""
-        scaled: Tensor = _ScaleDown.apply(value, self)  # type: ignore[no-untyped-call]
-        return scaled
-
-
-class _ScaleUp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, scale: GradientScale) -> Tensor:
-        ctx.scale = scale
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        largest = gradient.abs().amax().clamp(min=1e-30)  # so that a gradient of zeros stays one
-        ctx.scale.factor = largest.log2().floor().neg().exp2()
-        return gradient * ctx.scale.factor, None
-
-
-class _ScaleDown(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, scale: GradientScale) -> Tensor:
-        ctx.scale = scale
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient / ctx.scale.factor, None

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from embedding_estimate.host import Conditioning, Denoise, ModelInfo, Prediction, Stage, Vectors
+from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.standalone import sampling
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.denoiser import Denoiser
@@ -165,48 +162,11 @@ class StandaloneHost:
     @contextmanager
     def borrow(self) -> Iterator[StandaloneModel]:
         """`host.Host.borrow`; waits for whoever has the model now."""
-        with self._lock, _given_back(self.modules), _random_states_kept(self._model.device):
+        with self._lock, given_back(self.modules), random_states_kept(self._model.device):
             for module in self.modules:
                 module.requires_grad_(False).eval()
             yield self._model
 
-
-@contextmanager
-def _given_back(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Puts back every attribute of every submodule (mode, hooks, replaced methods) and what parameters carry."""
-    parts = [part for module in modules for part in module.modules()]
-    attributes = [dict(vars(part)) for part in parts]
-    tables = [{key: value.copy() for key, value in own.items() if _is_table(value)} for own in attributes]
-    parameters = [(p, p.requires_grad, p.grad) for module in modules for p in module.parameters()]
-    try:
-        yield
-    finally:
-        for part, own, held in zip(parts, attributes, tables, strict=True):
-            vars(part).clear()
-            vars(part).update(own)
-            for key, table in held.items():  # the same dictionaries as before: handles of hooks refer to them
-                own[key].clear()
-                own[key].update(table)
-        for parameter, requires_grad, gradient in parameters:
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = gradient
-
-
-def _is_table(value: Any) -> bool:
-    """Hooks, parameters, buffers and submodules are in plain dictionaries; configurations are in frozen ones."""
-    return type(value) in (dict, OrderedDict)
-
-
-@contextmanager
-def _random_states_kept(device: torch.device) -> Iterator[None]:
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    own: Any = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
-    state = None if own is None else own.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if own is not None:
-            own.set_rng_state(state)
+    def show(self, phase: str, done: int, total: int) -> bool:
+        """`host.Host.show`: there is nobody here to show it to."""
+        return False

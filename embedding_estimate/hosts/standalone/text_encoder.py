@@ -27,8 +27,8 @@ class Output:
 class ClipEncoder:
     """A transformers CLIP text model with its tokenizer, called with chunks.
 
-    Vectors enter behind the token embedding, by a hook that is there only during the call; so are the other
-    changes to the model: unneeded layers left out, parameters without gradient.
+    Vectors enter behind the token embedding, by a hook that is there only during the call; so is the other
+    change to the model, unneeded layers left out.
     """
 
     def __init__(self, key: str, model: Any, tokenizer: Any, output: Output):
@@ -71,7 +71,6 @@ class ClipEncoder:
         tokens = torch.tensor([chunk.tokens for chunk in chunks], device=self.table.device)  # (B, T)
         depth = self.layers - self.output.skip
         with ExitStack() as changes:
-            changes.enter_context(_frozen(self.model))
             changes.enter_context(_spliced(self.model.get_input_embeddings(), chunks, self.key))
             if not self.output.pooled:
                 changes.enter_context(_cut(self.core.encoder, depth))
@@ -106,18 +105,6 @@ def clean(text: str, *, open_clip: bool) -> str:
     for name, ours in (("start_of_text", "startoftext"), ("end_of_text", "endoftext")):
         text = text.replace(f"<|{ours}|>", f"<| {ours} |>").replace(f"<{name}>", f"<|{ours}|>")
     return text
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -1,15 +1,13 @@
-"""Where the command line writes, found out and tried before the work starts."""
+"""Where the results of a job go: found out and tried before the work starts, never lost at its end."""
 
 from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import click
 
 from embedding_estimate import names
 from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
@@ -58,10 +56,10 @@ def _try_writing(folder: Path) -> None:
         ) from error
 
 
-def check_report(report: Path | None, embeddings: Path | None) -> None:
-    """Raises `EmbeddingError` for a report that could not be saved; warns of one among embeddings."""
+def check_report(report: Path | None, embeddings: Path | None) -> str:
+    """Raises `EmbeddingError` for a report that could not be saved; returns a warning of one among embeddings."""
     if report is None:
-        return
+        return ""
     folder = report.parent
     if not folder.is_dir():
         raise EmbeddingError(f"{folder}: is no folder; create it or put the report elsewhere")
@@ -69,7 +67,8 @@ def check_report(report: Path | None, embeddings: Path | None) -> None:
         raise EmbeddingError(f"{report}: is a folder; give the report another name")
     _try_writing(folder)
     if embeddings and embeddings.resolve() in report.resolve().parents:
-        click.echo(f"Note: {report} is among the embeddings, and WebUIs take a picture there for one", err=True)
+        return f"{report} is among the embeddings, and WebUIs take a picture there for one"
+    return ""
 
 
 def save(embedding: Embedding, folder: Path, settings: Settings) -> Path:
@@ -100,8 +99,10 @@ class Snapshots:
     sub-folders, and every snapshot in there would be a word.
     """
 
-    def __init__(self, settings: Settings, folder: Path):
+    def __init__(self, settings: Settings, folder: Path, on_failure: Callable[[str], None]):
+        """`on_failure` is told, in one line, of each that could not be written."""
         self.settings = settings
+        self.on_failure = on_failure
         self.folder = folder.resolve().with_name(f"{folder.resolve().name}-steps") / settings.name
         self.written: list[Path] = []
 
@@ -130,4 +131,4 @@ class Snapshots:
             write(embedding, path, overwrite=self.settings.overwrite)
             self.written.append(path)
         except EmbeddingError as error:
-            click.echo(f"Note: {error}", err=True)
+            self.on_failure(str(error))

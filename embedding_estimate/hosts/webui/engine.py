@@ -1,0 +1,191 @@
+"""One of the WebUI's text engines: its own tokens, chunks and emphasis, with live vectors among them.
+
+An engine is what the WebUI wraps around a CLIP: `tokenize_line` reads a prompt into chunks, `process_tokens` encodes
+one chunk and applies its weights last. Vectors enter through the holder `fixes`, which the wrapped token embedding
+reads; they need no name there, so no embedding of the user's can be mistaken for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.hosts.precision import GradientScale
+
+SLOT = "{}"
+MARK = "\ue000"  # a private character that no vocabulary knows
+MARKED = -1  # the token it becomes on the way to the chunks
+
+
+@dataclass
+class Live:
+    """Vectors in the place of an embedding: the attributes that the WebUI asks of one."""
+
+    vectors: int  # N
+    vec: Any = None  # (N, width), or that by encoder key
+    name: str = SLOT
+    shorthash: str = ""
+
+
+class Engine:
+    """Encodes with the WebUI's own code, one text encoder at a time."""
+
+    def __init__(self, key: str, engine: Any):
+        self.key = key
+        self.engine = engine
+        self.embedding = next(part for part in engine.modules() if type(part).__name__ == "EmbeddingsWithFixes")
+        self._layouts: dict[tuple[str, int], tuple[Live, list[Any]]] = {}
+
+    @property
+    def table(self) -> Tensor:
+        """The token embeddings (V, width)."""
+        weight: Tensor = self.embedding.wrapped.weight
+        return weight
+
+    @property
+    def padding(self) -> Tensor:
+        """The row (width,) that chunks are filled up with."""
+        return self.table[self.engine.id_pad]
+
+    def token_ids(self, text: str) -> list[int]:
+        return list(self.engine.tokenize([text])[0])
+
+    def token_count(self, text: str) -> int:
+        return int(self.engine.tokenize_line(text)[1])
+
+    def token_vectors(self, text: str) -> Tensor:
+        """The rows (n, width) that the prompt's tokens and embeddings are looked up as, padding left out."""
+        rows = [self.table[:0]]
+        for chunk in self.engine.tokenize_line(text)[0]:
+            tokens, fixes = chunk.tokens[1:-1], {fix.offset: fix.embedding for fix in chunk.fixes}
+            end = _filled(chunk, self.engine.id_end)
+            place = 0
+            while place < end:
+                if place in fixes:
+                    vectors = _of(fixes[place].vec, self.key)
+                    rows.append(vectors.to(self.table))
+                    place += len(vectors)
+                else:
+                    rows.append(self.table[[tokens[place]]])
+                    place += 1
+        return torch.cat(rows)
+
+    def encode(self, vectors: Tensor, template: str) -> tuple[Tensor, Tensor | None]:
+        """Context (1, L, C) of the template with vectors (N, width) for `{}`, and SDXL's pooled state (1, P).
+
+        Differentiable in the vectors; in fp32, whatever the encoder computes in.
+        """
+        scale = GradientScale() if self.table.dtype == torch.float16 and vectors.requires_grad else None
+        live, chunks = self._layout(template, len(vectors))
+        entering = scale.leave(vectors) if scale else vectors
+        live.vec = {self.key: entering} if hasattr(self.embedding, "textual_inversion_key") else entering
+        encoded = []
+        for chunk in chunks:
+            self.engine.hijack.fixes = [chunk.fixes]
+            encoded.append(self.engine.process_tokens([chunk.tokens], [chunk.multipliers]))
+        live.vec = None
+        pooled: Tensor | None = getattr(encoded[0], "pooled", None)
+        context = torch.cat([z.float() for z in encoded], dim=1)  # (1, L, C)
+        if pooled is None:
+            return (scale.enter(context) if scale else context), None
+        # both leave through one door, for a scale holds for one pass
+        joined = torch.cat([context.flatten(), pooled.float().flatten()])
+        joined = scale.enter(joined) if scale else joined
+        return joined[: context.numel()].view_as(context), joined[context.numel() :].view(1, -1)
+
+    def _layout(self, template: str, count: int) -> tuple[Live, list[Any]]:
+        """The template's chunks with places kept for `count` vectors; read once, training asks for them always."""
+        key = template, count
+        if key not in self._layouts:
+            live = Live(count)
+            with _standing_for(self.engine, live):
+                self._layouts[key] = live, self.engine.tokenize_line(template.replace(SLOT, MARK))[0]
+        return self._layouts[key]
+
+
+@contextmanager
+def _standing_for(engine: Any, live: Live) -> Iterator[None]:
+    """Lets the mark in a text take the places of the live vectors, as an embedding's name would.
+
+    The text around the mark is read piece by piece, so that nothing is glued to it.
+    """
+    tokenize, database = engine.tokenize, engine.hijack.embedding_db
+    find = database.find_embedding_at_position
+
+    def marked(texts: list[str]) -> list[list[int]]:
+        pieces = [text.split(MARK) for text in texts]
+        tokens = iter(tokenize([piece for split in pieces for piece in split]))
+        return [_joined([next(tokens) for _ in split]) for split in pieces]
+
+    def found(tokens: list[int], offset: int) -> Any:
+        return (live, 1) if tokens[offset] == MARKED else find(tokens, offset)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(engine, "tokenize", marked))
+        stack.enter_context(replaced(database, "find_embedding_at_position", found))
+        yield
+
+
+def _joined(pieces: list[list[int]]) -> list[int]:
+    tokens = list(pieces[0])
+    for piece in pieces[1:]:
+        tokens += [MARKED, *piece]
+    return tokens
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of an object, replaced for the moment; what it had from its class it has again."""
+    own = name in vars(owner)
+    before = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+@contextmanager
+def without_weights(engine: Any) -> Iterator[None]:
+    """Every multiplier 1: the same tokens in the same chunks."""
+    process = engine.process_tokens
+
+    def plain(tokens: list[list[int]], multipliers: list[list[float]]) -> Any:
+        return process(tokens, [[1.0] * len(row) for row in multipliers])
+
+    with replaced(engine, "process_tokens", plain):
+        yield
+
+
+def _filled(chunk: Any, end: int) -> int:
+    """How many of a chunk's places are taken: what follows is end marks up to its own end mark."""
+    tokens = chunk.tokens[1:-1]
+    last = max((fix.offset + int(fix.embedding.vectors) for fix in chunk.fixes), default=0)
+    while len(tokens) > last and tokens[-1] == end:
+        tokens = tokens[:-1]
+    return len(tokens)
+
+
+def _of(vec: Any, key: str) -> Tensor:
+    vectors: Tensor = vec[key] if isinstance(vec, dict) else vec
+    return vectors
+
+
+def engines(model: nn.Module) -> list[Engine]:
+    """The text engines of a loaded model: one for SD1 and SD2, two for SDXL."""
+    shell: Any = model
+    conditioner = getattr(shell, "conditioner", None)
+    if conditioner is not None:
+        found = [each for each in conditioner.embedders if hasattr(each, "process_tokens")]
+        return [Engine(key, each) for key, each in zip(("clip_l", "clip_g"), found, strict=True)]
+    only = shell.cond_stage_model
+    open_clip = "OpenCLIP" in type(only.wrapped).__name__
+    return [Engine("clip_h" if open_clip else "clip_l", only)]

@@ -1,0 +1,254 @@
+"""The host inside AUTOMATIC1111's WebUI: the model that it has loaded, lent by its own rules.
+
+Whatever the WebUI does between a prompt and a prediction is done here by its own code: parser, schedules, emphasis,
+extra networks, precision, k-diffusion. `modules` is the WebUI's package and is imported inside functions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.host import Conditioning, Denoise, Stage, Vectors
+from embedding_estimate.hosts.lending import given_back, random_states_kept
+from embedding_estimate.hosts.precision import GradientScale
+from embedding_estimate.hosts.webui import networks, support
+from embedding_estimate.hosts.webui.engine import Engine, engines, replaced, without_weights
+from embedding_estimate.hosts.webui.sampling import Samplers
+
+LORA_BOOKS = "network_"  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
+
+
+class WebuiModel:
+    """`host.BorrowedModel` over the WebUI's loaded model."""
+
+    def __init__(self, model: Any):
+        from modules import devices, prompt_parser, shared
+
+        self._model = model
+        self._autocast = devices.autocast
+        self._parser = prompt_parser
+        self._engines = {engine.key: engine for engine in engines(model)}
+        self._first: Engine = next(iter(self._engines.values()))
+        self._samplers = Samplers(model)
+        self._denoiser = self._samplers.denoiser
+        self._sizes: dict[tuple[int, int, bool], Tensor] = {}
+        self.device: torch.device = shared.device
+        self.samplers = self._samplers.names
+        self.schedules = self._samplers.schedules
+        widths = {key: engine.table.shape[1] for key, engine in self._engines.items()}
+        self.info = support.info(model, widths, int(self._first.engine.chunk_length))
+
+    @torch.no_grad()
+    def encode(
+        self,
+        prompt: str,
+        *,
+        evaluations: int,
+        width: int,
+        height: int,
+        negative: bool = False,
+        weights: bool = True,
+    ) -> list[Stage]:
+        texts = self._sized([networks.stripped(prompt)], width, height, negative)
+        with ExitStack() as stack:
+            stack.enter_context(self._autocast())
+            for engine in self._engines.values() if not weights else ():
+                stack.enter_context(without_weights(engine.engine))
+            if negative:
+                [schedule] = self._parser.get_learned_conditioning(self._model, texts, evaluations)
+                parts = [(schedule, 1.0)]
+            else:
+                composed = self._parser.get_multicond_learned_conditioning(self._model, texts, evaluations)
+                parts = [(part.schedules, part.weight) for part in composed.batch[0]]
+        ends = sorted({int(each.end_at_step) for schedule, _ in parts for each in schedule})
+        return [
+            Stage(end, tuple((_conditioning(_at(schedule, end)), float(weight)) for schedule, weight in parts))
+            for end in ends
+        ]
+
+    def encode_vectors(
+        self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
+    ) -> Conditioning:
+        with self._autocast():
+            encoded = [
+                engine.encode(vectors[key], networks.stripped(template)) for key, engine in self._engines.items()
+            ]
+        context = torch.cat([context for context, _ in encoded], dim=2)  # (1, L, C)
+        pooled = encoded[-1][1]
+        if pooled is None:
+            return Conditioning(context)
+        sizes = self._size_vector(width, height, negative, pooled.shape[1])
+        return Conditioning(context, torch.cat([pooled, sizes], dim=1))
+
+    def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        context, vector = conditioning.context, conditioning.vector
+        half = next(self._model.model.diffusion_model.parameters()).dtype == torch.float16
+        scale = GradientScale() if half and torch.is_grad_enabled() else None
+        if scale is not None:
+            context, vector = scale.leave(context), None if vector is None else scale.leave(vector)
+        batch = len(x)
+        cond: dict[str, Any] = {"c_concat": [x.new_zeros(batch, 5, 1, 1)]}  # read by models we refuse only
+        if vector is None:
+            cond["c_crossattn"] = [context.expand(batch, -1, -1)]
+        else:
+            cond |= {"crossattn": context.expand(batch, -1, -1), "vector": vector.expand(batch, -1)}
+        with self._autocast():
+            denoised: Tensor = self._denoiser(x, sigma, cond=cond).float()
+        return denoised if scale is None else scale.enter(denoised)
+
+    def evaluations(self, sampler: str, steps: int) -> int:
+        return self._samplers.evaluations(sampler, steps)
+
+    def sample(
+        self,
+        denoise: Denoise,
+        *,
+        sampler: str,
+        schedule: str,
+        steps: int,
+        seeds: Sequence[int],
+        width: int,
+        height: int,
+        callback: Callable[[Tensor, Tensor, Tensor, int], None] | None = None,
+    ) -> Tensor:
+        scale = self.info.latent_scale
+        return self._samplers.sample(
+            denoise,
+            sampler=sampler,
+            schedule=schedule,
+            steps=steps,
+            seeds=seeds,
+            shape=(self.info.latent_channels, height // scale, width // scale),
+            device=self.device,
+            callback=callback,
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        from modules import devices
+
+        with devices.without_autocast():
+            pictures = [
+                self._model.decode_first_stage(latent.to(self._model.first_stage_model.dtype)).float().cpu()
+                for latent in torch.split(latents, 1)
+            ]
+        return (torch.cat(pictures) / 2 + 0.5).clamp(0, 1)
+
+    def token_ids(self, text: str) -> list[int]:
+        return self._first.token_ids(text)
+
+    @torch.no_grad()
+    def token_vectors(self, text: str) -> dict[str, Tensor]:
+        plain = networks.stripped(text)
+        return {key: engine.token_vectors(plain).float() for key, engine in self._engines.items()}
+
+    @torch.no_grad()
+    def padding_vectors(self) -> dict[str, Tensor]:
+        return {key: engine.padding.float() for key, engine in self._engines.items()}
+
+    def embedding_names(self) -> list[str]:
+        return list(self._first.engine.hijack.embedding_db.word_embeddings)
+
+    def vocabulary(self) -> dict[str, Tensor]:
+        return {key: engine.table.detach() for key, engine in self._engines.items()}
+
+    def _sized(self, texts: list[str], width: int, height: int, negative: bool) -> Any:
+        """Texts as the WebUI hands them on; only one that knows SDXL has a place for the size."""
+        kind = getattr(self._parser, "SdConditioning", None)
+        return texts if kind is None else kind(texts, is_negative_prompt=negative, width=width, height=height)
+
+    @torch.no_grad()
+    def _size_vector(self, width: int, height: int, negative: bool, pooled: int) -> Tensor:
+        """What SDXL is told beside the pooled text of that width: the sizes (1, V - pooled), the same for any text."""
+        key = width, height, negative
+        if key not in self._sizes:
+            with self._autocast():
+                whole = self._model.get_learned_conditioning(self._sized(["a"], width, height, negative))["vector"]
+            self._sizes[key] = whole[:, pooled:].float()
+        return self._sizes[key]
+
+
+def _at(schedule: Sequence[Any], end: int) -> Any:
+    """What holds at an evaluation."""
+    return next((each.cond for each in schedule if end <= each.end_at_step), schedule[0].cond)
+
+
+def _conditioning(cond: Any) -> Conditioning:
+    if isinstance(cond, dict):
+        return Conditioning(cond["crossattn"][None].float(), cond["vector"][None].float())
+    return Conditioning(cond[None].float())
+
+
+class WebuiHost:
+    """`host.Host` for one job."""
+
+    def __init__(self, texts: Sequence[str] = ()):
+        """`texts` are the job's prompts, whose extra networks are active while the model is borrowed."""
+        self.texts = texts
+
+    @contextmanager
+    def borrow(self) -> Iterator[WebuiModel]:
+        """`host.Host.borrow`; waits in the WebUI's own queue. Raises `ModelError` for an unsupported model."""
+        from modules import shared
+        from modules.call_queue import queue_lock
+
+        with queue_lock, _job(shared.state):
+            model = support.checked(shared.sd_model)
+            with (
+                given_back([model], but=LORA_BOOKS),
+                random_states_kept(shared.device),
+                _hijack_kept(),
+                networks.active(self.texts),
+            ):
+                _frozen(model)
+                yield WebuiModel(model)
+
+    def show(self, phase: str, done: int, total: int) -> bool:
+        """`host.Host.show`: in the WebUI's progress, and from its Interrupt button."""
+        from modules import shared
+
+        shared.state.textinfo = f"Embedding Estimate: {phase} {done}/{total}"
+        shared.state.sampling_step, shared.state.sampling_steps = done, total
+        return bool(shared.state.interrupted)
+
+
+@contextmanager
+def _job(state: Any) -> Iterator[None]:
+    """The WebUI's own note that something is running."""
+    state.begin()
+    state.job, state.job_count = "embedding estimate", 1
+    try:
+        yield
+    finally:
+        state.end()
+        state.skipped = state.interrupted = False
+
+
+@contextmanager
+def _hijack_kept() -> Iterator[None]:
+    """What the WebUI collects for the infotext of its next image is not ours to add to."""
+    from modules.sd_hijack import model_hijack
+
+    with ExitStack() as stack:
+        for name in ("comments", "extra_generation_params"):
+            if hasattr(model_hijack, name):
+                stack.enter_context(replaced(model_hijack, name, type(getattr(model_hijack, name))()))
+        try:
+            yield
+        finally:
+            model_hijack.fixes = None
+
+
+def _frozen(model: nn.Module) -> None:
+    """In eval mode and without gradients of its own."""
+    model.requires_grad_(False)
+    for part in model.modules():
+        part.training = False  # `eval` does not reach all: LDM makes `train` of its frozen parts do nothing
+        for name in ("checkpoint", "use_checkpoint"):  # LDM's, which differentiates by the parameters
+            if getattr(part, name, None) is True:
+                setattr(part, name, False)

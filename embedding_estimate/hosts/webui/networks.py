@@ -1,0 +1,44 @@
+"""Extra networks (`<lora:name:weight>`, `<hypernet:name>`) of a job's prompts, active as long as it has the model.
+
+They change the model and no vectors can do that: teacher and student both run with them, and whoever uses the
+embedding types them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+
+def stripped(text: str) -> str:
+    """The prompt as the text engines get it."""
+    from modules import extra_networks
+
+    return str(extra_networks.parse_prompt(text)[0])
+
+
+def mentioned(text: str) -> list[str]:
+    """The networks of a prompt, as they are typed."""
+    from modules import extra_networks
+
+    found = extra_networks.parse_prompt(text)[1]
+    return [f"<{kind}:{':'.join(each.items)}>" for kind, each_of in found.items() for each in each_of]
+
+
+@contextmanager
+def active(texts: Sequence[str]) -> Iterator[None]:
+    """Switches the texts' networks on, all others off; off again at the end, which restores the model's weights
+    before the next image."""
+    from modules import extra_networks
+
+    plain, wanted = extra_networks.parse_prompts(["".join(dict.fromkeys(texts))])
+    job = SimpleNamespace(
+        all_prompts=plain, prompts=plain, scripts=None, extra_generation_params={}, comment=lambda text: None
+    )
+    extra_networks.activate(job, wanted)
+    try:
+        yield
+    finally:
+        extra_networks.deactivate(job, wanted)
+        extra_networks.activate(job, {})

@@ -1,0 +1,92 @@
+"""What is loaded in the WebUI, and whether this program can work with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from embedding_estimate.errors import ModelError
+from embedding_estimate.host import Family, ModelInfo
+
+LATENT_SCALE = 8  # pixels per latent cell, of every Stable Diffusion
+SIZES: Mapping[Family, int] = {"sd1": 512, "sd2": 512, "sdxl": 1024}  # pixels
+SD2_V_SIZE = 768  # what SD2 with v-prediction was trained at, whatever its configuration says
+
+
+def checked(model: Any) -> Any:
+    """The loaded model. Raises `ModelError`, by name, for what cannot be used."""
+    from modules import shared
+
+    if model is None:
+        raise ModelError("no checkpoint is loaded: choose one at the top of the page")
+    if reason := _reason(model):
+        raise ModelError(f"{_name(model)}: {reason}")
+    if getattr(shared.opts, "use_old_emphasis_implementation", False):
+        raise ModelError("the old emphasis implementation is switched on in the settings: switch it off")
+    return model
+
+
+def _reason(model: Any) -> str:
+    """Why a model is not supported; empty where it is."""
+    if getattr(model, "is_sd3", False):
+        return "Stable Diffusion 3 has other text encoders: choose an SD1, SD2 or SDXL checkpoint"
+    if getattr(model, "is_sdxl_inpaint", False) or _conditioning_key(model) in ("hybrid", "concat"):
+        return "an inpainting checkpoint is conditioned on a picture too: choose the plain checkpoint"
+    if getattr(model, "cond_stage_key", "") == "edit":
+        return "an instruct-pix2pix checkpoint is conditioned on a picture too: choose the plain checkpoint"
+    if _conditioning_key(model) == "crossattn-adm":
+        return "an unCLIP checkpoint is conditioned on a picture too: choose the plain checkpoint"
+    encoders = _encoders(model)
+    if not all(hasattr(encoder, "process_tokens") for encoder in encoders):
+        kinds = ", ".join(type(encoder).__name__ for encoder in encoders)
+        return f"its text encoder ({kinds}) is none of CLIP's: choose an SD1, SD2 or SDXL checkpoint"
+    if getattr(model, "is_sdxl", False) and len(encoders) != 2:
+        return "a refiner has one text encoder only: choose the base checkpoint"
+    return ""
+
+
+def _encoders(model: Any) -> list[Any]:
+    conditioner = getattr(model, "conditioner", None)
+    if conditioner is None:
+        return [model.cond_stage_model]
+    return [each for each in conditioner.embedders if hasattr(each, "process_tokens")]
+
+
+def _conditioning_key(model: Any) -> str:
+    return str(getattr(getattr(model, "model", None), "conditioning_key", ""))
+
+
+def _name(model: Any) -> str:
+    return str(getattr(model.sd_checkpoint_info, "name_for_extra", "") or model.sd_checkpoint_info.name)
+
+
+def info(model: Any, widths: Mapping[str, int], chunk_tokens: int) -> ModelInfo:
+    """What is loaded and how the WebUI is set up to use it."""
+    from modules import shared
+
+    family: Family = "sdxl" if "clip_g" in widths else "sd2" if "clip_h" in widths else "sd1"
+    v = getattr(model, "parameterization", "eps") == "v"
+    size = int(getattr(model, "image_size", 0) or 0) * LATENT_SCALE or SIZES[family]
+    return ModelInfo(
+        family=family,
+        prediction="v" if v else "epsilon",
+        name=_name(model),
+        hash=str(model.sd_checkpoint_info.shorthash or ""),
+        widths=widths,
+        chunk_tokens=chunk_tokens,
+        latent_channels=int(getattr(model, "latent_channels", 4)),
+        latent_scale=LATENT_SCALE,
+        default_size=SD2_V_SIZE if family == "sd2" and v and size == SIZES["sd2"] else size,
+        clip_skip=int(shared.opts.CLIP_stop_at_last_layers),
+        emphasis=_emphasis(),
+    )
+
+
+def _emphasis() -> str:
+    """A WebUI before 1.8 knows the first mode only, or none."""
+    from modules import shared
+
+    mode = getattr(shared.opts, "emphasis", None)
+    if mode is None:
+        return "Original" if shared.opts.enable_emphasis else "None"
+    return str(mode)

@@ -1,0 +1,169 @@
+"""One estimate at a time, in a thread of its own, for a tab or an API that looks in now and then."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from embedding_estimate import names, report, saving, trainer
+from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
+from embedding_estimate.host import Host
+from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import Estimate
+
+KEPT = 20  # jobs that can still be asked for
+State = Literal["running", "done", "failed", "dropped"]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a job left behind."""
+
+    estimate: Estimate
+    path: Path
+    report: Path | None  # None where it could not be drawn
+
+
+@dataclass
+class Job:
+    """An estimate under way or over. Its worker writes, everybody reads."""
+
+    id: str
+    settings: Settings
+    stop: StopToken = field(default_factory=StopToken)
+    state: State = "running"
+    progress: Progress | None = None  # None before the model is there
+    curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, loss, explained)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # why it failed, one line each
+    saved: Saved | None = None
+    phase_began: float = field(default_factory=time.monotonic)
+
+    def follow(self, progress: Progress) -> None:
+        if self.progress is None or progress.phase != self.progress.phase:
+            self.phase_began = time.monotonic()
+        if progress.loss is not None and progress.explained is not None:
+            self.curve.append((progress.done, progress.loss, progress.explained))
+        self.progress = progress
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the phase it is in; None while that cannot be told."""
+        if self.state != "running" or self.progress is None or not self.progress.done:
+            return None
+        passed = time.monotonic() - self.phase_began
+        return passed * (self.progress.total - self.progress.done) / self.progress.done
+
+
+class Jobs:
+    """Starts jobs and remembers the last ones. Asked from any thread."""
+
+    def __init__(
+        self,
+        host: Callable[[Settings], Host],
+        embeddings: Callable[[], Path],
+        reports: Callable[[], Path],
+        on_saved: Callable[[Job], None] = lambda job: None,
+    ):
+        """The folders are asked for at the start of each job; reports must not lie among the embeddings."""
+        self._host = host
+        self._embeddings = embeddings
+        self._reports = reports
+        self._on_saved = on_saved
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Job] = {}
+
+    @property
+    def latest(self) -> Job | None:
+        return next(reversed(self._jobs.values()), None)
+
+    def find(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def start(self, settings: Settings) -> Job:
+        """Starts a job and returns at once.
+
+        Raises `SettingsError` with every problem, `NameTaken`, `EmbeddingError` for a folder that cannot be written,
+        `Busy` while another job runs.
+        """
+        settings.check()
+        with self._lock:
+            last = self.latest
+            if last and last.state == "running":
+                raise Busy(f"{last.settings.name} is being estimated: wait until it is done, or interrupt it")
+            folder = self._embeddings()
+            with saving.made(folder):
+                names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
+            job = Job(secrets.token_hex(8), settings)
+            self._jobs[job.id] = job
+            for old in list(self._jobs)[:-KEPT]:
+                del self._jobs[old]
+            threading.Thread(target=self._work, args=(job, folder), name="embedding-estimate", daemon=True).start()
+        return job
+
+    def _work(self, job: Job, folder: Path) -> None:
+        try:
+            job.saved = self._estimate(job, folder)
+            job.notes += job.saved.estimate.notes
+            self._on_saved(job)
+            job.state = "done"
+        except Interrupted as error:
+            job.problems, job.state = [str(error)], "dropped"
+        except SettingsError as error:
+            job.problems, job.state = error.problems, "failed"
+        except EstimateError as error:
+            job.problems, job.state = [str(error)], "failed"
+        except Exception as error:
+            logging.getLogger(__name__).exception("the estimate of %s failed", job.settings.name)
+            job.problems, job.state = [_reason(error)], "failed"
+
+    def _estimate(self, job: Job, folder: Path) -> Saved:
+        settings = job.settings
+        host = self._host(settings)
+
+        def on_progress(progress: Progress) -> None:
+            job.follow(progress)
+            if host.show(progress.phase, progress.done, progress.total):
+                job.stop.stop(save=True)
+
+        with ExitStack() as stack:
+            stack.enter_context(saving.made(folder))
+            snapshots = saving.Snapshots(settings, folder, on_failure=job.notes.append)
+            if settings.save_every:
+                stack.enter_context(snapshots.kept())
+            result = trainer.estimate(
+                settings, host, on_progress=on_progress, on_snapshot=snapshots.write, stop=job.stop
+            )
+            if job.stop.dropped:
+                raise Interrupted("interrupted; the result was dropped")
+            path = saving.save(result.embedding, folder, settings)
+        try:
+            return Saved(result, path, self._drawn(settings, host, result))
+        except (EstimateError, RuntimeError, MemoryError) as error:  # the embedding is safe, which is what counts
+            job.notes.append(f"the report could not be drawn: {error}")
+            return Saved(result, path, None)
+
+    def _drawn(self, settings: Settings, host: Host, result: Estimate) -> Path:
+        folder = self._reports()
+        with saving.made(folder):
+            path = folder / f"{settings.name}.png"
+            report.save(report.draw(report.of_estimate(settings, host, result)), path)
+        return path
+
+
+def _reason(error: Exception) -> str:
+    """One line for what no part of this program raised on purpose."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
+        return "out of memory: lower the states per step, or width and height, and try again"
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (the whole story is in the console)"

@@ -1,0 +1,44 @@
+"""What phases and figures are called, on the command line and in the tab."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedding_estimate.fidelity import Fidelity
+
+PHASES = {"prepare": "running the prompt", "train": "training", "measure": "measuring"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure in words."""
+
+    label: str
+    value: float | None  # None: there is no such figure
+    meaning: str
+    baseline: bool = False  # to hold the figure above it against
+
+    @property
+    def number(self) -> str:
+        return "-" if self.value is None else f"{self.value:.3f}"
+
+
+def rows(figures: Fidelity, tokens: int) -> list[Row]:
+    """The figures with their baselines and what they mean. `tokens` is how many vectors the embedding has."""
+    weights = "the prompt's weights do next to nothing, so there is no figure"
+    if figures.emphasis_explained is not None:
+        weights = "of what the weights add to the bare words"
+    cut = f"the first {tokens} of its own token vectors, untrained"
+    found = [
+        Row("explained", figures.explained, "of what the prompt does to the model; 1 is the prompt itself"),
+        Row("bare words", figures.explained_without_weights, "the same prompt, every weight 1", baseline=True),
+        Row("cut to fit", figures.explained_truncated, cut, baseline=True),
+        Row("emphasis explained", figures.emphasis_explained, weights),
+        Row("in other prompts", figures.in_template, "explained, with other words around it"),
+    ]
+    if figures.image_distance is not None:
+        distance = "same-seed images: 0 the prompt's, 1 as far as empty"
+        found.append(Row("image distance", figures.image_distance, distance))
+    return found

@@ -1,0 +1,63 @@
+// The tab's own behaviour: it asks for the state of the job once a second while one runs, counts tokens while a prompt is
+// typed, and makes the result's buttons work. Needs nothing of the page but the tab.
+(() => {
+    "use strict";
+
+    const SECOND = 1000; // ms
+    const TYPING = 300; // ms without a key before tokens are counted
+    const find = (id) => document.querySelector(`#embedding_estimate_${id}`);
+
+    let known = null; // the tab that was asked for; Reload UI makes a new one
+    let typing = 0;
+
+    setInterval(() => {
+        const poll = find("poll");
+        if (!poll) return;
+        const running = find("state")?.querySelector("[data-state=running]");
+        if (poll !== known) find("count")?.click();
+        if (poll !== known || running) poll.click();
+        known = poll;
+    }, SECOND);
+
+    document.addEventListener("input", (event) => {
+        if (!event.target.closest(".embedding_estimate_counted")) return;
+        clearTimeout(typing);
+        typing = setTimeout(() => find("count")?.click(), TYPING);
+    });
+
+    document.addEventListener("visibilitychange", () => {
+        if (!document.hidden) find("poll")?.click(); // a job may have been started elsewhere
+    });
+
+    document.addEventListener("click", (event) => {
+        const button = event.target.closest?.("button[data-embedding-estimate]");
+        if (!button) return;
+        const use = button.dataset.embeddingEstimate;
+        if (use === "copy") copy(button);
+        else if (use === "open") open(button.querySelector("img"));
+        else type(use, button.dataset.name);
+    });
+
+    async function copy(button) {
+        try {
+            await navigator.clipboard.writeText(button.dataset.name);
+            button.textContent = "Copied";
+        } catch { // pages that came over plain http may not
+            getSelection().selectAllChildren(find("state").querySelector("code"));
+            button.textContent = "Selected: press Ctrl-C";
+        }
+    }
+
+    async function open(picture) {
+        const data = await (await fetch(picture.src)).blob();
+        window.open(URL.createObjectURL(data));
+    }
+
+    function type(id, name) {
+        const box = document.querySelector(`#${id} textarea`);
+        const before = box.value.replace(/[\s,]+$/, "");
+        box.value = before ? `${before}, ${name}` : name;
+        box.dispatchEvent(new Event("input", { bubbles: true }));
+        if (typeof switch_to_txt2img === "function") switch_to_txt2img();
+    }
+})();

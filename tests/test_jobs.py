@@ -1,0 +1,162 @@
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import ToyHost
+
+from embedding_estimate.embedding import read
+from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
+from embedding_estimate.jobs import KEPT, Job, Jobs
+from embedding_estimate.settings import Settings
+
+TEXT = "(red:1.5) circle"
+
+
+class Place:
+    """A toy host, two folders, and what was said to be saved."""
+
+    def __init__(self, host: ToyHost, folder: Path):
+        self.host = host
+        self.embeddings, self.reports = folder / "embeddings", folder / "reports"
+        self.saved: list[str] = []
+        self.jobs = Jobs(
+            lambda settings: host,
+            lambda: self.embeddings,
+            lambda: self.reports,
+            on_saved=lambda job: self.saved.append(job.settings.name),
+        )
+
+    def start(self, **settings: Any) -> Job:
+        return self.jobs.start(Settings(**{"text": TEXT, "name": "it", "tokens": 2, "learning_steps": 5} | settings))
+
+    def finished(self, **settings: Any) -> Job:
+        job = self.start(**settings)
+        ended(job)
+        return job
+
+
+def ended(job: Job) -> None:
+    until = time.monotonic() + 60
+    while job.state == "running":
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def place(toy_host: ToyHost, tmp_path: Path) -> Place:
+    return Place(toy_host, tmp_path)
+
+
+@pytest.fixture
+def held(place: Place, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until it is set, the job stands still before each of its reports."""
+    go = threading.Event()
+    show = place.host.show
+
+    def wait(phase: str, done: int, total: int) -> bool:
+        assert go.wait(60)
+        return show(phase, done, total)
+
+    monkeypatch.setattr(place.host, "show", wait)
+    return go
+
+
+def test_a_job_saves_an_embedding_and_draws_a_report(place: Place) -> None:
+    job = place.finished()
+    assert (job.state, job.problems) == ("done", [])
+    assert job.saved and job.saved.path == place.embeddings / "it.safetensors"
+    assert read(job.saved.path).tokens == 2
+    assert job.saved.report == place.reports / "it.png" and job.saved.report.read_bytes().startswith(b"\x89PNG")
+    assert place.saved == ["it"]
+    assert job.curve[-1][0] == 5
+    assert {phase for phase, _, _ in place.host.shown} == {"prepare", "train", "measure"}
+    assert job.seconds_left is None
+
+
+def test_bad_settings_are_told_at_once(place: Place) -> None:
+    with pytest.raises(SettingsError) as caught:
+        place.start(text="", tokens=0)
+    assert len(caught.value.problems) == 1 and place.jobs.latest is None
+    with pytest.raises(SettingsError):
+        place.start(text="")
+
+
+def test_settings_that_the_model_cannot_serve_fail_with_each_line(place: Place) -> None:
+    job = place.finished(sampler="Heun", width=7)
+    assert job.state == "failed" and len(job.problems) == 2
+
+
+def test_a_taken_name_is_told_at_once(place: Place) -> None:
+    place.finished()
+    with pytest.raises(NameTaken):
+        place.start(name="IT")
+    assert place.finished(overwrite=True).state == "done"
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "embeddings").write_text("a file")
+    with pytest.raises(EmbeddingError, match="cannot be made"):
+        place.start()
+
+
+def test_a_second_job_is_refused_while_one_runs(place: Place, held: threading.Event) -> None:
+    first = place.start()
+    with pytest.raises(Busy, match="it is being estimated"):
+        place.start(name="other")
+    held.set()
+    ended(first)
+    assert place.finished(name="other").state == "done"
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_stop(place: Place, held: threading.Event, save: bool) -> None:
+    job = place.start(learning_steps=100_000)
+    held.set()
+    while not job.curve:
+        time.sleep(0.005)
+    job.stop.stop(save=save)
+    ended(job)
+    assert job.state == ("done" if save else "dropped")
+    assert (place.embeddings / "it.safetensors").exists() == save
+
+
+def test_the_hosts_own_button_saves(place: Place) -> None:
+    place.host.stop_at = "train"
+    job = place.finished(learning_steps=100_000)
+    assert job.state == "done" and job.saved and job.saved.estimate.stopped == "interrupted"
+
+
+def test_running_out_of_memory_says_what_to_lower(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(place.host.model, "denoise", exhausted)
+    job = place.finished()
+    assert job.state == "failed" and "lower the states per step" in job.problems[0]
+    assert not place.host.lent
+
+
+def test_what_is_trained_is_saved_where_measuring_fails(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: object, **more: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("embedding_estimate.fidelity.measure", exhausted)
+    job = place.finished()
+    assert job.state == "done" and job.saved and job.saved.path.exists() and job.saved.estimate.fidelity is None
+    assert any("not measured" in note for note in job.notes)
+
+
+def test_a_report_that_cannot_be_drawn_costs_nothing_else(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("a file")
+    job = place.finished()
+    assert job.state == "done" and job.saved and job.saved.report is None
+    assert any("report" in note for note in job.notes)
+
+
+def test_old_jobs_are_forgotten(place: Place) -> None:
+    ids = [place.finished(name=f"it-{number}").id for number in range(KEPT + 1)]
+    assert place.jobs.find(ids[0]) is None and place.jobs.find(ids[1]) is not None
+    assert place.jobs.latest is place.jobs.find(ids[-1])
