@@ -95,6 +95,7 @@ def run_ours(host: Host, case: Case, method: str, *, seed: int, to_reach: float 
         tokens=case.tokens,
         seed=seed,
         name="measured",
+        measure="Nothing",
         save_every=0 if to_reach is None else WATCH_EVERY,
         **METHODS[method],
     )
@@ -104,7 +105,7 @@ def run_ours(host: Host, case: Case, method: str, *, seed: int, to_reach: float 
     def keep(embedding: Embedding, step: int) -> None:
         way.append(Point(time.perf_counter() - began, embedding.vectors))
 
-    result = estimate(settings, host, on_snapshot=keep, measure=False)
+    result = estimate(settings, host, on_snapshot=keep)
     seconds = result.seconds_prepare + result.seconds_train
     with host.borrow() as model:
         on_device = {key: value.to(model.device) for key, value in result.embedding.vectors.items()}

@@ -37,7 +37,7 @@ def curve(
     """
     for tokens, one in variants(settings, counts).items():
         try:
-            result = estimate(one, host, on_progress=on_progress(tokens), stop=stop, images=False)
+            result = estimate(one, host, on_progress=on_progress(tokens), stop=stop)
         except Interrupted:
             if stop.dropped:
                 raise
@@ -48,10 +48,10 @@ def curve(
 
 
 def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
-    """The settings of each N. Raises `SettingsError` with the problems of all."""
+    """The settings of each N, without images. Raises `SettingsError` with the problems of all."""
     if settings.token_source != "Number":
         raise SettingsError([f"token_source={settings.token_source!r}: a curve sets the number itself; leave it out"])
-    every = {tokens: replace(settings, tokens=tokens) for tokens in counts}
+    every = {tokens: replace(settings, tokens=tokens, measure="Figures") for tokens in counts}
     problems = list(dict.fromkeys(problem for one in every.values() for problem in one.problems()))
     if problems:
         raise SettingsError(problems)

@@ -72,36 +72,45 @@ def measure(
     """Measures vectors against the task's prompt by protocol v1.
 
     `batch` states go through the U-Net at once; it changes the speed and nothing else. Without `images` the image
-    distances are None, which saves most of the time.
+    distances are None, which saves most of the time. `on_progress` is told of the work in U-Net calls, about.
     """
     size = model.info.default_size
     teacher = Teacher(model, replace(task, width=size, height=size))
     rows = _rows(teacher, vectors)
-    total = len(rows) + len(TEMPLATES) + (len(PICTURED) if images else 0)
-    steps = iter(range(1, total + 1))
+    pictured = PICTURED if images else ()
+    total = _work(len(SEEDS), len(rows) - 1) + len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 2)
+    total += len(pictured) * _work(len(IMAGE_SEEDS), 0)
+    passed = 0
 
-    def tick() -> None:
-        on_progress(next(steps), total)
+    def tick(work: int) -> None:
+        nonlocal passed
+        passed += work
+        on_progress(passed, total)
 
+    tick(0)
     states = teacher.record(rows["prompt"], TRAJECTORY, SEEDS, batch)
     errors = {"prompt": 0.0}
-    tick()
+    tick(_work(len(SEEDS), 0))
     for name, side in rows.items():
         if name != "prompt":
             errors[name] = error(side, states, batch)
-            tick()
+            tick(len(states))
 
     in_template = 0.0
     for template in TEMPLATES:
         in_template += _in_template(teacher, vectors, template, batch) / len(TEMPLATES)
-        tick()
+        tick(_work(len(TEMPLATE_SEEDS), 2))
 
     latents: dict[str, Tensor] = {}
-    if images:
-        for name in PICTURED:
-            latents[name] = teacher.run(rows[name], TRAJECTORY, IMAGE_SEEDS, batch)
-            tick()
+    for name in pictured:
+        latents[name] = teacher.run(rows[name], TRAJECTORY, IMAGE_SEEDS, batch)
+        tick(_work(len(IMAGE_SEEDS), 0))
     return _figures(errors, in_template, latents), Images(latents)
+
+
+def _work(seeds: int, errors: int) -> int:
+    """Calls of the U-Net for trajectories from so many seeds, two sides each, and as many errors on their states."""
+    return seeds * TRAJECTORY.steps * (2 + errors)
 
 
 def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:

@@ -150,6 +150,10 @@ class BorrowedModel(Protocol):
         """The names that prompts are read for."""
         ...
 
+    def notes(self, prompt: str) -> list[str]:
+        """What whoever uses an embedding for this prompt has to know of this host: what no vectors can carry."""
+        ...
+
     def vocabulary(self) -> dict[str, Tensor]:
         """The whole token embedding table (V, width) of each encoder; for its statistics, not to be changed."""
         ...

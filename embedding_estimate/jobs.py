@@ -6,13 +6,14 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
+from PIL.Image import Image
 
 from embedding_estimate import names, report, saving, trainer
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
@@ -31,7 +32,9 @@ class Saved:
 
     estimate: Estimate
     path: Path
+    pictures: Mapping[str, Sequence[Image]]  # same-seed images by row of the report; empty where there are none
     report: Path | None  # None where it could not be drawn
+    seconds: float
 
 
 @dataclass
@@ -73,12 +76,18 @@ class Jobs:
         host: Callable[[Settings], Host],
         embeddings: Callable[[], Path],
         reports: Callable[[], Path],
+        *,
+        tree: Callable[[], Path] | None = None,
         on_saved: Callable[[Job], None] = lambda job: None,
     ):
-        """The folders are asked for at the start of each job; reports must not lie among the embeddings."""
+        """The folders are asked for at the start of each job; reports must not lie among the embeddings.
+
+        `tree` is the folder that the host reads embeddings from, where the one to save in lies deeper.
+        """
         self._host = host
         self._embeddings = embeddings
         self._reports = reports
+        self._tree = tree or embeddings
         self._on_saved = on_saved
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
@@ -101,19 +110,22 @@ class Jobs:
             last = self.latest
             if last and last.state == "running":
                 raise Busy(f"{last.settings.name} is being estimated: wait until it is done, or interrupt it")
-            folder = self._embeddings()
+            folder, tree = self._embeddings(), self._tree()
             with saving.made(folder):
-                names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
+                extension = f".{settings.format}"
+                names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite, tree=tree)
             job = Job(secrets.token_hex(8), settings)
             self._jobs[job.id] = job
             for old in list(self._jobs)[:-KEPT]:
                 del self._jobs[old]
-            threading.Thread(target=self._work, args=(job, folder), name="embedding-estimate", daemon=True).start()
+            threading.Thread(
+                target=self._work, args=(job, folder, tree), name="embedding-estimate", daemon=True
+            ).start()
         return job
 
-    def _work(self, job: Job, folder: Path) -> None:
+    def _work(self, job: Job, folder: Path, tree: Path) -> None:
         try:
-            job.saved = self._estimate(job, folder)
+            job.saved = self._estimate(job, folder, tree)
             job.notes += job.saved.estimate.notes
             self._on_saved(job)
             job.state = "done"
@@ -127,8 +139,9 @@ class Jobs:
             logging.getLogger(__name__).exception("the estimate of %s failed", job.settings.name)
             job.problems, job.state = [_reason(error)], "failed"
 
-    def _estimate(self, job: Job, folder: Path) -> Saved:
+    def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
         settings = job.settings
+        started = time.monotonic()
         host = self._host(settings)
 
         def on_progress(progress: Progress) -> None:
@@ -138,7 +151,7 @@ class Jobs:
 
         with ExitStack() as stack:
             stack.enter_context(saving.made(folder))
-            snapshots = saving.Snapshots(settings, folder, on_failure=job.notes.append)
+            snapshots = saving.Snapshots(settings, tree, on_failure=job.notes.append)
             if settings.save_every:
                 stack.enter_context(snapshots.kept())
             result = trainer.estimate(
@@ -146,18 +159,20 @@ class Jobs:
             )
             if job.stop.dropped:
                 raise Interrupted("interrupted; the result was dropped")
-            path = saving.save(result.embedding, folder, settings)
+            path = saving.save(result.embedding, folder, settings, tree=tree)
+        seconds = time.monotonic() - started
         try:
-            return Saved(result, path, self._drawn(settings, host, result))
+            sheet = report.of_estimate(settings, host, result)
+            return Saved(result, path, sheet.pictures, self._drawn(sheet), seconds)
         except (EstimateError, RuntimeError, MemoryError) as error:  # the embedding is safe, which is what counts
             job.notes.append(f"the report could not be drawn: {error}")
-            return Saved(result, path, None)
+            return Saved(result, path, {}, None, seconds)
 
-    def _drawn(self, settings: Settings, host: Host, result: Estimate) -> Path:
+    def _drawn(self, sheet: report.Report) -> Path:
         folder = self._reports()
         with saving.made(folder):
-            path = folder / f"{settings.name}.png"
-            report.save(report.draw(report.of_estimate(settings, host, result)), path)
+            path = folder / f"{sheet.name}.png"
+            report.save(report.draw(sheet), path)
         return path
 
 

@@ -117,11 +117,19 @@ def taken(name: str, folder: Path) -> Path | None:
     return next((file for file in files(folder) if _key(name) in _names(file)), None)
 
 
-def target(name: str, folder: Path, *, extension: str = ".safetensors", overwrite: bool = False) -> Path:
+def target(
+    name: str,
+    folder: Path,
+    *,
+    extension: str = ".safetensors",
+    overwrite: bool = False,
+    tree: Path | None = None,
+) -> Path:
     """Where an embedding of this name is to be written; call it before the work as well as after.
 
-    A new name goes into the folder itself. With `overwrite` the one embedding of exactly this name and
-    extension is replaced where it lies in the tree; previews and descriptions beside it may stay.
+    A new name goes into the folder itself, and must be new in the whole `tree` that it lies in. With `overwrite`
+    the one embedding of exactly this name and extension is replaced where it is; previews and descriptions beside
+    it may stay.
 
     Raises SettingsError for a name with `problems`, EmbeddingError for a folder that cannot be written and
     NameTaken for a name that another file has.
@@ -133,16 +141,17 @@ def target(name: str, folder: Path, *, extension: str = ".safetensors", overwrit
     if not os.access(folder, os.W_OK | os.X_OK):
         raise EmbeddingError(f"{folder}: may not be written; change its permissions or choose another")
     path = folder / f"{name}{extension}"
+    tree = tree or folder
     if not overwrite:
-        if rival := taken(name, folder):
-            raise NameTaken(f"{name}: {rival.relative_to(folder)} has this name; choose another or overwrite it")
+        if rival := taken(name, tree):
+            raise NameTaken(f"{name}: {rival.relative_to(tree)} has this name; choose another or overwrite it")
         return path
-    rivals = [file for file in files(folder) if file.suffix.lower() in EXTENSIONS and _key(file.stem) == _key(name)]
+    rivals = [file for file in files(tree) if file.suffix.lower() in EXTENSIONS and _key(file.stem) == _key(name)]
     path = next((file for file in rivals if file.name == path.name), path)
     for rival in rivals:
         if rival != path:
             raise NameTaken(
-                f"{name}: overwriting replaces {path.relative_to(folder)}, and {rival.relative_to(folder)} "
+                f"{name}: overwriting replaces {path.relative_to(tree)}, and {rival.relative_to(tree)} "
                 "would still have the name; remove that file or choose another name"
             )
     return path

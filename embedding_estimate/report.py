@@ -6,9 +6,7 @@ draw_curve   of several estimates of one prompt: the figures over N
 
 from __future__ import annotations
 
-import io
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +14,9 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from embedding_estimate import saving
 from embedding_estimate.curve import Point
 from embedding_estimate.drawing import BLUE, INK, MUTED, ORANGE, PALE, Canvas, Chart, Series, shortened, smoothed
-from embedding_estimate.errors import EstimateError
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host
 from embedding_estimate.settings import Settings
@@ -208,19 +206,7 @@ def draw_curve(name: str, prompt: str, facts: Sequence[str], points: Sequence[Po
 
 def save(image: Image.Image, path: Path) -> None:
     """Writes the PNG whole or not at all. Raises `EstimateError` where it cannot be written."""
-    data = io.BytesIO()
-    image.save(data, "PNG", optimize=True)
-    temporary = path.with_name(f"embedding-estimate-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            temporary.write_bytes(data.getvalue())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise EstimateError(
-            f"{path}: the report cannot be written ({error.strerror or error}); free some space and try compare"
-        ) from error
+    saving.replace(path, saving.png(image))
 
 
 def _number(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
 from embedding_estimate.settings import Settings
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from embedding_estimate.embedding import Embedding
 
 ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
@@ -71,8 +74,8 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
     return ""
 
 
-def save(embedding: Embedding, folder: Path, settings: Settings) -> Path:
-    """Writes the result under its name; where that fails, among the system's temporary files.
+def save(embedding: Embedding, folder: Path, settings: Settings, *, tree: Path | None = None) -> Path:
+    """Writes the result under its name, new in the `tree`; where that fails, among the system's temporary files.
 
     Raises `EstimateError` that says what went wrong and where the embedding is now.
     """
@@ -80,7 +83,7 @@ def save(embedding: Embedding, folder: Path, settings: Settings) -> Path:
 
     extension = f".{settings.format}"
     try:
-        path = names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite)
+        path = names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite, tree=tree)
         write(embedding, path, overwrite=settings.overwrite)
         return path
     except EstimateError as error:
@@ -92,18 +95,37 @@ def save(embedding: Embedding, folder: Path, settings: Settings) -> Path:
         raise EstimateError(f"{error}. The embedding is saved as {rescued} instead: move it from there") from error
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all. Raises `EstimateError` where it cannot be written."""
+    temporary = path.with_name(f"embedding-estimate-{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise EstimateError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
+
+
+def png(image: Image) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "PNG", optimize=True)
+    return data.getvalue()
+
+
 class Snapshots:
     """Files of the vectors as they were at every n-th step.
 
-    They lie beside the folder of embeddings, in FOLDER-steps/NAME: WebUIs read an embeddings folder with all its
+    They lie beside the tree of embeddings, in TREE-steps/NAME: WebUIs read an embeddings folder with all its
     sub-folders, and every snapshot in there would be a word.
     """
 
-    def __init__(self, settings: Settings, folder: Path, on_failure: Callable[[str], None]):
+    def __init__(self, settings: Settings, tree: Path, on_failure: Callable[[str], None]):
         """`on_failure` is told, in one line, of each that could not be written."""
         self.settings = settings
         self.on_failure = on_failure
-        self.folder = folder.resolve().with_name(f"{folder.resolve().name}-steps") / settings.name
+        self.folder = tree.resolve().with_name(f"{tree.resolve().name}-steps") / settings.name
         self.written: list[Path] = []
 
     @contextmanager

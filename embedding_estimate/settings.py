@@ -21,6 +21,7 @@ from embedding_estimate.errors import SettingsError, nearest
 PARTS = ("U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
 TOKEN_SOURCES = ("Number", "Initial prompt")
+MEASURES = ("Figures and images", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
 SEED_LIMIT = 2_000_000_000  # larger seeds are the select and report sets' own, see `teacher.Seeds`
 
@@ -191,6 +192,12 @@ class Settings:
         unit="steps",
         minimum=0,
         maximum=100_000,
+    )
+    measure: str = _setting(
+        "Figures and images",
+        "Measure",
+        "What is measured in the end. Images are most of the work: without a fast GPU, figures may be enough.",
+        choices=MEASURES,
     )
     private: bool = _setting(
         False, "Keep the prompt out of the file", "The file's notes then hold neither text nor prompts."

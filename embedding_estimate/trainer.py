@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from embedding_estimate import __version__, fidelity, names
+from embedding_estimate.checks import check_against
 from embedding_estimate.embedding import Embedding
-from embedding_estimate.errors import Interrupted, SettingsError, nearest
+from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import exact_vectors, starting_vectors
@@ -83,12 +84,9 @@ def estimate(
     on_progress: OnProgress = lambda progress: None,
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
     stop: StopToken | None = None,
-    measure: bool = True,
-    images: bool = True,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
-    Without `measure` the result has no figures, without `images` only those that need none.
     `on_snapshot` gets the vectors of every `settings.save_every`-th step. A stop that saves returns the best vectors
     so far. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training part
     cannot match, `Interrupted` for a stop that drops, or that comes before there is anything to keep.
@@ -119,9 +117,9 @@ def estimate(
         forwards, backwards = meter.forwards, meter.backwards
 
         figures, pictured = None, None
-        if measure and training.stopped != "interrupted":
+        if settings.measure != "Nothing" and training.stopped != "interrupted":
             with suppress(Stopped), _worth_no_loss(training), meter.interruptible(job.stop):
-                figures, pictured = _measure(teacher, training, job, images)
+                figures, pictured = _measure(teacher, training, job)
         return Estimate(
             embedding=_embedding(settings, model, training, figures),
             fidelity=figures,
@@ -130,7 +128,7 @@ def estimate(
             stopped=training.stopped,
             losses=[float(loss) for loss in training.losses],
             checks=training.checks,
-            notes=names.warnings(settings.name, model.token_ids, model.embedding_names()) + training.notes,
+            notes=_notes(settings, model) + training.notes,
             norm_ratio=space.norm_ratio(training.best),
             seconds_prepare=prepared - started,
             seconds_train=trained - prepared,
@@ -213,28 +211,6 @@ def _descend(training: Training, objective: Objective, space: VectorSpace, rate:
     return "done"
 
 
-def check_against(settings: Settings, model: BorrowedModel) -> None:
-    """Raises `SettingsError` with every setting that the loaded model cannot serve."""
-    info = model.info
-    found = []
-    if settings.sampler not in model.samplers:
-        found.append(f"sampler={settings.sampler!r} is unknown: {nearest(settings.sampler, model.samplers)}")
-    if settings.schedule not in model.schedules:
-        found.append(f"schedule={settings.schedule!r} is unknown: {nearest(settings.schedule, model.schedules)}")
-    for name, size in (("width", settings.width), ("height", settings.height)):
-        if size % info.latent_scale:
-            near = max(1, round(size / info.latent_scale)) * info.latent_scale
-            found.append(f"{name}={size}: a multiple of {info.latent_scale} is needed; choose {near}")
-    if settings.tokens > info.chunk_tokens:
-        found.append(f"tokens={settings.tokens}: a chunk of this model holds {info.chunk_tokens}; use that or fewer")
-    if settings.token_source == "Initial prompt":
-        tokens = count(model.token_vectors(settings.initial_prompt))
-        if not 1 <= tokens <= info.chunk_tokens:
-            found.append(f"initial_prompt has {tokens} tokens: an embedding has 1 to {info.chunk_tokens}; change it")
-    if found:
-        raise SettingsError(found)
-
-
 def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:
     done, total = 0, objective.states_to_record
 
@@ -249,13 +225,13 @@ def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -
         tell(total)  # second-order samplers ask a little less often than schedules count
 
 
-def _measure(teacher: Teacher, training: Training, job: Job, images: bool) -> tuple[Fidelity, Images]:
+def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, Images]:
     return fidelity.measure(
         teacher.model,
         teacher.task,
         training.best,
         batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
-        images=images,
+        images=job.settings.measure == "Figures and images",
         on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
     )
 
@@ -277,6 +253,16 @@ def _embedding(settings: Settings, model: BorrowedModel, training: Training, fig
         "fidelity": figures.to_dict() if figures else None,
     }
     return Embedding(settings.name, {k: v.float().cpu() for k, v in training.best.items()}, provenance)
+
+
+def _notes(settings: Settings, model: BorrowedModel) -> list[str]:
+    """What a user of the embedding has to know, whatever became of the training."""
+    found = names.warnings(settings.name, model.token_ids, model.embedding_names()) + model.notes(settings.text)
+    if model.info.clip_skip != 1:
+        found.append(f"made for clip skip {model.info.clip_skip}: use it with the same")
+    if model.info.emphasis != "Original":
+        found.append(f"made for the emphasis mode {model.info.emphasis}: use it with the same")
+    return found
 
 
 def _exact_note(tokens: int, used: int) -> str:

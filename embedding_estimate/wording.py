@@ -19,6 +19,7 @@ class Row:
     value: float | None  # None: there is no such figure
     meaning: str
     baseline: bool = False  # to hold the figure above it against
+    share: bool = True  # 1 is all there is to reach; otherwise a distance
 
     @property
     def number(self) -> str:
@@ -40,5 +41,5 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
     ]
     if figures.image_distance is not None:
         distance = "same-seed images: 0 the prompt's, 1 as far as empty"
-        found.append(Row("image distance", figures.image_distance, distance))
+        found.append(Row("image distance", figures.image_distance, distance, share=False))
     return found

@@ -55,6 +55,9 @@ class ToyModel:
     def embedding_names(self) -> list[str]:
         return self.names
 
+    def notes(self, prompt: str) -> list[str]:
+        return []
+
     def vocabulary(self) -> dict[str, Tensor]:
         return {"clip_l": self.table}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from embedding_estimate.cli.figures import figures_json, print_json, show_figures
+from embedding_estimate import summary
+from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.options import (
     checked,
@@ -65,7 +66,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
                 "path": str(file),
                 "name": embedding.name,
                 "tokens": embedding.tokens,
-                **figures_json(figures),
+                **summary.of_figures(figures),
                 "in_template": figures.in_template,
                 "protocol": figures.protocol,
             }

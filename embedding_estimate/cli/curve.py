@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedding_estimate.cli.figures import figures_json, print_json
+from embedding_estimate import summary
+from embedding_estimate.cli.figures import print_json
 from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.errors import SettingsError
@@ -43,7 +44,7 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
         )
         click.echo(f"report: {report}")
     if as_json:
-        rows = [{"tokens": p.tokens, **figures_json(p.fidelity), "seconds": p.seconds} for p in points]
+        rows = [{"tokens": p.tokens, **summary.of_figures(p.fidelity), "seconds": p.seconds} for p in points]
         print_json({"part": settings.part, "rows": rows, "stopped": "interrupted" if stop.stopped else "done"})
     if stop.stopped:
         raise click.exceptions.Exit(INTERRUPTED)

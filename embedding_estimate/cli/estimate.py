@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate import names, saving
+from embedding_estimate import names, saving, summary
 from embedding_estimate.cli.curve import run_curve
-from embedding_estimate.cli.figures import figures_json, print_json, printable, show_figures
+from embedding_estimate.cli.figures import print_json, printable, show_figures
 from embedding_estimate.cli.host import EMPHASIS, HostOptions, host_options, load
 from embedding_estimate.cli.options import (
     checked,
@@ -48,7 +48,8 @@ class Done:
     def finish(self, as_json: bool) -> None:
         """The last line and the exit code."""
         if as_json:
-            print_json(_json(self))
+            told = summary.of_estimate(self.settings, self.result, self.path, self.seconds, self.interrupted)
+            print_json(told)
         if self.interrupted:
             raise click.exceptions.Exit(INTERRUPTED)
 
@@ -159,24 +160,6 @@ def _tell(result: Estimate, path: Path, seconds: float) -> None:
     )
     for note in result.notes:
         click.echo(f"note: {note}")
-
-
-def _json(done: Done) -> dict[str, Any]:
-    result = done.result
-    return {
-        "path": str(done.path),
-        "name": result.embedding.name,
-        "tokens": result.embedding.tokens,
-        "part": done.settings.part,
-        "steps": result.steps,
-        **figures_json(result.fidelity),
-        "seconds": done.seconds,
-        "seconds_prepare": result.seconds_prepare,
-        "seconds_train": result.seconds_train,
-        "unet_forwards": result.unet_forwards,
-        "unet_backwards": result.unet_backwards,
-        "stopped": "interrupted" if done.interrupted else result.stopped,
-    }
 
 
 def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tuple[dict[str, Any], HostOptions]:

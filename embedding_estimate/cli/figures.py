@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate import wording
+from embedding_estimate import summary, wording
 
 if TYPE_CHECKING:
     from embedding_estimate.fidelity import Fidelity
-
-SHARED = (  # figures that every JSON object has
-    "explained",
-    "emphasis_explained",
-    "explained_without_weights",
-    "explained_truncated",
-    "image_distance",
-)
 
 
 def show_figures(figures: Fidelity, tokens: int) -> None:
@@ -30,22 +21,9 @@ def show_figures(figures: Fidelity, tokens: int) -> None:
         click.echo(f"  {label:<20}{row.number:>6}   {row.meaning}")
 
 
-def figures_json(figures: Fidelity | None) -> dict[str, float | None]:
-    """The figures that every JSON object has; null where they are unknown."""
-    return {name: getattr(figures, name) if figures else None for name in SHARED}
-
-
 def print_json(values: Mapping[str, Any]) -> None:
     """One line; what is not finite becomes null, which JSON has no number for."""
-    click.echo(json.dumps(_finite(values), allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    click.echo(json.dumps(summary.finite(values), allow_nan=False))
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
     from embedding_estimate.embedding import Embedding
-    from embedding_estimate.host import Host
     from embedding_estimate.hosts.standalone.host import StandaloneHost
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -70,7 +69,7 @@ def host_options(command: Command) -> Command:
     return command
 
 
-def load(options: HostOptions) -> Host:
+def load(options: HostOptions) -> StandaloneHost:
     """Loads the model. Raises `EstimateError`, in one line, for what cannot be used."""
     embeddings = _embeddings(options.embeddings) if options.embeddings else {}
     click.echo("loading the model", err=True)

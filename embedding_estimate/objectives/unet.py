@@ -20,7 +20,7 @@ from embedding_estimate.objectives import SCHEDULED, Loss, mean
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
-TRAIN_SEEDS = 4  # trajectories to train on, shared among the templates, at least one for each other prompt
+TRAIN_SEEDS = 3  # trajectories to train on, shared among the templates, at least one for each other prompt
 SELECT_SEEDS = 2  # trajectories to choose on, of the cheapest sampler
 SELECT_SAMPLER = "Euler"
 SELECT_STATES = 24

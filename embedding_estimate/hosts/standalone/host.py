@@ -103,6 +103,9 @@ class StandaloneModel:
     def token_ids(self, text: str) -> list[int]:
         return self._conditioner.token_ids(text)
 
+    def token_count(self, text: str) -> int:
+        return self._conditioner.layout(text)[1]
+
     def token_vectors(self, text: str) -> dict[str, Tensor]:
         return self._conditioner.token_vectors(text)
 
@@ -114,6 +117,9 @@ class StandaloneModel:
 
     def add_embedding(self, name: str, vectors: Vectors) -> None:
         self._conditioner.add_embedding(name, vectors)
+
+    def notes(self, prompt: str) -> list[str]:
+        return []
 
     def vocabulary(self) -> dict[str, Tensor]:
         return self._conditioner.vocabulary()
@@ -166,6 +172,10 @@ class StandaloneHost:
             for module in self.modules:
                 module.requires_grad_(False).eval()
             yield self._model
+
+    def token_count(self, text: str) -> int:
+        """How many tokens a prompt counts, waiting for nobody. Raises EmbeddingError where a chunk cannot hold it."""
+        return self._model.token_count(text)
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`: there is nobody here to show it to."""

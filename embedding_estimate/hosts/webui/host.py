@@ -18,7 +18,7 @@ from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui import networks, support
 from embedding_estimate.hosts.webui.engine import Engine, engines, replaced, without_weights
-from embedding_estimate.hosts.webui.sampling import Samplers
+from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
 
 LORA_BOOKS = "network_"  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
 
@@ -38,8 +38,8 @@ class WebuiModel:
         self._denoiser = self._samplers.denoiser
         self._sizes: dict[tuple[int, int, bool], Tensor] = {}
         self.device: torch.device = shared.device
-        self.samplers = self._samplers.names
-        self.schedules = self._samplers.schedules
+        self.samplers = sampler_names()
+        self.schedules = schedule_names()
         widths = {key: engine.table.shape[1] for key, engine in self._engines.items()}
         self.info = support.info(model, widths, int(self._first.engine.chunk_length))
 
@@ -153,6 +153,10 @@ class WebuiModel:
 
     def embedding_names(self) -> list[str]:
         return list(self._first.engine.hijack.embedding_db.word_embeddings)
+
+    def notes(self, prompt: str) -> list[str]:
+        found = networks.mentioned(prompt)
+        return [f"type {' '.join(found)} beside it: no vectors can do what it does"] if found else []
 
     def vocabulary(self) -> dict[str, Tensor]:
         return {key: engine.table.detach() for key, engine in self._engines.items()}

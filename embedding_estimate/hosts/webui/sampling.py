@@ -17,30 +17,38 @@ from embedding_estimate.hosts.lending import random_states_kept
 AUTOMATIC = "Automatic"
 
 
+def _functions() -> dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]]:
+    """k-diffusion's sampler and the WebUI's options for each name; those that choose their own steps left out."""
+    import k_diffusion.sampling
+    from modules import sd_samplers_kdiffusion
+
+    found = {}
+    for name, function, _aliases, options in sd_samplers_kdiffusion.samplers_k_diffusion:
+        function = function if callable(function) else getattr(k_diffusion.sampling, function, None)
+        if function is not None and "sigmas" in inspect.signature(function).parameters:
+            found[name] = function, options
+    return found
+
+
+def sampler_names() -> Sequence[str]:
+    return tuple(_functions())
+
+
+def schedule_names() -> Sequence[str]:
+    """A WebUI before 1.9 knows schedules only by its samplers' names; these three it can do all the same."""
+    known = _schedulers()
+    return (AUTOMATIC, "Karras", "Exponential") if known is None else tuple(each.label for each in known)
+
+
 class Samplers:
-    """What `sample` may be called with here, and how."""
+    """Samples from a loaded model."""
 
     def __init__(self, model: Any):
-        import k_diffusion.sampling
-        from modules import sd_samplers, sd_samplers_kdiffusion
+        from modules import sd_samplers
 
         self._model = model
         self._create = sd_samplers.create_sampler
-        self._functions: dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]] = {}
-        for name, function, _aliases, options in sd_samplers_kdiffusion.samplers_k_diffusion:
-            function = function if callable(function) else getattr(k_diffusion.sampling, function, None)
-            if function is not None and "sigmas" in inspect.signature(function).parameters:
-                self._functions[name] = function, options
-
-    @property
-    def names(self) -> Sequence[str]:
-        return tuple(self._functions)
-
-    @property
-    def schedules(self) -> Sequence[str]:
-        """A WebUI before 1.9 knows schedules only by its samplers' names; these three it can do all the same."""
-        known = _schedulers()
-        return (AUTOMATIC, "Karras", "Exponential") if known is None else tuple(each.label for each in known)
+        self._functions = _functions()
 
     @property
     def denoiser(self) -> Any:

@@ -1,0 +1,125 @@
+"""The HTTP API, the same wherever it is mounted.
+
+    POST /embedding-estimate/v1/estimate            all settings as JSON; starts a job
+    GET  /embedding-estimate/v1/jobs/{id}           progress, curve, result
+    POST /embedding-estimate/v1/jobs/{id}/stop      ?save=true keeps the best so far, ?save=false drops it
+    GET  /embedding-estimate/v1/embeddings          what there is
+
+Bad settings are answered with 422 and the same lines as everywhere, a taken name with 422, a second job with 409.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Body, Depends, HTTPException
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+
+from embedding_estimate import names, summary
+from embedding_estimate.errors import Busy, EstimateError, SettingsError
+from embedding_estimate.jobs import Job, Jobs
+from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+
+PREFIX = "/embedding-estimate/v1"
+TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}  # as JSON Schema calls them
+
+
+def router(jobs: Jobs, embeddings: Callable[[], Path], authorised: Callable[..., Any]) -> APIRouter:
+    """The routes. `authorised` is a FastAPI dependency that raises where a caller may not; it guards all of them."""
+    routes = APIRouter(prefix=PREFIX, tags=["embedding estimate"], dependencies=[Depends(authorised)])
+    settings = {"requestBody": {"content": {"application/json": {"schema": schema()}}, "required": True}}
+
+    @routes.post("/estimate", summary="Start an estimate", openapi_extra=settings)
+    def start(values: dict = Body()) -> dict:  # type: ignore[type-arg]  # noqa: B008
+        try:
+            return {"job": jobs.start(Settings.from_mapping(values)).id}
+        except SettingsError as error:
+            raise HTTPException(422, error.problems) from error
+        except Busy as error:
+            raise HTTPException(409, [str(error)]) from error
+        except EstimateError as error:
+            raise HTTPException(422, [str(error)]) from error
+
+    @routes.get("/jobs/{job_id}", summary="How a job is doing")
+    def status(job_id: str) -> dict:  # type: ignore[type-arg]
+        return summary.finite(_told(_found(jobs, job_id)))  # type: ignore[no-any-return]
+
+    @routes.post("/jobs/{job_id}/stop", summary="Stop a job")
+    def stop(job_id: str, save: bool) -> dict:  # type: ignore[type-arg]
+        job = _found(jobs, job_id)
+        job.stop.stop(save=save)
+        return {"job": job.id, "state": job.state}
+
+    @routes.get("/embeddings", summary="The embeddings in the folder")
+    def listed() -> dict:  # type: ignore[type-arg]
+        folder = embeddings()
+        found = [path for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
+        return {"embeddings": [_entry(path, folder) for path in sorted(found)]}
+
+    return routes
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the settings."""
+    required = [parameter.name for parameter in PARAMETERS if parameter.name in ("text", "name")]
+    properties = {parameter.name: _property(parameter) for parameter in PARAMETERS}
+    return {"type": "object", "title": "Settings", "properties": properties, "required": required}
+
+
+def _property(parameter: Parameter) -> Mapping[str, Any]:
+    facts = {
+        "type": TYPES[parameter.kind],
+        "title": parameter.label,
+        "description": f"{parameter.help} Unit: {parameter.unit}." if parameter.unit else parameter.help,
+        "default": parameter.default,
+        "minimum": parameter.minimum,
+        "maximum": parameter.maximum,
+        "enum": parameter.choices or None,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _found(jobs: Jobs, job_id: str) -> Job:
+    job = jobs.find(job_id)
+    if job is None:
+        raise HTTPException(404, [f"job {job_id!r} is not known: it may be too old"])
+    return job
+
+
+def _told(job: Job) -> dict[str, Any]:
+    progress, saved = job.progress, job.saved
+    return {
+        "job": job.id,
+        "state": job.state,
+        "phase": progress.phase if progress else None,
+        "done": progress.done if progress else 0,
+        "total": progress.total if progress else 0,
+        "seconds_left": job.seconds_left,
+        "curve": [{"step": step, "loss": loss, "explained": explained} for step, loss, explained in job.curve],
+        "notes": list(job.notes),
+        "problems": list(job.problems),
+        "result": summary.of_estimate(job.settings, saved.estimate, saved.path, saved.seconds, job.stop.stopped)
+        if saved
+        else None,
+    }
+
+
+def _entry(path: Path, folder: Path) -> dict[str, str]:
+    return {"name": path.stem, "file": path.relative_to(folder).as_posix()}
+
+
+def basic(credentials: Sequence[tuple[str, str]]) -> Callable[..., Any]:
+    """A dependency that asks for one of these (user, password) pairs, by HTTP Basic; without any, for nothing."""
+    if not credentials:
+        return lambda: None
+
+    def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008
+        pairs = [f"{user}:{password}".encode() for user, password in credentials]
+        offered = f"{given.username}:{given.password}".encode()
+        if not sum(secrets.compare_digest(offered, pair) for pair in pairs):  # all, so that time tells nothing
+            raise HTTPException(401, "wrong user or password", {"WWW-Authenticate": "Basic"})
+
+    return check

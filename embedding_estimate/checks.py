@@ -1,0 +1,30 @@
+"""Settings beside the model that is loaded: what `Settings.check` cannot know."""
+
+from __future__ import annotations
+
+from embedding_estimate.errors import SettingsError, nearest
+from embedding_estimate.host import BorrowedModel
+from embedding_estimate.settings import Settings
+from embedding_estimate.vectors import count
+
+
+def check_against(settings: Settings, model: BorrowedModel) -> None:
+    """Raises `SettingsError` with every setting that the loaded model cannot serve."""
+    info = model.info
+    found = []
+    if settings.sampler not in model.samplers:
+        found.append(f"sampler={settings.sampler!r} is unknown: {nearest(settings.sampler, model.samplers)}")
+    if settings.schedule not in model.schedules:
+        found.append(f"schedule={settings.schedule!r} is unknown: {nearest(settings.schedule, model.schedules)}")
+    for name, size in (("width", settings.width), ("height", settings.height)):
+        if size % info.latent_scale:
+            near = max(1, round(size / info.latent_scale)) * info.latent_scale
+            found.append(f"{name}={size}: a multiple of {info.latent_scale} is needed; choose {near}")
+    if settings.tokens > info.chunk_tokens:
+        found.append(f"tokens={settings.tokens}: a chunk of this model holds {info.chunk_tokens}; use that or fewer")
+    if settings.token_source == "Initial prompt":
+        tokens = count(model.token_vectors(settings.initial_prompt))
+        if not 1 <= tokens <= info.chunk_tokens:
+            found.append(f"initial_prompt has {tokens} tokens: an embedding has 1 to {info.chunk_tokens}; change it")
+    if found:
+        raise SettingsError(found)

@@ -1,0 +1,149 @@
+"""What the WebUI calls: the tab, its settings, the API, and where results go."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedding_estimate import __version__, saving
+from embedding_estimate.errors import EstimateError, ModelError
+from embedding_estimate.hosts.webui import networks
+from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
+from embedding_estimate.jobs import Job, Jobs
+from embedding_estimate.settings import Settings
+
+TITLE = "Embedding Estimate"
+ELEMENT = "embedding_estimate"
+SUB_FOLDER = "embedding_estimate_folder"  # option
+
+
+class WebuiPlace:
+    """`ui.place.Place` in the WebUI."""
+
+    in_webui = True
+
+    def __init__(self) -> None:
+        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, on_saved=_publish)
+
+    def folder(self) -> str:
+        return str(_embeddings())
+
+    def choices(self, parameter: str) -> Sequence[str]:
+        return {"sampler": sampler_names, "schedule": schedule_names}.get(parameter, lambda: ())()
+
+    def token_count(self, text: str) -> int:
+        from modules.sd_hijack import model_hijack
+
+        counted = model_hijack.get_prompt_lengths(networks.stripped(text))[0]
+        if not isinstance(counted, int):
+            raise ModelError("no checkpoint is loaded: choose one at the top of the page")
+        return counted
+
+
+@functools.cache
+def place() -> WebuiPlace:
+    """One for the life of the process, so that a job outlives Reload UI."""
+    return WebuiPlace()
+
+
+def _host(settings: Settings) -> WebuiHost:
+    return WebuiHost([settings.text, *settings.other_prompts, settings.initial_prompt])
+
+
+def _tree() -> Path:
+    from modules import shared
+
+    return Path(shared.cmd_opts.embeddings_dir).resolve()
+
+
+def _embeddings() -> Path:
+    """The WebUI's own folder or, by a setting, one below it."""
+    from modules import shared
+
+    tree = _tree()
+    folder = (tree / str(getattr(shared.opts, SUB_FOLDER, ""))).resolve()
+    return folder if tree in (folder, *folder.parents) else tree
+
+
+def _reports() -> Path:
+    """Beside the embeddings: the WebUI takes every picture among them for one."""
+    tree = _tree()
+    return tree.with_name(f"{tree.name}-reports")
+
+
+def _publish(job: Job) -> None:
+    """Makes the name work in the next prompt, with a picture and a description on its card."""
+    from modules.call_queue import queue_lock
+    from modules.sd_hijack import model_hijack
+
+    assert job.saved is not None
+    path = job.saved.path
+    try:
+        saving.replace(path.with_suffix(".json"), json.dumps(_card(job), indent=4, ensure_ascii=False).encode())
+        if pictures := job.saved.pictures.get("embedding"):
+            saving.replace(path.with_name(f"{path.stem}.preview.png"), saving.png(pictures[0]))
+    except EstimateError as error:
+        job.notes.append(f"the card has no picture or description: {error}")
+    with queue_lock:
+        model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
+
+
+def _card(job: Job) -> dict[str, Any]:
+    """The WebUI's user metadata."""
+    assert job.saved is not None
+    estimate, figures = job.saved.estimate, job.saved.estimate.fidelity
+    family = estimate.embedding.provenance["model"]["family"]
+    lines = [f"For the {job.settings.prompt_type.lower()}; {estimate.embedding.tokens} vectors"]
+    if not job.settings.private:
+        lines.append(f"Does what this does: {job.settings.text}")
+    if figures:
+        lines.append(f"Explained {figures.explained:.3f} by protocol {figures.protocol}")
+    lines += job.notes
+    return {
+        "description": "\n".join([*lines, f"Embedding Estimate {__version__}"]),
+        "sd version": {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}[family],
+    }
+
+
+def tabs() -> list[tuple[Any, str, str]]:
+    """For `on_ui_tabs`."""
+    import gradio as gr
+
+    from embedding_estimate.ui import tab
+
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        tab.build(place())
+    return [(blocks, TITLE, ELEMENT)]
+
+
+def options() -> None:
+    """For `on_ui_settings`."""
+    from modules import shared
+
+    folder = shared.OptionInfo("", "Sub-folder of the embeddings to save in", section=(ELEMENT, TITLE))
+    shared.opts.add_option(SUB_FOLDER, folder)
+
+
+def routes(_blocks: Any, app: Any) -> None:
+    """For `on_app_started`: the API, where the WebUI has its own."""
+    from modules import shared
+
+    if shared.cmd_opts.api:
+        from embedding_estimate.api import basic, router
+
+        app.include_router(router(place().jobs, _tree, basic(_credentials(shared.cmd_opts))))
+
+
+def _credentials(arguments: Any) -> list[tuple[str, str]]:
+    """Who may use the API: those of --api-auth or, without it, whom the page lets in."""
+    lines = [arguments.api_auth or ""]
+    if not arguments.api_auth:
+        lines = [arguments.gradio_auth or ""]
+        if arguments.gradio_auth_path:
+            lines += Path(arguments.gradio_auth_path).read_text("utf-8").splitlines()
+    pairs = [entry.strip().partition(":") for line in lines for entry in line.split(",") if entry.strip()]
+    return [(user, password) for user, _, password in pairs]

@@ -1,0 +1,46 @@
+"""Results as JSON knows them, the same on the command line and in the API."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedding_estimate.fidelity import Fidelity
+    from embedding_estimate.settings import Settings
+    from embedding_estimate.trainer import Estimate
+
+FIGURES = ("explained", "emphasis_explained", "explained_without_weights", "explained_truncated", "image_distance")
+
+
+def of_estimate(settings: Settings, estimate: Estimate, path: Path, seconds: float, stopped: bool) -> dict[str, Any]:
+    """An estimate that is saved, after so many seconds in all; figures that are not known are null."""
+    return {
+        "path": str(path),
+        "name": estimate.embedding.name,
+        "tokens": estimate.embedding.tokens,
+        "part": settings.part,
+        "steps": estimate.steps,
+        **of_figures(estimate.fidelity),
+        "seconds": seconds,
+        "seconds_prepare": estimate.seconds_prepare,
+        "seconds_train": estimate.seconds_train,
+        "unet_forwards": estimate.unet_forwards,
+        "unet_backwards": estimate.unet_backwards,
+        "stopped": "interrupted" if stopped else estimate.stopped,
+    }
+
+
+def of_figures(figures: Fidelity | None) -> dict[str, float | None]:
+    return {name: getattr(figures, name) if figures else None for name in FIGURES}
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number that JSON has no way to write."""
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

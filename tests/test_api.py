@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the API needs the package's 'app' extra")
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from test_jobs import Place, ended
+from toy import ToyHost
+
+from embedding_estimate.api import PREFIX, basic, router
+from embedding_estimate.settings import PARAMETERS
+
+GOOD = {"text": "(red:1.5) circle", "name": "it", "tokens": 2, "learning_steps": 5}
+
+
+@pytest.fixture
+def place(toy_host: ToyHost, tmp_path: Path) -> Place:
+    return Place(toy_host, tmp_path)
+
+
+def served(place: Place, *credentials: tuple[str, str]) -> TestClient:
+    app = FastAPI()
+    app.include_router(router(place.jobs, lambda: place.embeddings, basic(credentials)))
+    return TestClient(app)
+
+
+@pytest.fixture
+def client(place: Place) -> TestClient:
+    return served(place)
+
+
+def finished(client: TestClient, place: Place, **settings: Any) -> dict[str, Any]:
+    job = client.post(f"{PREFIX}/estimate", json=GOOD | settings).json()["job"]
+    ended(place.jobs.find(job))
+    return client.get(f"{PREFIX}/jobs/{job}").json()
+
+
+def test_an_estimate_from_start_to_end(client: TestClient, place: Place) -> None:
+    told = finished(client, place)
+    assert told["state"] == "done" and told["problems"] == []
+    assert told["curve"][-1]["step"] == 5
+    result = told["result"]
+    assert Path(result["path"]).is_file() and result["tokens"] == 2 and result["stopped"] == "done"
+    assert 0 < result["explained"] <= 1
+    (place.embeddings / "it.preview.png").write_bytes(b"no embedding")
+    listed = client.get(f"{PREFIX}/embeddings").json()
+    assert listed == {"embeddings": [{"name": "it", "file": "it.safetensors"}]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "lines"),
+    [
+        ({"tokens": 0, "optimizer": "Adm"}, ["tokens=0", "optimizer='Adm'"]),
+        ({"text": " "}, ["text is empty"]),
+        ({"tokens": "many"}, ["tokens='many'"]),
+        ({"tokns": 3}, ["'tokns' is no setting"]),
+        ({"name": "a:b"}, ["name"]),
+    ],
+)
+def test_bad_settings_are_answered_with_every_line(client: TestClient, wrong: dict[str, Any], lines: list[str]) -> None:
+    answer = client.post(f"{PREFIX}/estimate", json=GOOD | wrong)
+    assert answer.status_code == 422
+    assert len(answer.json()["detail"]) == len(lines)
+    for line, expected in zip(answer.json()["detail"], lines, strict=True):
+        assert expected in line
+
+
+def test_a_taken_name(client: TestClient, place: Place) -> None:
+    finished(client, place)
+    answer = client.post(f"{PREFIX}/estimate", json=GOOD)
+    assert answer.status_code == 422 and "it.safetensors" in answer.json()["detail"][0]
+
+
+def test_a_job_that_the_model_cannot_do_says_why(client: TestClient, place: Place) -> None:
+    told = finished(client, place, sampler="Heun")
+    assert told["state"] == "failed" and "Heun" in told["problems"][0] and told["result"] is None
+
+
+def test_a_second_job_is_refused_and_a_job_can_be_stopped(
+    client: TestClient, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(place.host, "show", lambda *_: not go.wait(60))
+    job = client.post(f"{PREFIX}/estimate", json=GOOD).json()["job"]
+    refused = client.post(f"{PREFIX}/estimate", json=GOOD | {"name": "other"})
+    assert refused.status_code == 409 and "is being estimated" in refused.json()["detail"][0]
+    assert client.post(f"{PREFIX}/jobs/{job}/stop").status_code == 422  # save has to be said
+    assert client.post(f"{PREFIX}/jobs/{job}/stop", params={"save": False}).status_code == 200
+    go.set()
+    ended(place.jobs.find(job))
+    assert client.get(f"{PREFIX}/jobs/{job}").json()["state"] == "dropped"
+
+
+def test_an_unknown_job(client: TestClient) -> None:
+    assert client.get(f"{PREFIX}/jobs/nothing").status_code == 404
+    assert client.post(f"{PREFIX}/jobs/nothing/stop", params={"save": True}).status_code == 404
+
+
+def test_no_route_answers_without_the_credentials(place: Place) -> None:
+    client = served(place, ("ann", "secret"), ("bob", "other"))
+    routes = [("POST", "/estimate"), ("GET", "/jobs/x"), ("POST", "/jobs/x/stop?save=true"), ("GET", "/embeddings")]
+    for method, path in routes:
+        assert client.request(method, PREFIX + path, json=GOOD).status_code == 401
+        assert client.request(method, PREFIX + path, json=GOOD, auth=("ann", "other")).status_code == 401
+    assert place.jobs.latest is None
+    assert client.get(f"{PREFIX}/embeddings", auth=("bob", "other")).status_code == 200
+
+
+def test_the_description_has_every_setting(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["paths"][f"{PREFIX}/estimate"]["post"]
+    schema = described["requestBody"]["content"]["application/json"]["schema"]
+    assert list(schema["properties"]) == [parameter.name for parameter in PARAMETERS]
+    assert schema["required"] == ["text", "name"]
+    for parameter in PARAMETERS:
+        told = schema["properties"][parameter.name]
+        assert told["title"] == parameter.label and parameter.help in told["description"]
+        assert told.get("enum", []) == list(parameter.choices)
