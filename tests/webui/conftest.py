@@ -3,6 +3,7 @@
 The WebUI is started in this process, on the CPU and without its page. Arguments of its own go into WEBUI_ARGS.
 """
 
+import importlib.util
 import os
 import sys
 import threading
@@ -12,41 +13,49 @@ from typing import Any
 import pytest
 
 ARGUMENTS = (
-    "--skip-prepare-environment --skip-install --skip-torch-cuda-test --skip-python-version-check "
-    "--skip-version-check --use-cpu all --no-half --no-download-sd-model"
+    "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check "
+    "--use-cpu all --no-half --no-download-sd-model"
 )
+NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2, which takes no unknown arguments
+FORGE = "--always-cpu"
 
 
 @pytest.fixture(scope="session")
 def webui() -> Any:
     """Its `shared` module, with the checkpoint loaded."""
-    folder = os.environ.get("WEBUI_DIR")
-    if not folder:
+    folder = Path(os.environ.get("WEBUI_DIR", ""))
+    if not folder.name:
         pytest.skip("WEBUI_DIR names no WebUI to test in")
-    if not (Path(folder) / "models").is_dir() or "open_clip" not in _importable():
+    if not (folder / "modules").is_dir() or importlib.util.find_spec("open_clip") is None:
         pytest.skip(f"{folder}: is no WebUI that runs with this Python")
     before, place = sys.argv, Path.cwd()
-    sys.argv = ["launch.py", *ARGUMENTS.split(), *os.environ.get("WEBUI_ARGS", "").split()]
+    newer, forge = (folder / "modules/initialize.py").exists(), (folder / "modules_forge").exists()
+    arguments = [ARGUMENTS, NEWER if newer else "", FORGE if forge else "", os.environ.get("WEBUI_ARGS", "")]
+    sys.argv = ["launch.py", *" ".join(arguments).split()]
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    sys.path.insert(0, str(folder))
     try:
-        return _started()
+        return _started(newer, forge)
     finally:
         sys.argv = before
         os.chdir(place)
 
 
-def _started() -> Any:
+def _started(newer: bool, forge: bool) -> Any:
     import launch  # noqa: F401  (reads the arguments)
     import webui
 
-    initialize = getattr(webui, "initialize", None)
-    if callable(initialize):  # 1.2
-        initialize()
-    else:
-        from modules import initialize as later
+    if forge:  # has initialised itself by now, and leaves the checkpoint to its main thread
+        from modules_forge import main_thread
 
-        later.initialize()
+        while main_thread.waiting_list:
+            main_thread.waiting_list.pop(0).work()
+    elif newer:
+        from modules import initialize
+
+        initialize.initialize()
+    else:
+        webui.initialize()
     from modules import shared
 
     for thread in threading.enumerate():  # one of them loads the checkpoint
@@ -54,9 +63,3 @@ def _started() -> Any:
             thread.join(300)
     assert shared.sd_model is not None
     return shared
-
-
-def _importable() -> set[str]:
-    import importlib.util
-
-    return {name for name in ("open_clip",) if importlib.util.find_spec(name)}

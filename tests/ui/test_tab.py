@@ -1,0 +1,217 @@
+"""The tab without a browser, on the toy host."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import ToyHost
+
+from embedding_estimate.embedding import Embedding
+from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.jobs import Job, Jobs, Saved
+from embedding_estimate.progress import Progress
+from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+from embedding_estimate.trainer import Estimate
+from embedding_estimate.ui import chart, status
+
+gr = pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
+from embedding_estimate.ui import form, tab  # noqa: E402  # both import gradio
+
+NASTY = '<img src=x onerror="alert(1)"> & (b:1.2)'
+
+
+class Place:
+    in_webui = True
+
+    def __init__(self, host: ToyHost, folder: Path):
+        self.jobs = Jobs(lambda settings: host, lambda: folder / "embeddings", lambda: folder / "reports")
+
+    def folder(self) -> str:
+        return "the <folder>"
+
+    def choices(self, parameter: str) -> tuple[str, ...]:
+        return {"sampler": ("Euler", "DPM++ SDE"), "schedule": ("Automatic",)}.get(parameter, ())
+
+    def token_count(self, text: str) -> int:
+        if text == "wrong":
+            raise EmbeddingError("too long")
+        return len(text.split())
+
+
+@pytest.fixture
+def place(toy_host: ToyHost, tmp_path: Path) -> Place:
+    return Place(toy_host, tmp_path)
+
+
+@pytest.fixture
+def built(place: Place) -> Iterator[form.Form]:
+    with gr.Blocks(analytics_enabled=False):
+        yield form.Form(place.choices)
+
+
+def job(**settings: Any) -> Job:
+    return Job("1", Settings(**{"text": "(red:1.5) circle", "name": "it"} | settings))
+
+
+def values(built: form.Form, **changed: Any) -> tuple[Any, ...]:
+    assert changed.keys() <= built.components.keys()
+    return tuple(changed.get(name, component.value) for name, component in built.components.items())
+
+
+# the form
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda p: p.name)
+def test_every_setting_has_a_component(built: form.Form, parameter: Parameter) -> None:
+    component = built.components[parameter.name]
+    assert component.label == parameter.label
+    assert component.info.startswith(parameter.help)
+    assert component.elem_id == f"embedding_estimate_{parameter.name}"
+    for choice in parameter.choices:
+        assert choice in dict(component.choices)
+    if parameter.maximum is not None:
+        assert f"{parameter.maximum:,.15g}" in component.info or component.maximum == parameter.maximum
+
+
+def test_labels_are_unique(built: form.Form) -> None:
+    """The WebUI keeps values from one start to the next by label."""
+    labels = [component.label for component in built.components.values()]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_frequent_settings_come_first_in_their_order(built: form.Form) -> None:
+    frequent = [name for row in form.OPEN for name in row]
+    assert list(built.components)[: len(frequent)] == frequent
+    assert frequent[:3] == ["prompt_type", "steps", "text"] and frequent[-1] == "overwrite"
+
+
+def test_untouched_values_are_the_defaults(built: form.Form) -> None:
+    assert built.settings(values(built)) == Settings(schedule="Automatic")  # the place has no other schedule
+
+
+def test_values_become_settings(built: form.Form) -> None:
+    changed = {"text": "a", "tokens": 4.0, "rate": 1, "guidance_scale": 7.5, "overwrite": True, "part": "Transformer"}
+    settings = built.settings(values(built, **changed))
+    assert (settings.tokens, settings.rate, settings.guidance_scale) == (4, 1.0, 7.5)
+    assert (type(settings.tokens), type(settings.rate)) == (int, float)
+    assert settings.overwrite and settings.part == "Transformer"
+
+
+def test_an_emptied_or_broken_number_is_a_problem(built: form.Form) -> None:
+    problems = built.settings(values(built, text="a", name="x", learning_steps=None, seed=1.5)).problems()
+    assert len(problems) == 2 and "learning_steps=None" in problems[0] and "seed=1.5" in problems[1]
+
+
+def test_names_of_the_place_are_choices(built: form.Form) -> None:
+    assert dict(built.components["sampler"].choices).keys() == {"Euler", "DPM++ SDE"}
+
+
+# the events
+
+
+def test_the_tab_builds_within_other_blocks(place: Place) -> None:
+    with gr.Blocks(analytics_enabled=False) as blocks, gr.Tab("Embedding Estimate"):
+        tab.build(place)
+    ids = [block.elem_id for block in blocks.blocks.values() if block.elem_id]
+    assert len(set(ids)) == len(ids) and all(name.startswith("embedding_estimate_") for name in ids)
+    assert not any(function.queue for function in blocks.fns.values())
+
+
+def test_problems_come_back_as_lines(place: Place, built: form.Form) -> None:
+    lines = tab.refused(place, built, values(built, text="a", name="a,b", rate=-1.0))
+    assert lines == ["rate=-1 is out of range: choose 0 to 1000"]
+    assert "comma" in tab.refused(place, built, values(built, text="a", name="a,b"))[0] or place.jobs.latest is None
+
+
+def test_a_job_starts_and_a_second_is_refused(place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Jobs, "_work", lambda self, job, folder, tree: None)
+    good = values(built, text="red circle", name="it", schedule="Karras")
+    assert tab.refused(place, built, good) == []
+    assert place.jobs.latest is not None and place.jobs.latest.settings.name == "it"
+    assert "it is being estimated" in tab.refused(place, built, good)[0]
+
+
+def test_tokens_are_counted(place: Place) -> None:
+    assert tab.counts(place, ("a b", "a", "wrong")) == ["2 tokens", "1 token", "? tokens"]
+
+
+# what is shown
+
+
+def test_before_the_first_job() -> None:
+    html = status.render(None, "the <folder>", in_webui=False)
+    assert 'data-state="idle"' in html and "the &lt;folder&gt;" in html
+
+
+def test_a_job_that_runs() -> None:
+    running = job()
+    assert "waiting for the model" in status.render(running, "", in_webui=False)
+    running.follow(Progress("train", 75, 150, loss=0.5, explained=0.25))
+    running.phase_began -= 90
+    html = status.render(running, "", in_webui=False)
+    assert 'data-state="running"' in html and 'aria-valuenow="50"' in html and "training, 75 of 150" in html
+    assert re.search("1:3[01] left", html)
+    assert "loss 0.500" in html and "explained 0.250" in html
+
+
+@pytest.mark.parametrize(("save", "said"), [(True, "the best so far will be saved"), (False, "nothing will be saved")])
+def test_a_job_that_is_stopping(save: bool, said: str) -> None:
+    stopping = job()
+    stopping.stop.stop(save=save)
+    assert said in status.render(stopping, "", in_webui=False)
+
+
+def test_a_job_that_is_done(place: Place) -> None:
+    done = place.jobs.start(Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3))
+    while done.state == "running":
+        done.stop._stopped.wait(0.01)
+    html = status.render(done, "", in_webui=True)
+    assert 'data-state="done"' in html and "<code>it</code>" in html and str(done.saved.path) in html
+    for label in ("explained", "emphasis explained", "bare words", "cut to fit", "in other prompts", "image distance"):
+        assert f"<dt>{label}</dt>" in html
+    assert "data:image/png;base64," in html
+    assert html.index("txt2img_prompt") < html.index("txt2img_neg_prompt")
+    assert "txt2img" not in status.render(done, "", in_webui=False)
+
+    done.saved.report.unlink()
+    assert "data:image" not in status.render(done, "", in_webui=True)
+
+
+def test_a_negative_embedding_goes_to_the_negative_prompt_first() -> None:
+    html = status._uses("it", negative=True, in_webui=True)
+    assert html.index("txt2img_neg_prompt") < html.index('"txt2img_prompt"')
+
+
+def test_a_job_that_was_interrupted_has_no_figures(tmp_path: Path) -> None:
+    result = Estimate(Embedding("it", {}), None, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    done = job()
+    done.state, done.saved = "done", Saved(result, tmp_path / "it.pt", {}, None, 2.0)
+    html = status.render(done, "", in_webui=False)
+    assert "7 steps (interrupted; the best of them was saved without being measured)" in html and "<dl" not in html
+
+
+@pytest.mark.parametrize("state", ["failed", "dropped"])
+def test_a_job_that_left_nothing_says_why(state: Any) -> None:
+    ended = job()
+    ended.state, ended.problems = state, ["a < b", "out of memory"]
+    html = status.render(ended, "", in_webui=False)
+    assert f'data-state="{state}"' in html and "a &lt; b" in html and "out of memory" in html
+
+
+def test_what_was_typed_is_escaped(tmp_path: Path) -> None:
+    result = Estimate(Embedding(NASTY, {}), None, None, 7, "done", [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    for state in ("running", "done", "failed", "dropped"):
+        shown = job(text=NASTY, name=NASTY)
+        shown.state, shown.problems, shown.notes = state, [NASTY], [NASTY]
+        shown.saved = Saved(result, tmp_path / NASTY.replace("/", ""), {}, None, 2.0)
+        html = status.render(shown, NASTY, in_webui=True)
+        assert "<img" not in html and '"alert' not in html and "&lt;img src=x" in html
+    assert "<img" not in status.problems([NASTY]) and "<img" not in status.render(None, NASTY, in_webui=True)
+
+
+def test_a_long_curve_is_thinned() -> None:
+    html = chart.svg([(step, float("nan") if step == 3 else 0.5, 2.0) for step in range(1, 10_001)], 10_000)
+    assert html.count(",") < 2 * (chart.POINTS + 3) and "nan" not in html
+    assert chart.svg([], 10) == ""

@@ -1,0 +1,1 @@
+"""A stand-in for the package that WebUIs sample with, see `modules`."""

@@ -1,0 +1,175 @@
+"""A tiny model in the shape that the WebUI gives to what it has loaded; `load` puts it into `modules.shared`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from modules import shared
+from modules.sd_hijack import model_hijack
+from torch import Tensor, nn
+
+from embedding_estimate.hosts.standalone import grammar
+from embedding_estimate.hosts.standalone.emphasis import by_name
+from embedding_estimate.hosts.standalone.loading import LoadedModel, TextEncoder
+from embedding_estimate.hosts.standalone.loading import load as load_folder
+
+LENGTH = 75
+SIZES = 6  # numbers that SDXL is told of the picture
+
+
+class Fix(NamedTuple):
+    offset: int
+    embedding: Any
+
+
+class EmbeddingsWithFixes(nn.Module):
+    """The token embedding, with vectors put over its rows as the holder `fixes` says."""
+
+    def __init__(self, wrapped: nn.Module, key: str):
+        super().__init__()
+        self.wrapped, self.textual_inversion_key = wrapped, key
+
+    def forward(self, ids: Tensor) -> Tensor:
+        fixes, model_hijack.fixes = model_hijack.fixes, None
+        rows = self.wrapped(ids)
+        return torch.stack([self.spliced(row, of) for row, of in zip(rows, fixes or [()] * len(rows), strict=True)])
+
+    def spliced(self, row: Tensor, fixes: Any) -> Tensor:
+        for offset, embedding in fixes:
+            vec = embedding.vec[self.textual_inversion_key] if isinstance(embedding.vec, dict) else embedding.vec
+            row = torch.cat([row[: offset + 1], vec, row[offset + 1 + len(vec) :]])[: len(row)]
+        return row
+
+
+class FrozenCLIPEmbedder(nn.Module):
+    def __init__(self, encoder: TextEncoder, key: str):
+        super().__init__()
+        self.transformer, self.tokenizer = encoder.model, encoder.tokenizer
+        embedding = encoder.model.get_input_embeddings()
+        encoder.model.set_input_embeddings(EmbeddingsWithFixes(embedding, key))
+
+
+class FrozenOpenCLIPEmbedder(FrozenCLIPEmbedder):
+    """SD2's and SDXL's second."""
+
+
+class Engine(nn.Module):
+    """What the WebUI wraps around a CLIP."""
+
+    def __init__(self, encoder: TextEncoder, key: str, sdxl: bool):
+        super().__init__()
+        self.hijack, self.chunk_length, self.sdxl = model_hijack, LENGTH, sdxl
+        self.pooled = key == "clip_g"
+        self.wrapped = (FrozenCLIPEmbedder if key == "clip_l" else FrozenOpenCLIPEmbedder)(encoder, key)
+        self.id_start, self.id_end = encoder.tokenizer.bos_token_id, encoder.tokenizer.eos_token_id
+        self.id_pad = self.id_end if key == "clip_l" else 0
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        return [list(self.wrapped.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+
+    def tokenize_line(self, line: str) -> tuple[list[Any], int]:
+        chunks, count = [SimpleNamespace(tokens=[], multipliers=[], fixes=[])], 0
+        for segment in grammar.emphasise(line):
+            [tokens] = self.tokenize([segment.text])
+            place = 0
+            while place < len(tokens):
+                embedding, length = self.hijack.embedding_db.find_embedding_at_position(tokens, place)
+                new = [0] * embedding.vectors if embedding else [tokens[place]]
+                if len(chunks[-1].tokens) + len(new) > LENGTH:
+                    chunks.append(SimpleNamespace(tokens=[], multipliers=[], fixes=[]))
+                if embedding:
+                    chunks[-1].fixes.append(Fix(len(chunks[-1].tokens), embedding))
+                chunks[-1].tokens += new
+                chunks[-1].multipliers += [segment.weight] * len(new)
+                place += length or 1
+                count += len(new)
+        for chunk in chunks:
+            missing = LENGTH - len(chunk.tokens)
+            chunk.tokens = [self.id_start, *chunk.tokens, *[self.id_end] * (missing + 1)]
+            chunk.multipliers = [1.0, *chunk.multipliers, *[1.0] * (missing + 1)]
+        return chunks, count
+
+    def process_tokens(self, tokens: list[list[int]], multipliers: list[list[float]]) -> Tensor:
+        ids = torch.tensor(tokens)  # (B, T)
+        for row in ids:
+            row[row.tolist().index(self.id_end) + 1 :] = self.id_pad
+        output = self.wrapped.transformer(input_ids=ids, output_hidden_states=True)
+        skip = 2 if self.sdxl else shared.opts.CLIP_stop_at_last_layers
+        z = output.hidden_states[-skip]
+        if not self.sdxl:
+            core = getattr(self.wrapped.transformer, "text_model", self.wrapped.transformer)
+            z = core.final_layer_norm(z)
+        z = by_name(shared.opts.emphasis)(z, torch.tensor(multipliers))  # (B, T, C)
+        if self.pooled:
+            z.pooled = output.text_embeds  # (B, P)
+        return z
+
+    def forward(self, texts: list[str]) -> tuple[Tensor, Tensor | None]:
+        """Context (B, L, C) and the pooled state (B, P) or None."""
+        batch = [self.tokenize_line(text)[0] for text in texts]
+        columns = []
+        for number in range(max(map(len, batch))):
+            empty = self.tokenize_line("")[0][0]
+            chunks = [text[number] if number < len(text) else empty for text in batch]
+            model_hijack.fixes = [chunk.fixes for chunk in chunks]
+            columns.append(self.process_tokens([c.tokens for c in chunks], [c.multipliers for c in chunks]))
+        return torch.cat(columns, dim=1), getattr(columns[0], "pooled", None)
+
+
+class SdModel(nn.Module):
+    """SD1 and SD2 have `cond_stage_model`; SDXL has a `conditioner` of several, and goes by both names."""
+
+    def __init__(self, loaded: LoadedModel):
+        super().__init__()
+        sdxl = loaded.family == "sdxl"
+        found = [Engine(encoder, key, sdxl) for key, encoder in loaded.text_encoders.items()]
+        if sdxl:
+            self.conditioner = nn.Module()
+            self.conditioner.embedders = nn.ModuleList(found)
+        self.cond_stage_model = found[0]
+        self.engines = found
+        self.model = nn.Module()
+        self.model.diffusion_model, self.model.conditioning_key = loaded.unet, "crossattn"
+        self.first_stage_model = loaded.vae
+        self.is_sdxl, self.cond_stage_key = sdxl, "txt"
+        self.parameterization = "v" if loaded.prediction == "v" else "eps"
+        self.alphas_cumprod = loaded.alphas_cumprod.float()
+        self.image_size = loaded.unet.config.sample_size
+        self.sd_checkpoint_info = SimpleNamespace(name_for_extra=loaded.name, shorthash=loaded.hash)
+
+    def get_learned_conditioning(self, texts: Any) -> Any:
+        encoded = [engine(texts) for engine in self.engines]
+        context = torch.cat([z for z, _ in encoded], dim=2)  # (B, L, C)
+        if not self.is_sdxl:
+            return context
+        pooled = encoded[-1][1]
+        if texts.is_negative_prompt and not any(texts):
+            context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
+        size = pooled.new_tensor([[texts.height, texts.width, 0, 0, texts.height, texts.width]])
+        return {"crossattn": context, "vector": torch.cat([pooled, size.expand(len(texts), -1)], dim=1)}
+
+    def apply_model(self, x: Tensor, time: Tensor, cond: dict[str, Any]) -> Tensor:
+        added = None
+        if self.is_sdxl:
+            added = {"text_embeds": cond["vector"][:, :-SIZES], "time_ids": cond["vector"][:, -SIZES:]}
+        context = cond["crossattn"] if self.is_sdxl else cond["c_crossattn"][0]
+        output: Tensor = self.model.diffusion_model(
+            x, time, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False
+        )[0]
+        return output
+
+    def decode_first_stage(self, latents: Tensor) -> Tensor:
+        pictures: Tensor = self.first_stage_model.decode(
+            latents / self.first_stage_model.config.scaling_factor, return_dict=False
+        )[0]
+        return pictures
+
+
+def load(folder: Path) -> SdModel:
+    """Loads a model in diffusers layout and makes it the one that is loaded."""
+    model = SdModel(load_folder(folder, device="cpu", dtype=torch.float32))
+    shared.sd_model = model
+    return model

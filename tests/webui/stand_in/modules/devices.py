@@ -1,0 +1,4 @@
+from contextlib import nullcontext as autocast
+from contextlib import nullcontext as without_autocast
+
+__all__ = ["autocast", "without_autocast"]

@@ -1,0 +1,46 @@
+from pathlib import Path
+from typing import Any
+
+from embedding_estimate.embedding import read_folder
+from modules import shared
+
+
+class EmbeddingDatabase:
+    def __init__(self) -> None:
+        self.word_embeddings: dict[str, Any] = {}
+        self._tokens: list[tuple[list[int], Any]] = []
+
+    def find_embedding_at_position(self, tokens: list[int], offset: int) -> tuple[Any, int | None]:
+        for name, embedding in self._tokens:
+            if tokens[offset : offset + len(name)] == name:
+                return embedding, len(name)
+        return None, None
+
+    def load_textual_inversion_embeddings(self, force_reload: bool = False) -> None:
+        found, _ = read_folder(Path(shared.cmd_opts.embeddings_dir))
+        engine = shared.sd_model.cond_stage_model
+        self.word_embeddings = {name: Embedding(each) for name, each in found.items()}
+        self._tokens = [(engine.tokenize([name])[0], each) for name, each in self.word_embeddings.items()]
+
+
+class Embedding:
+    def __init__(self, file: Any):
+        self.name, self.vectors, self.shorthash = file.name, file.tokens, ""
+        self.vec = next(iter(file.vectors.values())) if len(file.vectors) == 1 else dict(file.vectors)
+
+
+class ModelHijack:
+    def __init__(self) -> None:
+        self.embedding_db = EmbeddingDatabase()
+        self.fixes: Any = None
+        self.comments: list[str] = []
+        self.extra_generation_params: dict[str, str] = {}
+
+    def get_prompt_lengths(self, text: str) -> tuple[Any, Any]:
+        if shared.sd_model is None:
+            return "-", "-"
+        count = shared.sd_model.cond_stage_model.tokenize_line(text)[1]
+        return count, count
+
+
+model_hijack = ModelHijack()

@@ -1,0 +1,37 @@
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+
+class Options(SimpleNamespace):
+    def add_option(self, name: str, option: "OptionInfo") -> None:
+        setattr(self, name, option.default)
+
+
+class OptionInfo:
+    def __init__(self, default: Any, label: str, section: tuple[str, str]):
+        self.default, self.label, self.section = default, label, section
+
+
+class State:
+    def __init__(self) -> None:
+        self.job, self.job_count, self.textinfo = "", 0, None
+        self.sampling_step = self.sampling_steps = 0
+        self.interrupted = self.skipped = False
+
+    def begin(self) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.job = "(unknown)"
+
+    def end(self) -> None:
+        self.job, self.job_count = "", 0
+
+
+opts = Options(CLIP_stop_at_last_layers=1, emphasis="Original", eta_ancestral=1.0, comma_padding_backtrack=0)
+cmd_opts = SimpleNamespace(
+    embeddings_dir="", api=True, api_auth=None, gradio_auth=None, gradio_auth_path=None, lowvram=False, medvram=False
+)
+state = State()
+sd_model: Any = None
+device = torch.device("cpu")

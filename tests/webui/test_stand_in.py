@@ -1,0 +1,230 @@
+"""The adapter and all that the WebUI calls, against a stand-in of its modules: no WebUI is needed."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
+
+import torch
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hosts.contract import HostContract
+from PIL import Image
+from test_jobs import ended
+from torch import nn
+
+from embedding_estimate.demo.random_models import Family, random_model
+from embedding_estimate.errors import ModelError, NameTaken
+from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.settings import Settings
+
+STAND_IN = Path(__file__).with_name("stand_in")
+THEIRS = ("modules", "k_diffusion", "model")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
+    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in families}
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The stand-in's `modules.shared`, new for each test."""
+    monkeypatch.syspath_prepend(STAND_IN)
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in THEIRS}
+    from modules import shared
+
+    yield shared
+    for name in list(sys.modules):
+        if name.partition(".")[0] in THEIRS:
+            del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+class TestContract(HostContract):
+    @pytest.fixture
+    def host(self, shared: Any, folders: dict[Family, Path], family: Family) -> WebuiHost:
+        from model import load
+
+        load(folders[family])
+        return WebuiHost()
+
+    @pytest.fixture
+    def modules(self, host: WebuiHost, shared: Any) -> Sequence[nn.Module]:
+        return [shared.sd_model]
+
+
+@pytest.fixture
+def loaded(shared: Any, folders: dict[Family, Path], tmp_path: Path) -> Any:
+    """The stand-in with SD1 loaded, folders of its own, and nothing left over in the extension."""
+    from model import load
+
+    from embedding_estimate.hosts.webui import extension
+
+    shared.cmd_opts.embeddings_dir = str(tmp_path / "embeddings")
+    load(folders["sd1"])
+    extension.place.cache_clear()
+    return shared
+
+
+def finished(loaded: Any, **settings: Any) -> Any:
+    from embedding_estimate.hosts.webui import extension
+
+    given = {"text": "(red:1.5) circle", "name": "zebra-two", "tokens": 2, "learning_steps": 3, "steps": 2}
+    job = extension.place().jobs.start(Settings(**given | settings))
+    ended(job)
+    return job
+
+
+def test_a_result_works_in_the_next_prompt(loaded: Any) -> None:
+    from modules.sd_hijack import model_hijack
+
+    job = finished(loaded)
+    assert (job.state, job.problems) == ("done", [])
+    assert list(model_hijack.embedding_db.word_embeddings) == ["zebra-two"]
+    with WebuiHost().borrow() as model:
+        typed = model.encode("zebra-two, blue", evaluations=2, width=64, height=64)[0].parts[0][0]
+        live = model.encode_vectors(job.saved.estimate.embedding.vectors, "{}, blue", width=64, height=64)
+    torch.testing.assert_close(typed.context, live.context, rtol=1e-4, atol=1e-4)
+
+
+def test_the_card_has_a_picture_and_a_description(loaded: Any, tmp_path: Path) -> None:
+    finished(loaded)
+    folder = tmp_path / "embeddings"
+    assert {path.name for path in folder.iterdir()} == {
+        "zebra-two.safetensors",
+        "zebra-two.json",
+        "zebra-two.preview.png",
+    }
+    card = json.loads((folder / "zebra-two.json").read_text("utf-8"))
+    assert "(red:1.5) circle" in card["description"] and card["sd version"] == "SD1"
+    with Image.open(folder / "zebra-two.preview.png") as picture:
+        assert picture.size == (64, 64)
+    assert (tmp_path / "embeddings-reports" / "zebra-two.png").is_file()
+
+
+def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> None:
+    finished(loaded, private=True)
+    assert "circle" not in (tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8")
+
+
+def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(loaded: Any, tmp_path: Path) -> None:
+    from embedding_estimate.hosts.webui import extension
+
+    extension.options()
+    assert finished(loaded, measure="Nothing").saved.path == tmp_path / "embeddings" / "zebra-two.safetensors"
+    loaded.opts.embedding_estimate_folder = "mine"
+    with pytest.raises(NameTaken):
+        finished(loaded)
+    job = finished(loaded, name="zebra-three", measure="Nothing", save_every=2)
+    assert job.saved.path == tmp_path / "embeddings" / "mine" / "zebra-three.safetensors"
+    assert [path.name for path in (tmp_path / "embeddings-steps" / "zebra-three").iterdir()] == [
+        "zebra-three-000002.safetensors"
+    ]
+    loaded.opts.embedding_estimate_folder = "../elsewhere"  # leads out of what the WebUI reads
+    assert finished(loaded, name="zebra-four", measure="Nothing").saved.path.parent == tmp_path / "embeddings"
+
+
+def test_the_hosts_interrupt_button_saves_and_its_state_is_left_clean(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show = WebuiHost.show
+
+    def pressed(self: WebuiHost, phase: str, done: int, total: int) -> bool:
+        loaded.state.interrupted = phase == "train"
+        return show(self, phase, done, total)
+
+    monkeypatch.setattr(WebuiHost, "show", pressed)
+    job = finished(loaded, learning_steps=100_000)
+    assert job.state == "done" and job.saved.estimate.stopped == "interrupted"
+    assert not loaded.state.interrupted and loaded.state.job == ""
+
+
+def test_extra_networks_are_active_while_the_model_is_borrowed(loaded: Any) -> None:
+    from modules import extra_networks
+
+    text = "a <lora:painting:0.8> circle"
+    with WebuiHost([text, ""]).borrow() as model:
+        assert extra_networks.active == ["lora:painting:0.8"]
+        assert model.notes(text) == ["type <lora:painting:0.8> beside it: no vectors can do what it does"]
+        assert model.token_ids("a  circle") == model.token_ids("a circle")
+        assert len(model.token_vectors(text)["clip_l"]) == 2
+    assert extra_networks.active == []
+
+
+def test_without_a_checkpoint(loaded: Any) -> None:
+    loaded.sd_model = None
+    job = finished(loaded)
+    assert job.state == "failed" and "no checkpoint is loaded" in job.problems[0]
+    with pytest.raises(ModelError, match="no checkpoint"):
+        from embedding_estimate.hosts.webui import extension
+
+        extension.place().token_count("a")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"is_sd3": True}, "Stable Diffusion 3"),
+        ({"cond_stage_key": "edit"}, "instruct-pix2pix"),
+        ({"is_sdxl_inpaint": True}, "inpainting"),
+    ],
+)
+def test_unsupported_checkpoints_are_refused_by_name(loaded: Any, change: dict[str, Any], said: str) -> None:
+    for name, value in change.items():
+        setattr(loaded.sd_model, name, value)
+    with pytest.raises(ModelError, match=said), WebuiHost().borrow():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        ({}, None),
+        ({"api_auth": "ann:secret,bob:x"}, ("bob", "x")),
+        ({"gradio_auth": "cat:y"}, ("cat", "y")),
+        ({"api_auth": "ann:secret", "gradio_auth": "cat:y"}, ("ann", "secret")),
+    ],
+)
+def test_the_api_asks_for_the_hosts_credentials(
+    loaded: Any, arguments: dict[str, str], needed: tuple[str, str] | None
+) -> None:
+    from embedding_estimate.hosts.webui import extension
+
+    for name in ("api_auth", "gradio_auth"):
+        setattr(loaded.cmd_opts, name, arguments.get(name))
+    app = FastAPI()
+    extension.routes(None, app)
+    client = TestClient(app)
+    path = "/embedding-estimate/v1/embeddings"
+    assert client.get(path).status_code == (401 if needed else 200)
+    assert client.get(path, auth=needed).status_code == 200
+
+
+def test_no_api_without_the_hosts(loaded: Any) -> None:
+    from embedding_estimate.hosts.webui import extension
+
+    loaded.cmd_opts.api = False
+    app = FastAPI()
+    extension.routes(None, app)
+    assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == 404
+
+
+def test_the_script_registers_everything(loaded: Any, event_loop: None) -> None:
+    from modules import script_callbacks
+
+    root = Path(__file__).parents[2]
+    runpy.run_path(str(root / "scripts" / "embedding_estimate.py"))
+    assert set(script_callbacks.registered) == {"tabs", "settings", "app"}
+    ((_, title, element),) = script_callbacks.registered["tabs"]()
+    assert (title, element) == ("Embedding Estimate", "embedding_estimate")
