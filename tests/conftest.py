@@ -16,10 +16,17 @@ def toy(toy_host: ToyHost) -> ToyModel:
 
 
 @pytest.fixture
-def event_loop() -> Iterator[None]:
-    """For who builds a page: gradio would open a loop and never close it."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+def event_loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For who builds a page: gradio opens event loops and closes none."""
+    made: list[asyncio.AbstractEventLoop] = []
+    new = asyncio.new_event_loop
+
+    def noted() -> asyncio.AbstractEventLoop:
+        made.append(new())
+        return made[-1]
+
+    monkeypatch.setattr(asyncio, "new_event_loop", noted)
     yield
-    loop.close()
+    for loop in made:
+        loop.close()
     asyncio.set_event_loop(None)

@@ -49,9 +49,9 @@ def test_the_blocker_blocks() -> None:
     assert "imports click" in python(BLOCKER.format(blocked=FOREIGN) + "import click").stderr
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("estimate",), ("inspect",), ("compare",)])
+@pytest.mark.parametrize("command", [(), ("demo",), ("estimate",), ("inspect",), ("compare",), ("ui",)])
 def test_help_imports_nothing_heavy(command: tuple[str, ...]) -> None:
-    heavy = ("torch", "numpy", "PIL", "safetensors", "diffusers", "transformers", "scipy")
+    heavy = ("torch", "numpy", "PIL", "safetensors", "diffusers", "transformers", "scipy", "gradio")
     code = BLOCKER.format(blocked=heavy) + f"from embedding_estimate.cli import main; main({[*command, '--help']!r})"
     done = python(code)
     assert done.returncode == 0 and "Usage:" in done.stdout, done.stderr

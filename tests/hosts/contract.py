@@ -70,7 +70,8 @@ def fingerprint(modules: Sequence[nn.Module]) -> list[Any]:
             found.append((name, hashlib.sha256(content).hexdigest(), *state))
         for name, part in root.named_modules():
             hooks = {key: list(value) for key, value in vars(part).items() if "_hooks" in key and value is not None}
-            found.append((name, part.training, hooks, {key: id(value) for key, value in vars(part).items()}))
+            own = {key: value if isinstance(value, torch.device) else id(value) for key, value in vars(part).items()}
+            found.append((name, part.training, hooks, own))
     return found
 
 

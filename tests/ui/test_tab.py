@@ -1,11 +1,12 @@
 """The tab without a browser, on the toy host."""
 
 import re
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy import ToyHost
 
 from embedding_estimate.embedding import Embedding
@@ -19,7 +20,12 @@ from embedding_estimate.ui import chart, status
 gr = pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
 from embedding_estimate.ui import form, tab  # noqa: E402  # both import gradio
 
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # see conftest.py
 NASTY = '<img src=x onerror="alert(1)"> & (b:1.2)'
+
+
+def names(parameter: str) -> tuple[str, ...]:
+    return {"sampler": ("Euler", "DPM++ SDE"), "schedule": ("Automatic",)}.get(parameter, ())
 
 
 class Place:
@@ -32,7 +38,7 @@ class Place:
         return "the <folder>"
 
     def choices(self, parameter: str) -> tuple[str, ...]:
-        return {"sampler": ("Euler", "DPM++ SDE"), "schedule": ("Automatic",)}.get(parameter, ())
+        return names(parameter)
 
     def token_count(self, text: str) -> int:
         if text == "wrong":
@@ -45,10 +51,10 @@ def place(toy_host: ToyHost, tmp_path: Path) -> Place:
     return Place(toy_host, tmp_path)
 
 
-@pytest.fixture
-def built(place: Place) -> Iterator[form.Form]:
+@pytest.fixture(scope="module")
+def built() -> form.Form:
     with gr.Blocks(analytics_enabled=False):
-        yield form.Form(place.choices)
+        return form.Form(names)
 
 
 def job(**settings: Any) -> Job:
@@ -58,6 +64,12 @@ def job(**settings: Any) -> Job:
 def values(built: form.Form, **changed: Any) -> tuple[Any, ...]:
     assert changed.keys() <= built.components.keys()
     return tuple(changed.get(name, component.value) for name, component in built.components.items())
+
+
+def unmeasured(name: str, folder: Path) -> Saved:
+    embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
+    result = Estimate(embedding, None, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    return Saved(result, folder / "it.safetensors", {}, None, 2.0)
 
 
 # the form
@@ -120,9 +132,9 @@ def test_the_tab_builds_within_other_blocks(place: Place) -> None:
 
 
 def test_problems_come_back_as_lines(place: Place, built: form.Form) -> None:
-    lines = tab.refused(place, built, values(built, text="a", name="a,b", rate=-1.0))
-    assert lines == ["rate=-1 is out of range: choose 0 to 1000"]
-    assert "comma" in tab.refused(place, built, values(built, text="a", name="a,b"))[0] or place.jobs.latest is None
+    lines = tab.refused(place, built, values(built, text="", name="a,b|c"))
+    assert len(lines) == 3 and "text is empty" in lines[0] and "','" in lines[1] and "'|'" in lines[2]
+    assert place.jobs.latest is None
 
 
 def test_a_job_starts_and_a_second_is_refused(place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,10 +175,15 @@ def test_a_job_that_is_stopping(save: bool, said: str) -> None:
     assert said in status.render(stopping, "", in_webui=False)
 
 
-def test_a_job_that_is_done(place: Place) -> None:
-    done = place.jobs.start(Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3))
+def finished(place: Place, **settings: Any) -> Job:
+    done = place.jobs.start(Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3, **settings))
     while done.state == "running":
-        done.stop._stopped.wait(0.01)
+        time.sleep(0.01)
+    return done
+
+
+def test_a_job_that_is_done(place: Place) -> None:
+    done = finished(place)
     html = status.render(done, "", in_webui=True)
     assert 'data-state="done"' in html and "<code>it</code>" in html and str(done.saved.path) in html
     for label in ("explained", "emphasis explained", "bare words", "cut to fit", "in other prompts", "image distance"):
@@ -179,15 +196,19 @@ def test_a_job_that_is_done(place: Place) -> None:
     assert "data:image" not in status.render(done, "", in_webui=True)
 
 
+def test_figures_without_images(place: Place) -> None:
+    html = status.render(finished(place, measure="Figures"), "", in_webui=True)
+    assert "<dt>explained</dt>" in html and "image distance" not in html and "data:image/png;base64," in html
+
+
 def test_a_negative_embedding_goes_to_the_negative_prompt_first() -> None:
     html = status._uses("it", negative=True, in_webui=True)
     assert html.index("txt2img_neg_prompt") < html.index('"txt2img_prompt"')
 
 
 def test_a_job_that_was_interrupted_has_no_figures(tmp_path: Path) -> None:
-    result = Estimate(Embedding("it", {}), None, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
     done = job()
-    done.state, done.saved = "done", Saved(result, tmp_path / "it.pt", {}, None, 2.0)
+    done.state, done.saved = "done", unmeasured("it", tmp_path)
     html = status.render(done, "", in_webui=False)
     assert "7 steps (interrupted; the best of them was saved without being measured)" in html and "<dl" not in html
 
@@ -201,13 +222,12 @@ def test_a_job_that_left_nothing_says_why(state: Any) -> None:
 
 
 def test_what_was_typed_is_escaped(tmp_path: Path) -> None:
-    result = Estimate(Embedding(NASTY, {}), None, None, 7, "done", [], [], [], 1.0, 1.0, 1.0, 1, 1)
     for state in ("running", "done", "failed", "dropped"):
         shown = job(text=NASTY, name=NASTY)
         shown.state, shown.problems, shown.notes = state, [NASTY], [NASTY]
-        shown.saved = Saved(result, tmp_path / NASTY.replace("/", ""), {}, None, 2.0)
+        shown.saved = unmeasured(NASTY, tmp_path / NASTY)
         html = status.render(shown, NASTY, in_webui=True)
-        assert "<img" not in html and '"alert' not in html and "&lt;img src=x" in html
+        assert "<img" not in html and '"alert(' not in html and "&lt;img src=x" in html
     assert "<img" not in status.problems([NASTY]) and "<img" not in status.render(None, NASTY, in_webui=True)
 
 

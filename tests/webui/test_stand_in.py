@@ -220,7 +220,7 @@ def test_no_api_without_the_hosts(loaded: Any) -> None:
     assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == 404
 
 
-def test_the_script_registers_everything(loaded: Any, event_loop: None) -> None:
+def test_the_script_registers_everything(loaded: Any, event_loops: None) -> None:
     from modules import script_callbacks
 
     root = Path(__file__).parents[2]

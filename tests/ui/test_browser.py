@@ -1,0 +1,192 @@
+"""The tab by itself in a real browser: `embedding-estimate ui` with the demo model, in headless Chromium.
+
+SCREENSHOTS=FOLDER keeps the pictures to look at.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedding_estimate.embedding import read
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[test]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # see conftest.py
+]
+
+ROOT = Path(__file__).parents[2]
+QUIET = ("background-networking", "component-update", "sync", "gpu")
+LONG = 90_000  # ms; the machine may be busy
+ENDLESS = "2000"  # learning steps
+STEP = "() => Number(/training, (\\d+)/.exec(document.querySelector('#embedding_estimate_state').textContent)[1])"
+LOCAL = re.compile(r"https?://127\.0\.0\.1:|data:|blob:")
+
+
+class Tab:
+    """A page that shows the tab, and what the browser had to complain about."""
+
+    def __init__(self, page, url: str):  # type: ignore[no-untyped-def]  # Playwright may not be there
+        self.page = page
+        self.complaints: list[str] = []
+        page.set_default_timeout(LONG)
+        page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text)
+        )
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: LOCAL.match(request.url) or self.complaints.append(request.url))
+        page.goto(url)
+        self.state("idle", "running", "done", "failed", "dropped")
+
+    def fill(self, **values: str) -> None:
+        for name, value in values.items():
+            self.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first.fill(value)
+
+    def press(self, button: str) -> None:
+        self.page.click(f"#embedding_estimate_{button}:not([disabled])")
+
+    def state(self, *states: str) -> str:
+        """Waits for one of these; returns what is shown."""
+        shown = ", ".join(f"#embedding_estimate_state [data-state={state}]" for state in states)
+        return self.page.locator(shown).first.inner_text()
+
+    def says(self, element: str, text: str) -> None:
+        playwright.expect(self.page.locator(f"#embedding_estimate_{element}").first).to_contain_text(text, timeout=LONG)
+
+    def step(self) -> int:
+        """The learning step that a job has reached."""
+        return int(self.page.evaluate(STEP))
+
+    def shoot(self, name: str, folder: Path) -> None:
+        """In light and dark, wide and narrow; nothing may have to be scrolled sideways."""
+        for theme in ("light", "dark"):
+            self.page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+            for width in (1280, 360):
+                self.page.set_viewport_size({"width": width, "height": 900})
+                self.page.wait_for_timeout(300)  # ms; colours fade
+                self.page.screenshot(path=folder / f"{name}-{theme}-{width}.png", full_page=True)
+                assert self.page.evaluate("document.documentElement.scrollWidth") <= width
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ui")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """The command itself, ended by Ctrl-C."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    log = folder / "log"
+    command = ["-m", "embedding_estimate", "ui", "--no-browser", "--port", str(port), "--out", folder / "embeddings"]
+    with log.open("wb") as output:
+        server = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=output, stderr=output)
+    try:
+        until = time.monotonic() + 120
+        while "is ready" not in log.read_text():
+            assert server.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 130
+        assert "Traceback" not in log.read_text(), log.read_text()
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *(f"--disable-{what}" for what in QUIET)]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser, url: str) -> Iterator[Tab]:  # type: ignore[no-untyped-def]
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = Tab(context.new_page(), url)
+    yield tab
+    context.close()
+    assert tab.complaints == []
+
+
+@pytest.fixture
+def shots(folder: Path) -> Path:
+    return Path(os.environ.get("SCREENSHOTS", folder))
+
+
+def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -> None:
+    opened.fill(text="(red:1.5) circle", steps="4", tokens="3", learning_steps="5", name="no,name")
+    opened.says("text_count", "2 tokens")
+    opened.press("estimate")
+    opened.says("problems", "stands for the end of a tag")
+    opened.shoot("problems", shots)
+
+    opened.fill(name="red-disc")
+    opened.page.get_by_text("More settings").click()
+    opened.page.get_by_label("Figures", exact=True).check()
+    opened.press("estimate")
+    result = opened.state("done", "failed")
+    assert "typed as the word red-disc" in result and "emphasis explained" in result
+    assert "5 steps (done)" in result
+    assert opened.page.locator(".embedding_estimate_report img").evaluate("picture => picture.naturalWidth") > 500
+    assert opened.page.locator("#embedding_estimate_problems li").count() == 0
+    assert read(folder / "embeddings" / "red-disc.safetensors").tokens == 3
+    assert (folder / "embeddings-reports" / "red-disc.png").is_file()
+    opened.shoot("done", shots)
+
+    opened.fill(text="red-disc")
+    opened.says("text_count", "3 tokens")  # the word is read as the embedding now
+
+
+def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, shots: Path) -> None:  # type: ignore[no-untyped-def]
+    opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="half-way")
+    opened.page.focus("#embedding_estimate_estimate")
+    opened.page.keyboard.press("Enter")
+    opened.says("state", "training")
+    before = opened.step()
+    opened.page.wait_for_function(f"({STEP})() > {before}")
+    opened.shoot("running", shots)
+
+    opened.page.reload()
+    assert "half-way" in opened.state("running")
+
+    other = Tab(browser.new_context().new_page(), url)
+    assert "half-way" in other.state("running")
+    other.fill(text="blue square", name="second")
+    other.press("estimate")
+    other.says("problems", "half-way is being estimated")
+    other.press("interrupt_save")
+    assert "half-way" in other.state("done", "failed")
+    other.page.context.close()
+    assert other.complaints == []
+
+    assert "typed as the word half-way" in opened.state("done")
+    assert read(folder / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"
+    assert opened.page.is_disabled("#embedding_estimate_interrupt_save")
+
+
+def test_a_job_is_dropped(opened: Tab, folder: Path) -> None:
+    opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="unwanted")
+    opened.press("estimate")
+    opened.says("state", "training")
+    opened.press("interrupt_drop")
+    assert "the result was dropped" in opened.state("dropped", "done", "failed")
+    assert not (folder / "embeddings" / "unwanted.safetensors").exists()
