@@ -65,7 +65,7 @@ def _picture(pixels: Tensor) -> Image.Image:
 def of_estimate(settings: Settings, host: Host, result: Estimate) -> Report:
     """All that is known of an estimate; borrows the model to decode the images."""
     images: Mapping[str, Sequence[Image.Image]] = {}
-    if result.images:
+    if result.images and result.images.latents:
         with host.borrow() as model:
             images = pictures(model, result.images)
     return Report(
@@ -119,8 +119,9 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
         (figures.explained, "explained", f"without weights {_number(figures.explained_without_weights)}"),
         (figures.emphasis_explained, "emphasis explained", "without weights 0"),
         (figures.in_template, "inside other prompts", "1 is the prompt itself"),
-        (figures.image_distance, "image distance", "0 same images, 1 as far as empty"),
     ]
+    if figures.image_distance is not None:
+        cards.append((figures.image_distance, "image distance", "0 same images, 1 as far as empty"))
     columns = 4 // _card_rows(width)
     each = (width - (columns - 1) * 16) / columns
     for index, (value, label, beside) in enumerate(cards):

@@ -5,18 +5,27 @@
 
     const SECOND = 1000; // ms
     const TYPING = 300; // ms without a key before tokens are counted
+    const PATIENCE = 5; // times the same answer; then the server may be gone, and is asked less often
     const find = (id) => document.querySelector(`#embedding_estimate_${id}`);
 
     let known = null; // the tab that was asked for; Reload UI makes a new one
     let typing = 0;
+    let seen = "";
+    let repeated = 0;
 
     setInterval(() => {
         const poll = find("poll");
         if (!poll) return;
-        const running = find("state")?.querySelector("[data-state=running]");
-        if (poll !== known) find("count")?.click();
-        if (poll !== known || running) poll.click();
-        known = poll;
+        if (poll !== known) {
+            known = poll;
+            find("count").click();
+            poll.click();
+        } else if (find("state").querySelector("[data-state=running]")) {
+            const now = find("state").innerHTML;
+            repeated = now === seen ? repeated + 1 : 0;
+            seen = now;
+            if (repeated < PATIENCE || repeated % PATIENCE === 0) poll.click();
+        }
     }, SECOND);
 
     document.addEventListener("input", (event) => {

@@ -1,4 +1,4 @@
-"""The command line: `embedding-estimate demo | estimate | inspect | compare`.
+"""The command line: `embedding-estimate demo | estimate | inspect | compare | ui`.
 
 Exit codes: 0 done, 2 bad input, 130 interrupted. Figures go to stdout and progress to stderr. Nothing heavy is
 imported before a command needs it.
@@ -17,6 +17,7 @@ from embedding_estimate.cli.demo import demo
 from embedding_estimate.cli.estimate import estimate
 from embedding_estimate.cli.inspect import inspect
 from embedding_estimate.cli.progress import INTERRUPTED
+from embedding_estimate.cli.ui import ui
 from embedding_estimate.errors import EstimateError, Interrupted
 
 
@@ -50,5 +51,5 @@ def main() -> None:
     """
 
 
-for command in (demo, estimate, inspect, compare):
+for command in (demo, estimate, inspect, compare, ui):
     main.add_command(command)

@@ -26,5 +26,6 @@ class Sections(click.Command):
                 title = next((title for title, names in SECTIONS.items() if option.name in names), "Options")
                 records[title].append(record)
         for title, listed in records.items():
-            with formatter.section(title):
-                formatter.write_dl(listed)
+            if listed:
+                with formatter.section(title):
+                    formatter.write_dl(listed)

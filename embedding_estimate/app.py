@@ -1,0 +1,115 @@
+"""The tab by itself, in a browser: `embedding-estimate ui`."""
+
+from __future__ import annotations
+
+import socket
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import gradio as gr
+
+from embedding_estimate.errors import EmbeddingError, EstimateError
+from embedding_estimate.hosts.standalone import sampling
+from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.jobs import Job, Jobs
+from embedding_estimate.ui import tab
+
+TITLE = "Embedding Estimate"
+PORTS = range(7860, 7960)  # gradio's own
+
+
+class Standalone:
+    """`ui.place.Place` around a model that this process has loaded itself."""
+
+    in_webui = False
+
+    def __init__(self, host: StandaloneHost, embeddings: Path):
+        """Reports go to a folder beside the embeddings: WebUIs take a picture among them for one."""
+        embeddings = embeddings.resolve()
+        reports = embeddings.with_name(f"{embeddings.name}-reports")
+        self.jobs = Jobs(lambda settings: host, lambda: embeddings, lambda: reports, on_saved=self._name)
+        self._host = host
+        self._embeddings = embeddings
+
+    def folder(self) -> str:
+        return str(self._embeddings)
+
+    def choices(self, parameter: str) -> Sequence[str]:
+        return {"sampler": sampling.sampler_names(), "schedule": sampling.schedule_names()}.get(parameter, ())
+
+    def token_count(self, text: str) -> int:
+        return self._host.token_count(text)
+
+    def _name(self, job: Job) -> None:
+        """Makes the next prompts read the name."""
+        assert job.saved is not None
+        embedding = job.saved.estimate.embedding
+        try:
+            self._host.add_embedding(embedding.name, embedding.vectors)
+        except EmbeddingError as error:
+            job.notes.append(str(error))
+
+
+def page(place: Standalone) -> gr.Blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+        gr.Markdown(f"# {TITLE}")
+        tab.build(place)
+    return blocks
+
+
+def serve(
+    place: Standalone, *, address: str, port: int | None, in_browser: bool, on_start: Callable[[str], None]
+) -> None:
+    """Serves the tab until Ctrl-C, and calls `on_start` with its URL. A job under way is then stopped and saved.
+
+    Raises `EstimateError` where nobody can listen there.
+    """
+    root = assets()
+    blocks = page(place)
+    _, url, _ = blocks.launch(
+        server_name=address,
+        server_port=free(address, port),
+        inbrowser=in_browser,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        css_paths=root / "style.css",
+        head=f"<script>{(root / 'javascript' / 'embedding_estimate.js').read_text('utf-8')}</script>",
+    )
+    on_start(url)
+    try:
+        threading.Event().wait()
+    finally:
+        finish(place.jobs)
+        blocks.close(verbose=False)
+
+
+def finish(jobs: Jobs) -> None:
+    """Ends the job under way, if any, and keeps what it has reached."""
+    job = jobs.latest
+    if job is not None and job.state == "running":
+        job.stop.stop(save=True)
+        while job.state == "running":
+            time.sleep(0.1)
+
+
+def free(address: str, port: int | None) -> int:
+    """The port to listen on: the one asked for or the first free one. Raises `EstimateError` where there is none."""
+    for candidate in PORTS if port is None else [port]:
+        with suppress(OSError), socket.create_server((address, candidate)):
+            return candidate
+    where = address if port is None else f"{address}:{port}"
+    raise EstimateError(f"{where}: cannot be listened on; choose another address or port")
+
+
+def assets() -> Path:
+    """Where style and javascript are: a WebUI reads them from the checkout's root, a wheel puts them into its data."""
+    root = Path(__file__).parents[1]
+    return root if (root / "style.css").is_file() else Path(sysconfig.get_path("data"), "share", "embedding-estimate")

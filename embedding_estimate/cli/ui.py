@@ -1,0 +1,48 @@
+"""`ui`: the tab of the WebUI extension, without a WebUI."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embedding_estimate.cli.estimate import folder_option
+from embedding_estimate.cli.host import HostOptions, host_options, load
+from embedding_estimate.cli.sections import Sections
+
+LOOPBACK = "127.0.0.1"
+
+
+@click.command(cls=Sections)
+@folder_option
+@click.option(
+    "--host-address",
+    default=LOOPBACK,
+    metavar="ADDRESS",
+    help=f"Where to listen. Others than {LOOPBACK} let everybody in who can reach it.  [default: {LOOPBACK}]",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), metavar="INTEGER", help="[default: the first free one from 7860 on]"
+)
+@click.option("--no-browser", is_flag=True, help="Do not open the page.")
+@host_options
+def ui(out: Path, host_address: str, port: int | None, no_browser: bool, **options: Any) -> None:
+    """Serves the WebUI's tab by itself, in the browser.
+
+    Prompts may name the embeddings of the folder that is saved in, unless --embeddings says another.
+    """
+    hosted = HostOptions.of(options)
+    if hosted.embeddings is None and out.is_dir():
+        hosted = replace(hosted, embeddings=out)
+    host = load(hosted)
+    from embedding_estimate import app
+
+    app.serve(
+        app.Standalone(host, out),
+        address=host_address,
+        port=port,
+        in_browser=not no_browser,
+        on_start=lambda url: click.echo(f"{url} is ready; Ctrl-C ends it, and saves what a job has reached", err=True),
+    )

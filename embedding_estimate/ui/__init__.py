@@ -1,0 +1,3 @@
+"""The tab: the same in a WebUI and standalone. `tab.build` makes it, `place.Place` is what it asks for."""
+
+PREFIX = "embedding_estimate_"  # of every element id and CSS class: a page is shared by all extensions

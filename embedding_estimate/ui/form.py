@@ -1,0 +1,107 @@
+"""The settings as a form: one component for each parameter, and from their values to settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import gradio as gr
+
+from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+from embedding_estimate.ui import PREFIX
+
+OPEN: tuple[tuple[str, ...], ...] = (  # rows; all other settings follow in an accordion
+    ("prompt_type", "steps"),
+    ("text",),
+    ("part", "tokens"),
+    ("rate", "optimizer"),
+    ("loss", "learning_steps"),
+    ("initial_prompt",),
+    ("token_source",),
+    ("name", "overwrite"),
+)
+COUNTED = ("text", "initial_prompt")  # prompts with a token count beside them
+STOPS = 300  # that can still be hit on a slider
+FEW = 3  # choices that are shown all at once
+
+Names = Callable[[str], Sequence[str]]  # what a setting without choices of its own takes in this place; none: any text
+
+
+class Form:
+    """Builds the components where it is made, within gradio's blocks."""
+
+    def __init__(self, names: Names):
+        self._names = names
+        self._left = {parameter.name: parameter for parameter in PARAMETERS}
+        self.components: dict[str, Any] = {}
+        self.counts: dict[str, Any] = {}  # the token counts
+        for row in OPEN:
+            self._row(row)
+        with gr.Accordion("More settings", open=False, elem_id=f"{PREFIX}more"):
+            for pair in _pairs(list(self._left)):
+                self._row(pair)
+
+    def settings(self, values: Sequence[Any]) -> Settings:
+        """What the components' values say, unchecked."""
+        return Settings.from_mapping({name: _plain(value) for name, value in zip(self.components, values, strict=True)})
+
+    def _row(self, names: Sequence[str]) -> None:
+        with gr.Row() if len(names) > 1 else nullcontext():
+            for name in names:
+                parameter = self._left.pop(name)
+                if name in COUNTED:
+                    with gr.Column(elem_classes=[f"{PREFIX}counted"]):
+                        self.components[name] = component(parameter)
+                        self.counts[name] = gr.HTML(elem_id=f"{PREFIX}{name}_count")
+                else:
+                    self.components[name] = component(parameter, self._names(name))
+
+
+def component(parameter: Parameter, names: Sequence[str] = ()) -> Any:
+    """What a parameter is typed or chosen with."""
+    shared = {
+        "label": parameter.label,
+        "info": info(parameter),
+        "value": parameter.default,
+        "elem_id": f"{PREFIX}{parameter.name}",
+    }
+    choices = list(parameter.choices or names)
+    if parameter.kind is bool:
+        return gr.Checkbox(**shared)
+    if choices:
+        shared["value"] = parameter.default if parameter.default in choices else choices[0]
+        return gr.Radio(choices, **shared) if len(choices) <= FEW else gr.Dropdown(choices, **shared)
+    if parameter.kind is str:
+        lines = 3 if parameter.lines or parameter.name in COUNTED else 1
+        return gr.Textbox(lines=lines, max_lines=1 if lines == 1 else 20, **shared)
+    if _slides(parameter):
+        return gr.Slider(parameter.minimum, parameter.maximum, step=_step(parameter), **shared)
+    return gr.Number(**shared)
+
+
+def _step(parameter: Parameter) -> float:
+    return 0.5 if parameter.kind is float else 8 if parameter.unit == "pixels" else 1
+
+
+def _slides(parameter: Parameter) -> bool:
+    if parameter.minimum is None or parameter.maximum is None:
+        return False
+    return parameter.maximum - parameter.minimum <= STOPS * _step(parameter)
+
+
+def info(parameter: Parameter) -> str:
+    """The help, with unit and bounds where they do not show otherwise."""
+    facts = parameter.unit
+    if parameter.minimum is not None and not _slides(parameter):
+        facts = f"{parameter.minimum:g} to {parameter.maximum:,.15g} {parameter.unit}".rstrip()
+    return f"{parameter.help} [{facts}]" if facts else parameter.help
+
+
+def _plain(value: Any) -> Any:
+    """Browsers know one kind of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _pairs(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + 2] for start in range(0, len(names), 2))

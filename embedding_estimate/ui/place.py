@@ -1,0 +1,30 @@
+"""All that the tab asks of its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from embedding_estimate.jobs import Jobs
+
+
+class Place(Protocol):
+    """A WebUI, or the standalone app."""
+
+    jobs: Jobs
+    in_webui: bool  # whether txt2img is next door, so that a name can be put into its prompts
+
+    def folder(self) -> str:
+        """Where embeddings are saved, in words for the user."""
+        ...
+
+    def choices(self, parameter: str) -> Sequence[str]:
+        """The names that a setting without choices of its own takes here, samplers for one; none: any text."""
+        ...
+
+    def token_count(self, text: str) -> int:
+        """How many tokens the loaded model counts in a prompt. Called while jobs run, so it waits for none.
+
+        Raises `EstimateError` where they cannot be counted.
+        """
+        ...

@@ -1,0 +1,138 @@
+"""What is known of a job, as HTML. Everything that somebody typed is escaped."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from embedding_estimate import wording
+from embedding_estimate.fidelity import Fidelity
+from embedding_estimate.jobs import Job, Saved
+from embedding_estimate.ui import PREFIX, chart
+
+HELLO = "A prompt goes in, an embedding comes out: one word to type in its place."
+
+
+def render(job: Job | None, folder: str, in_webui: bool) -> str:
+    """The state of the latest job; `folder` is where embeddings go."""
+    if job is None:
+        return _section("idle", f"<p>{HELLO}</p>{_small(f'Embeddings are saved in {folder}')}")
+    name = escape(job.settings.name)
+    if job.state == "running":
+        return _section("running", _running(job))
+    if job.saved is not None and job.state == "done":
+        return _section("done", _done(job, job.saved, in_webui))
+    if job.state == "dropped":
+        return _section("dropped", f"<p><b>{name}</b>: {escape(' '.join(job.problems))}</p>{_notes(job.notes)}")
+    failed = f"<p><b>{name}</b> could not be estimated</p>"
+    return _section("failed", f"{failed}{problems(job.problems)}{_notes(job.notes)}")
+
+
+def problems(lines: Sequence[str]) -> str:
+    """What is wrong, one line each."""
+    if not lines:
+        return ""
+    return f'<ul class="{PREFIX}problems" role="alert">{_items(lines)}</ul>'
+
+
+def _section(state: str, body: str) -> str:
+    return f'<section class="{PREFIX}job" data-state="{state}">{body}</section>'
+
+
+def _running(job: Job) -> str:
+    progress = job.progress
+    share = progress.done / progress.total if progress and progress.total else 0.0
+    left = job.seconds_left
+    if job.stop.stopped:
+        doing = "stopping; nothing will be saved" if job.stop.dropped else "stopping; the best so far will be saved"
+        left = None
+    elif progress:
+        doing = f"{wording.PHASES[progress.phase]}, {progress.done} of {progress.total}"
+    else:
+        doing = "waiting for the model"
+    return (
+        f'<p class="{PREFIX}head"><span><b>{escape(job.settings.name)}</b>: {doing}</span>'
+        f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
+        f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
+        f"{chart.svg(job.curve, job.settings.learning_steps)}{_notes(job.notes)}"
+    )
+
+
+def _done(job: Job, saved: Saved, in_webui: bool) -> str:
+    result = saved.estimate
+    name = result.embedding.name
+    vectors = "1 vector" if result.embedding.tokens == 1 else f"{result.embedding.tokens} vectors"
+    figures = _figures(result.fidelity, result.embedding.tokens) if result.fidelity else ""
+    unmeasured = "" if result.fidelity else "; the best of them was saved without being measured"
+    return (
+        f"<p>Saved: {vectors}, typed as the word <code>{escape(name)}</code></p>"
+        f"{_uses(name, job.settings.negative, in_webui)}"
+        f"{_small(str(saved.path))}{figures}"
+        f"<p>{result.steps} steps ({result.stopped}{unmeasured}) in "
+        f"{result.seconds_prepare + result.seconds_train:.1f} s; "
+        f"longest vector {result.norm_ratio:.1f} times a word's</p>"
+        f"{_notes(job.notes)}"
+        f"{_picture(saved.report) or chart.svg(job.curve, job.settings.learning_steps)}"
+    )
+
+
+def _uses(name: str, negative: bool, in_webui: bool) -> str:
+    """Buttons, made to work by the javascript: to copy the name, or to type it in the prompts next door."""
+    uses = {"copy": "Copy the word"}
+    if in_webui:
+        sides = {"txt2img_prompt": "To the prompt", "txt2img_neg_prompt": "To the negative prompt"}
+        uses |= dict(reversed(sides.items())) if negative else sides
+    buttons = "".join(
+        f'<button type="button" data-embedding-estimate="{use}" data-name="{escape(name)}">{label}</button>'
+        for use, label in uses.items()
+    )
+    return f'<p class="{PREFIX}uses">{buttons}</p>'
+
+
+def _figures(figures: Fidelity, tokens: int) -> str:
+    """Each with a bar, so that a glance holds it against its baselines."""
+    return f'<dl class="{PREFIX}figures">{"".join(map(_figure, wording.rows(figures, tokens)))}</dl>'
+
+
+def _figure(row: wording.Row) -> str:
+    bar = f'<dd class="{PREFIX}bar"><div style="{_width(row.value or 0)}"></div></dd>' if row.share else ""
+    kind = f' class="{PREFIX}baseline"' if row.baseline else ""
+    return f"<div{kind}><dt>{row.label}</dt><dd>{row.number}</dd>{bar}<dd>{row.meaning}</dd></div>"
+
+
+def _width(share: float) -> str:
+    return f"width: {min(max(share, 0), 1):.1%}"
+
+
+def _picture(report: Path | None) -> str:
+    """The picture inside the page: so it needs no way of its own through the host's rules for files."""
+    try:
+        png = report.read_bytes() if report else b""
+    except OSError:  # moved away since
+        png = b""
+    if not png:
+        return ""
+    data = base64.b64encode(png).decode()
+    picture = f'<img alt="Figures, curves and same-seed images" src="data:image/png;base64,{data}">'
+    return f'<button type="button" class="{PREFIX}report" data-embedding-estimate="open">{picture}</button>'
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return f'<ul class="{PREFIX}notes">{_items(notes)}</ul>' if notes else ""
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "".join(f"<li>{escape(line)}</li>" for line in lines)
+
+
+def _small(text: str) -> str:
+    return f'<p class="{PREFIX}small">{escape(text)}</p>'
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,73 @@
+"""The tab. It holds no state: what it shows comes from the jobs, so a reload or a second browser shows the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from embedding_estimate.errors import EstimateError, SettingsError
+from embedding_estimate.ui import PREFIX, status
+from embedding_estimate.ui.compat import QUIET
+from embedding_estimate.ui.form import Form
+from embedding_estimate.ui.place import Place
+
+
+def build(place: Place) -> None:
+    """Fills the blocks it is called within. On the page it needs style.css and the javascript, which keeps it live."""
+    with gr.Row(elem_id=f"{PREFIX}tab"):
+        with gr.Column(scale=3, min_width=320):
+            form = Form(place.choices)
+        with gr.Column(scale=2, min_width=320, elem_id=f"{PREFIX}side"):
+            estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
+            with gr.Row(elem_classes=[f"{PREFIX}interrupts"]):
+                save = gr.Button("Interrupt (save)", interactive=False, elem_id=f"{PREFIX}interrupt_save")
+                drop = gr.Button("Interrupt (not save)", interactive=False, elem_id=f"{PREFIX}interrupt_drop")
+            problems = gr.HTML(elem_id=f"{PREFIX}problems")
+            state = gr.HTML(elem_id=f"{PREFIX}state")
+    poll = gr.Button("State", elem_id=f"{PREFIX}poll", elem_classes=[f"{PREFIX}hidden"])
+    count = gr.Button("Count", elem_id=f"{PREFIX}count", elem_classes=[f"{PREFIX}hidden"])
+
+    def now() -> tuple[Any, ...]:
+        job = place.jobs.latest
+        running = gr.update(interactive=job is not None and job.state == "running")
+        return status.render(job, place.folder(), place.in_webui), running, running
+
+    def start(*values: Any) -> tuple[Any, ...]:
+        return status.problems(refused(place, form, values)), *now()
+
+    def stop(save: bool) -> tuple[Any, ...]:
+        if job := place.jobs.latest:
+            job.stop.stop(save=save)
+        return now()
+
+    shown = [state, save, drop]
+    estimate.click(start, list(form.components.values()), [problems, *shown], **QUIET)
+    save.click(lambda: stop(save=True), None, shown, **QUIET)
+    drop.click(lambda: stop(save=False), None, shown, **QUIET)
+    poll.click(now, None, shown, **QUIET)
+    counted = [form.components[name] for name in form.counts]
+    count.click(lambda *texts: counts(place, texts), counted, list(form.counts.values()), **QUIET)
+
+
+def refused(place: Place, form: Form, values: tuple[Any, ...]) -> list[str]:
+    """Starts a job; the lines that say why it may not start, or none."""
+    try:
+        place.jobs.start(form.settings(values))
+    except SettingsError as error:
+        return error.problems
+    except EstimateError as error:
+        return [str(error)]
+    return []
+
+
+def counts(place: Place, texts: tuple[str, ...]) -> Any:
+    """The token count of each text, as HTML."""
+    found = []
+    for text in texts:
+        try:
+            tokens = place.token_count(text)
+            found.append("1 token" if tokens == 1 else f"{tokens} tokens")
+        except EstimateError:  # what is wrong is said when the job starts
+            found.append("? tokens")
+    return found
