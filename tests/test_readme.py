@@ -35,9 +35,14 @@ def test_its_commands_are_all_commands() -> None:
         assert re.search(rf"`{command}\b", README), command
 
 
-def test_its_pictures_exist() -> None:
-    for path in re.findall(r"\]\(([^):]+)\)", README):
-        assert (ROOT / path).is_file(), path
+def test_its_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^):]+)\)", README):
+        path, _, heading = link.partition("#")
+        file = ROOT / (path or "README.md")
+        assert file.is_file(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.MULTILINE)
+            assert heading in [text.lower().replace(" ", "-") for text in headings], link
 
 
 def test_the_pipeline_finds_the_one_test_command() -> None:
