@@ -1,9 +1,24 @@
 """Registers the extension; the WebUI runs every file in this folder."""
 
-from modules import script_callbacks
+from typing import Any
 
-from embedding_estimate.hosts.webui import extension
+from modules import script_callbacks, scripts
+
+from embedding_estimate.hosts.webui import extension, use
 
 script_callbacks.on_ui_tabs(extension.tabs)
 script_callbacks.on_ui_settings(extension.options)
 script_callbacks.on_app_started(extension.routes)
+
+
+class Comments(scripts.Script):
+    """Says beside an image where an embedding in its prompt was made for other settings."""
+
+    def title(self) -> str:
+        return extension.TITLE
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def process(self, p: Any, *args: Any) -> None:
+        use.comment(p)

@@ -220,11 +220,48 @@ def test_no_api_without_the_hosts(loaded: Any) -> None:
     assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == 404
 
 
+class Processing:
+    """What a script's `process` is given."""
+
+    def __init__(self, prompt: str, negative: str = ""):
+        self.all_prompts, self.all_negative_prompts = [prompt], [negative]
+        self.said: list[str] = []
+
+    def comment(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) -> None:
+    from embedding_estimate.hosts.webui import use
+
+    def said(prompt: str, negative: str = "") -> list[str]:
+        image = Processing(prompt, negative)
+        use.comment(image)
+        return image.said
+
+    loaded.opts.emphasis = "No norm"
+    text = "(red:1.5) circle <lora:painting:0.8>"
+    job = finished(loaded, text=text, measure="Nothing")
+    assert any("emphasis mode No norm" in note for note in job.notes)
+    assert any("<lora:painting:0.8>" in note for note in job.notes)
+
+    assert said("a zebra-two <lora:painting:0.8>") == []
+    assert said("a zebra-one") == []
+    assert said("", "zebra-two") == ["zebra-two was made with <lora:painting:0.8>, which the prompt lacks"]
+    loaded.opts.CLIP_stop_at_last_layers, loaded.opts.emphasis = 2, "Original"
+    assert said("zebra-two <lora:painting:0.8>") == [
+        "zebra-two was made for clip skip 1, and it is 2 now, for the emphasis mode No norm, and it is Original now"
+    ]
+
+
 def test_the_script_registers_everything(loaded: Any, event_loops: None) -> None:
     from modules import script_callbacks
 
     root = Path(__file__).parents[2]
-    runpy.run_path(str(root / "scripts" / "embedding_estimate.py"))
+    script = runpy.run_path(str(root / "scripts" / "embedding_estimate.py"))
+    image = Processing("a red circle")
+    script["Comments"]().process(image)
+    assert image.said == []
     assert set(script_callbacks.registered) == {"tabs", "settings", "app"}
     ((_, title, element),) = script_callbacks.registered["tabs"]()
     assert (title, element) == ("Embedding Estimate", "embedding_estimate")

@@ -17,15 +17,17 @@ class EmbeddingDatabase:
         return None, None
 
     def load_textual_inversion_embeddings(self, force_reload: bool = False) -> None:
-        found, _ = read_folder(Path(shared.cmd_opts.embeddings_dir))
+        folder = Path(shared.cmd_opts.embeddings_dir)
+        found, _ = read_folder(folder)
+        paths = {path.stem: path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pt")}
         engine = shared.sd_model.cond_stage_model
-        self.word_embeddings = {name: Embedding(each) for name, each in found.items()}
+        self.word_embeddings = {name: Embedding(each, str(paths[name])) for name, each in found.items()}
         self._tokens = [(engine.tokenize([name])[0], each) for name, each in self.word_embeddings.items()]
 
 
 class Embedding:
-    def __init__(self, file: Any):
-        self.name, self.vectors, self.shorthash = file.name, file.tokens, ""
+    def __init__(self, file: Any, filename: str):
+        self.name, self.vectors, self.shorthash, self.filename = file.name, file.tokens, "", filename
         self.vec = next(iter(file.vectors.values())) if len(file.vectors) == 1 else dict(file.vectors)
 
 

@@ -1,0 +1,55 @@
+"""A word beside the image where an embedding is used otherwise than it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedding_estimate.embedding import read
+from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.hosts.webui import networks, support
+
+
+def comment(p: Any) -> None:
+    """For a script's `process`: comments on the image that is about to be made."""
+    from modules.sd_hijack import model_hijack
+
+    say = getattr(p, "comment", model_hijack.comments.append)  # a WebUI before 1.6 collects comments there
+    for line in warnings([*p.all_prompts, *p.all_negative_prompts], model_hijack.embedding_db.word_embeddings):
+        say(line)
+
+
+def warnings(prompts: Sequence[str], embeddings: Mapping[str, Any]) -> list[str]:
+    """One line for each embedding of ours in the prompts that something is missing for."""
+    text = "\n".join(dict.fromkeys(prompts))
+    used = {name: embedding for name, embedding in embeddings.items() if name in text}
+    found = []
+    for name, embedding in used.items():
+        if differences := _differences(_provenance(embedding), text):
+            found.append(f"{name} was made {', '.join(differences)}")
+    return found
+
+
+def _provenance(embedding: Any) -> Mapping[str, Any]:
+    """What a file tells of itself; nothing where another program made it."""
+    try:
+        return read(Path(embedding.filename)).provenance
+    except EmbeddingError:
+        return {}
+
+
+def _differences(told: Mapping[str, Any], text: str) -> list[str]:
+    from modules import shared
+
+    found = []
+    clip_skip, emphasis = int(shared.opts.CLIP_stop_at_last_layers), support.emphasis()
+    if told.get("clip_skip", clip_skip) != clip_skip:
+        found.append(f"for clip skip {told['clip_skip']}, and it is {clip_skip} now")
+    if told.get("emphasis", emphasis) != emphasis:
+        found.append(f"for the emphasis mode {told['emphasis']}, and it is {emphasis} now")
+    settings = told.get("settings")
+    source = settings.get("text", "") if isinstance(settings, Mapping) else ""
+    if missing := [network for network in networks.mentioned(source) if network not in text]:
+        found.append(f"with {' '.join(missing)}, which the prompt lacks")
+    return found

@@ -1,0 +1,5 @@
+AlwaysVisible = object()
+
+
+class Script:
+    """What a script of an extension inherits."""
