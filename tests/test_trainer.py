@@ -215,9 +215,8 @@ def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
     phases = [p.phase for p in seen]
     assert phases == sorted(phases, key=["prepare", "train", "measure"].index)
     prepared = [p for p in seen if p.phase == "prepare"]
-    assert (
-        prepared[-1].done == prepared[-1].total == 6 * 3 + 6 * 2
-    )  # evaluations of the seeds to train on and to select by
+    evaluations, to_train_on, to_select_by = 6, 20, 3
+    assert prepared[-1].done == prepared[-1].total == evaluations * (to_train_on + to_select_by)
     last = [p for p in seen if p.phase == "train"][-1]
     assert last.done == last.total == 60 and last.loss is not None and last.explained is not None
 

@@ -20,8 +20,9 @@ from embedding_estimate.objectives import SCHEDULED, Loss, mean
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
-TRAIN_SEEDS = 3  # trajectories to train on, shared among the templates, at least one for each other prompt
-SELECT_SEEDS = 2  # trajectories to choose on, of the cheapest sampler
+TRAIN_STATES = 120  # to train on, about; the shorter the trajectories, the more of them, and the more pictures
+TRAIN_SEEDS = 4  # trajectories at least, shared among the templates; at least one for each other prompt
+SELECT_SEEDS = 3  # trajectories to choose on, of the cheapest sampler
 SELECT_SAMPLER = "Euler"
 SELECT_STATES = 24
 
@@ -41,10 +42,12 @@ class UNetObjective:
         self.teacher = teacher
         self.loss_function = loss
         share = len(settings.template_list)
-        seeds = max(TRAIN_SEEDS // share, len(teacher.task.other_prompts))
+        self._train = Trajectory.of(settings)
+        evaluations = teacher.model.evaluations(settings.sampler, settings.steps)
+        trajectories = max(TRAIN_SEEDS, math.ceil(TRAIN_STATES / evaluations))
+        seeds = max(trajectories // share, len(teacher.task.other_prompts))
         self._train_seeds = range(settings.seed, settings.seed + seeds)
         self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
-        self._train = Trajectory.of(settings)
         self._select = replace(self._train, sampler=SELECT_SAMPLER)
         self.states_to_record = share * sum(
             len(seeds) * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
