@@ -14,10 +14,10 @@ from torch import nn
 
 
 @contextmanager
-def given_back(modules: Sequence[nn.Module], *, but: str | None = None) -> Iterator[None]:
+def given_back(modules: Sequence[nn.Module], *, but: tuple[str, ...] = ()) -> Iterator[None]:
     """Puts back every attribute of every submodule (mode, hooks, replaced methods) and what parameters carry.
 
-    Attributes whose name begins with `but` are somebody else's books, and stay as they are by then.
+    Attributes whose name begins with one of `but` are somebody else's books, and stay as they are by then.
     """
     parts = [part for module in modules for part in module.modules()]
     attributes = [dict(vars(part)) for part in parts]
@@ -27,7 +27,7 @@ def given_back(modules: Sequence[nn.Module], *, but: str | None = None) -> Itera
         yield
     finally:
         for part, own, held in zip(parts, attributes, tables, strict=True):
-            others = {key: value for key, value in vars(part).items() if but and key.startswith(but)}
+            others = {key: value for key, value in vars(part).items() if key.startswith(but)}
             vars(part).clear()
             vars(part).update(own | others)
             for key, table in held.items():  # the same dictionaries as before: handles of hooks refer to them

@@ -255,6 +255,13 @@ class HostContract:
             torch.testing.assert_close(alone, together[1:], rtol=1e-3, atol=1e-3)
         assert random_states() == before
 
+    def test_every_name_of_a_sampler_and_a_schedule_is_taken(self, model: BorrowedModel) -> None:
+        conditioning = only(encode(model, PLAIN))
+        for sampler in model.samplers:
+            assert sample(model, conditioning, [1], sampler=sampler).isfinite().all(), sampler
+        for schedule in model.schedules:
+            assert sample(model, conditioning, [1], schedule=schedule).isfinite().all(), schedule
+
     def test_the_callback_sees_every_evaluation_in_k_diffusions_form(self, model: BorrowedModel) -> None:
         conditioning = only(encode(model, PLAIN))
         seen: list[tuple[Tensor, Tensor, Tensor, int]] = []

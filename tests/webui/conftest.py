@@ -1,16 +1,21 @@
 """Tests in a real WebUI: run with its own Python and WEBUI_DIR=its folder, a small checkpoint among its models.
 
-The WebUI is started in this process, on the CPU and without its page. Arguments of its own go into WEBUI_ARGS.
+The WebUI is started in this process, on the CPU and without its page. Arguments of its own, such as
+--ckpt and --medvram, go into WEBUI_ARGS.
 """
 
 import importlib.util
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 ARGUMENTS = (
     "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check "
@@ -56,10 +61,39 @@ def _started(newer: bool, forge: bool) -> Any:
         initialize.initialize()
     else:
         webui.initialize()
-    from modules import shared
+    from modules import script_callbacks, shared
 
+    script_callbacks.before_ui_callback()  # the page's first step, by which LoRA becomes known
     for thread in threading.enumerate():  # one of them loads the checkpoint
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join(300)
     assert shared.sd_model is not None
     return shared
+
+
+@pytest.fixture
+def generated(webui: Any) -> Callable[..., Tensor]:
+    """(prompt, sampler) -> picture (3, H, W) in [0, 255] by the WebUI's own processing, without guidance."""
+    from modules import processing, scripts
+
+    def generate(prompt: str, sampler: str = "Euler") -> Tensor:
+        job = processing.StableDiffusionProcessingTxt2Img(
+            sd_model=webui.sd_model,
+            prompt=prompt,
+            seed=1,
+            sampler_name=sampler,
+            steps=4,
+            cfg_scale=1.0,
+            width=64,
+            height=64,
+            do_not_save_samples=True,
+            do_not_save_grid=True,
+        )
+        job.scripts, job.script_args = scripts.ScriptRunner(), ()  # reForge wants one, if an empty one
+        try:
+            picture = processing.process_images(job).images[0]
+        finally:
+            job.close()
+        return torch.from_numpy(np.array(picture)).movedim(-1, 0)
+
+    return generate

@@ -17,4 +17,5 @@ class TestWebuiHost(HostContract):
 
     @pytest.fixture
     def modules(self, webui: Any) -> Sequence[nn.Module]:
-        return [webui.sd_model]
+        objects = getattr(webui.sd_model, "forge_objects", None)  # reForge's
+        return [webui.sd_model] if objects is None else [objects.clip.cond_stage_model, objects.unet.model]

@@ -7,6 +7,7 @@ import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from torch import nn
 from embedding_estimate.demo.random_models import Family, random_model
 from embedding_estimate.errors import ModelError, NameTaken
 from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.hosts.webui.txt2img import Txt2img
 from embedding_estimate.settings import Settings
 
 STAND_IN = Path(__file__).with_name("stand_in")
@@ -187,6 +189,13 @@ def test_unsupported_checkpoints_are_refused_by_name(loaded: Any, change: dict[s
         pass
 
 
+def test_forge_is_refused_by_name(loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "backend.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match="this is Forge"), WebuiHost().borrow():
+        pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "needed"),
     [
@@ -254,6 +263,27 @@ def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) 
     ]
 
 
+def test_txt2img_is_read_as_it_stands_with_its_styles(shared: Any) -> None:
+    page = Txt2img()
+    sampling = SimpleNamespace(choices=["Euler a", "DPM++ SDE"])
+    for name, component in {"txt2img_prompt": "box", "txt2img_sampling": sampling, "img2img_steps": "slider"}.items():
+        page.notice(component, elem_id=name)
+    page.notice("none of its own")
+    assert page.components == {"Prompt": "box", "Sampler": sampling}
+    told = page.told({"Prompt": "a circle", "Negative prompt": "", "Sampler": 1, "Styles array": ["old"]})
+    assert (told["Prompt"], told["Negative prompt"]) == ("a circle, an old painting", ", photo")
+    assert told["Sampler"] == "DPM++ SDE"  # an early WebUI tells the place in the list
+    assert page.told({"Prompt": "a", "Sampler": "Euler a"})["Sampler"] == "Euler a"
+
+
+def test_an_infotext_is_read_by_the_webui_and_keeps_its_styles(loaded: Any) -> None:
+    from embedding_estimate.hosts.webui import extension
+
+    told = extension.place().infotext("a circle, an old painting\nSteps: 7")
+    assert (told["Prompt"], told["Negative prompt"]) == ("a circle, an old painting", "grey, photo")
+    assert told["Steps"] == "7"
+
+
 def test_the_script_registers_everything(loaded: Any, event_loops: None) -> None:
     from modules import script_callbacks
 
@@ -262,6 +292,6 @@ def test_the_script_registers_everything(loaded: Any, event_loops: None) -> None
     image = Processing("a red circle")
     script["Comments"]().process(image)
     assert image.said == []
-    assert set(script_callbacks.registered) == {"tabs", "settings", "app"}
+    assert set(script_callbacks.registered) == {"component", "tabs", "settings", "app"}
     ((_, title, element),) = script_callbacks.registered["tabs"]()
     assert (title, element) == ("Embedding Estimate", "embedding_estimate")

@@ -27,7 +27,7 @@ class Live:
     """Vectors in the place of an embedding: the attributes that the WebUI asks of one."""
 
     vectors: int  # N
-    vec: Any = None  # (N, width), or that by encoder key
+    vec: Tensor | None  # (N, width)
     name: str = SLOT
     shorthash: str = ""
 
@@ -82,8 +82,7 @@ class Engine:
         """
         scale = GradientScale() if self.table.dtype == torch.float16 and vectors.requires_grad else None
         live, chunks = self._layout(template, len(vectors))
-        entering = scale.leave(vectors) if scale else vectors
-        live.vec = {self.key: entering} if hasattr(self.embedding, "textual_inversion_key") else entering
+        live.vec = scale.leave(vectors) if scale else vectors
         encoded = []
         for chunk in chunks:
             self.engine.hijack.fixes = [chunk.fixes]
@@ -102,7 +101,7 @@ class Engine:
         """The template's chunks with places kept for `count` vectors; read once, training asks for them always."""
         key = template, count
         if key not in self._layouts:
-            live = Live(count)
+            live = Live(count, torch.empty(count, 0))  # an early WebUI counts the rows
             with _standing_for(self.engine, live):
                 self._layouts[key] = live, self.engine.tokenize_line(template.replace(SLOT, MARK))[0]
         return self._layouts[key]

@@ -18,20 +18,25 @@ from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui import networks, support
 from embedding_estimate.hosts.webui.engine import Engine, engines, replaced, without_weights
+from embedding_estimate.hosts.webui.forge import ForgePipeline
+from embedding_estimate.hosts.webui.ldm import LdmPipeline
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
 
-LORA_BOOKS = "network_"  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
+LORA_BOOKS = ("network_", "lora_")  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
 
 
 class WebuiModel:
     """`host.BorrowedModel` over the WebUI's loaded model."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, pipeline: LdmPipeline | ForgePipeline):
         from modules import devices, prompt_parser, shared
 
         self._model = model
+        self._pipeline = pipeline
         self._autocast = devices.autocast
         self._parser = prompt_parser
+        # a setting of later WebUIs, and only these have a place for it
+        self._timing = {"use_old_scheduling": True} if getattr(shared.opts, "use_old_scheduling", False) else {}
         self._engines = {engine.key: engine for engine in engines(model)}
         self._first: Engine = next(iter(self._engines.values()))
         self._samplers = Samplers(model)
@@ -60,10 +65,12 @@ class WebuiModel:
             for engine in self._engines.values() if not weights else ():
                 stack.enter_context(without_weights(engine.engine))
             if negative:
-                [schedule] = self._parser.get_learned_conditioning(self._model, texts, evaluations)
+                [schedule] = self._parser.get_learned_conditioning(self._model, texts, evaluations, **self._timing)
                 parts = [(schedule, 1.0)]
             else:
-                composed = self._parser.get_multicond_learned_conditioning(self._model, texts, evaluations)
+                composed = self._parser.get_multicond_learned_conditioning(
+                    self._model, texts, evaluations, **self._timing
+                )
                 parts = [(part.schedules, part.weight) for part in composed.batch[0]]
         ends = sorted({int(each.end_at_step) for schedule, _ in parts for each in schedule})
         return [
@@ -91,14 +98,10 @@ class WebuiModel:
         scale = GradientScale() if half and torch.is_grad_enabled() else None
         if scale is not None:
             context, vector = scale.leave(context), None if vector is None else scale.leave(vector)
-        batch = len(x)
-        cond: dict[str, Any] = {"c_concat": [x.new_zeros(batch, 5, 1, 1)]}  # read by models we refuse only
-        if vector is None:
-            cond["c_crossattn"] = [context.expand(batch, -1, -1)]
-        else:
-            cond |= {"crossattn": context.expand(batch, -1, -1), "vector": vector.expand(batch, -1)}
+        context = context.expand(len(x), -1, -1)
+        vector = None if vector is None else vector.expand(len(x), -1)
         with self._autocast():
-            denoised: Tensor = self._denoiser(x, sigma, cond=cond).float()
+            denoised = self._pipeline.denoise(self._denoiser, x, sigma, context, vector).float()
         return denoised if scale is None else scale.enter(denoised)
 
     def evaluations(self, sampler: str, steps: int) -> int:
@@ -130,13 +133,7 @@ class WebuiModel:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        from modules import devices
-
-        with devices.without_autocast():
-            pictures = [
-                self._model.decode_first_stage(latent.to(self._model.first_stage_model.dtype)).float().cpu()
-                for latent in torch.split(latents, 1)
-            ]
+        pictures = [self._pipeline.decode(latent).float().cpu() for latent in torch.split(latents, 1)]
         return (torch.cat(pictures) / 2 + 0.5).clamp(0, 1)
 
     def token_ids(self, text: str) -> list[int]:
@@ -203,14 +200,17 @@ class WebuiHost:
 
         with queue_lock, _job(shared.state):
             model = support.checked(shared.sd_model)
+            pipeline = ForgePipeline(model) if hasattr(model, "forge_objects") else LdmPipeline(model)
             with (
-                given_back([model], but=LORA_BOOKS),
                 random_states_kept(shared.device),
                 _hijack_kept(),
                 networks.active(self.texts),
+                pipeline.loaded(),
+                given_back(pipeline.modules, but=LORA_BOOKS),
             ):
-                _frozen(model)
-                yield WebuiModel(model)
+                _frozen(pipeline.modules)
+                pipeline.apply_noise_schedule()
+                yield WebuiModel(model, pipeline)
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`: in the WebUI's progress, and from its Interrupt button."""
@@ -235,9 +235,13 @@ def _job(state: Any) -> Iterator[None]:
 
 @contextmanager
 def _hijack_kept() -> Iterator[None]:
-    """What the WebUI collects for the infotext of its next image is not ours to add to."""
+    """What the WebUI collects for the infotext of its next image is not ours to add to.
+
+    Embeddings are read as before each of its images: new files are known, and reForge knows any.
+    """
     from modules.sd_hijack import model_hijack
 
+    model_hijack.embedding_db.load_textual_inversion_embeddings()
     with ExitStack() as stack:
         for name in ("comments", "extra_generation_params"):
             if hasattr(model_hijack, name):
@@ -248,11 +252,12 @@ def _hijack_kept() -> Iterator[None]:
             model_hijack.fixes = None
 
 
-def _frozen(model: nn.Module) -> None:
+def _frozen(modules: Sequence[nn.Module]) -> None:
     """In eval mode and without gradients of its own."""
-    model.requires_grad_(False)
-    for part in model.modules():
-        part.training = False  # `eval` does not reach all: LDM makes `train` of its frozen parts do nothing
-        for name in ("checkpoint", "use_checkpoint"):  # LDM's, which differentiates by the parameters
-            if getattr(part, name, None) is True:
-                setattr(part, name, False)
+    for module in modules:
+        module.requires_grad_(False)
+        for part in module.modules():
+            part.training = False  # `eval` does not reach all: LDM makes `train` of its frozen parts do nothing
+            for name in ("checkpoint", "use_checkpoint"):  # LDM's, which differentiates by the parameters
+                if getattr(part, name, None) is True:
+                    setattr(part, name, False)

@@ -28,11 +28,12 @@ def mentioned(text: str) -> list[str]:
 
 @contextmanager
 def active(texts: Sequence[str]) -> Iterator[None]:
-    """Switches the texts' networks on, all others off; off again at the end, which restores the model's weights
-    before the next image."""
+    """Switches the texts' networks on, each once, all others off; off again at the end, which restores the model's
+    weights before the next image."""
     from modules import extra_networks
 
-    plain, wanted = extra_networks.parse_prompts(["".join(dict.fromkeys(texts))])
+    each = dict.fromkeys(network for text in texts for network in mentioned(text))
+    plain, wanted = extra_networks.parse_prompts(["".join(each)])
     job = SimpleNamespace(
         all_prompts=plain, prompts=plain, scripts=None, extra_generation_params={}, comment=lambda text: None
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,20 +13,30 @@ from torch import Tensor
 
 from embedding_estimate.host import Denoise
 from embedding_estimate.hosts.lending import random_states_kept
+from embedding_estimate.hosts.webui.engine import replaced
 
 AUTOMATIC = "Automatic"
+SECOND_ORDER = {"k_dpmpp_2s_a", "k_dpmpp_2s_a_ka", "k_dpmpp_sde", "k_dpmpp_sde_ka", "k_dpm_2", "k_dpm_2_a", "k_heun"}
+"""By alias, the samplers that an early WebUI counts twice, which do not say so themselves."""
+
+
+def _k_diffusion() -> Any:
+    """The sampling module of k-diffusion; reForge has several and chooses one."""
+    from modules import sd_samplers_kdiffusion
+
+    return getattr(sd_samplers_kdiffusion, "sampling", None) or import_module("k_diffusion.sampling")
 
 
 def _functions() -> dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]]:
     """k-diffusion's sampler and the WebUI's options for each name; those that choose their own steps left out."""
-    import k_diffusion.sampling
     from modules import sd_samplers_kdiffusion
 
-    found = {}
-    for name, function, _aliases, options in sd_samplers_kdiffusion.samplers_k_diffusion:
-        function = function if callable(function) else getattr(k_diffusion.sampling, function, None)
+    known = _k_diffusion()
+    found: dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]] = {}
+    for name, function, aliases, options in sd_samplers_kdiffusion.samplers_k_diffusion:
+        function = function if callable(function) else getattr(known, function, None)
         if function is not None and "sigmas" in inspect.signature(function).parameters:
-            found[name] = function, options
+            found[name] = function, {"second_order": aliases[0] in SECOND_ORDER, **options}
     return found
 
 
@@ -56,8 +66,11 @@ class Samplers:
         return self._create("Euler", self._model).model_wrap
 
     def evaluations(self, sampler: str, steps: int) -> int:
-        """The count that prompt schedules are read with; older WebUIs count one to a step for every sampler."""
-        return steps * 2 if self._functions[sampler][1].get("second_order", False) else steps
+        """The count that prompt schedules are read with."""
+        from modules import shared
+
+        once = getattr(shared.opts, "dont_fix_second_order_samplers_schedule", False)  # an early WebUI's setting
+        return steps * 2 if self._functions[sampler][1]["second_order"] and not once else steps
 
     def sigmas(self, sampler: str, schedule: str, steps: int) -> Tensor:
         """Noise levels (steps + 1,), the last one 0, by the WebUI's own rules and options."""
@@ -109,7 +122,8 @@ class Samplers:
 
         first = (1 + sigmas[0] ** 2).sqrt() if getattr(shared.opts, "sgm_noise_multiplier", False) else sigmas[0]
         more = _arguments(function, options, noise)
-        with _plain_torch(), random_states_kept(device):  # some draw noise that they do not use
+        plain = replaced(_k_diffusion(), "torch", torch)  # the WebUI leaves one there that draws its last image's noise
+        with plain, random_states_kept(device):  # some draw noise that they do not use
             x = noise() * first  # (S, C, h, w)
             if options.get("brownian_noise") or function.__name__ == "sample_dpmpp_sde":
                 more["noise_sampler"] = _brownian(x, sigmas, seeds)
@@ -129,22 +143,7 @@ def _arguments(
 
 def _brownian(x: Tensor, sigmas: Tensor, seeds: Sequence[int]) -> Any:
     """Brownian motion over the noise levels, one tree to a seed."""
-    from k_diffusion.sampling import BrownianTreeNoiseSampler
-
-    return BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=list(seeds))
-
-
-@contextmanager
-def _plain_torch() -> Iterator[None]:
-    """The WebUI leaves a stand-in for torch in k-diffusion, which draws noise for its last image."""
-    import k_diffusion.sampling
-
-    before = k_diffusion.sampling.torch
-    k_diffusion.sampling.torch = torch
-    try:
-        yield
-    finally:
-        k_diffusion.sampling.torch = before
+    return _k_diffusion().BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=list(seeds))
 
 
 def _schedulers() -> Sequence[Any] | None:
@@ -158,7 +157,6 @@ def _schedulers() -> Sequence[Any] | None:
 
 
 def _space(schedule: str, sigmas: Tensor) -> Callable[[int], Tensor]:
-    from k_diffusion.sampling import get_sigmas_exponential, get_sigmas_karras
-
-    spaced = {"Karras": get_sigmas_karras, "Exponential": get_sigmas_exponential}[schedule]
+    known = _k_diffusion()
+    spaced = {"Karras": known.get_sigmas_karras, "Exponential": known.get_sigmas_exponential}[schedule]
     return lambda steps: spaced(n=steps, sigma_min=float(sigmas[0]), sigma_max=float(sigmas[-1]), device=sigmas.device)

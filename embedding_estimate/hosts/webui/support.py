@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from embedding_estimate.errors import ModelError
@@ -17,13 +18,34 @@ def checked(model: Any) -> Any:
     """The loaded model. Raises `ModelError`, by name, for what cannot be used."""
     from modules import shared
 
+    if find_spec("backend") is not None:  # Forge's, which reForge has not
+        raise ModelError("this is Forge, whose models are kept in another way: use AUTOMATIC1111's WebUI or reForge")
     if model is None:
         raise ModelError("no checkpoint is loaded: choose one at the top of the page")
     if reason := _reason(model):
         raise ModelError(f"{_name(model)}: {reason}")
     if getattr(shared.opts, "use_old_emphasis_implementation", False):
         raise ModelError("the old emphasis implementation is switched on in the settings: switch it off")
+    if shared.cmd_opts.lowvram and not hasattr(model, "forge_objects"):  # reForge manages memory in another way
+        raise ModelError(
+            "--lowvram keeps the U-Net in pieces, and no gradient gets back through it: start the WebUI with --medvram"
+        )
+    if unet := _replaced_unet():
+        raise ModelError(f"{unet} stands in for the U-Net and passes no gradient back: choose None as 'SD Unet'")
     return model
+
+
+def _replaced_unet() -> str:
+    """The name of the network that runs in the U-Net's place, such as TensorRT's; empty where there is none."""
+    try:
+        from modules import sd_unet
+    except ImportError:  # an early WebUI
+        return ""
+    option = sd_unet.get_unet_option()
+    if option is None:
+        sd_unet.apply_unet()  # takes out the one of the last image, as the WebUI does before the next
+        return ""
+    return str(option.label)
 
 
 def _reason(model: Any) -> str:
@@ -78,11 +100,11 @@ def info(model: Any, widths: Mapping[str, int], chunk_tokens: int) -> ModelInfo:
         latent_scale=LATENT_SCALE,
         default_size=SD2_V_SIZE if family == "sd2" and v and size == SIZES["sd2"] else size,
         clip_skip=int(shared.opts.CLIP_stop_at_last_layers),
-        emphasis=_emphasis(),
+        emphasis=emphasis(),
     )
 
 
-def _emphasis() -> str:
+def emphasis() -> str:
     """A WebUI before 1.8 knows the first mode only, or none."""
     from modules import shared
 

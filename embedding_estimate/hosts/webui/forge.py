@@ -1,0 +1,106 @@
+"""reForge's model: the weights are in `forge_objects`, moved by its own memory management."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.hosts.webui.engine import replaced
+
+
+class ForgePipeline:
+    """How the loaded model is brought in, denoises and decodes."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """The shell, and what it runs on: not all of that is the shell's."""
+        objects = self._model.forge_objects
+        return [self._model, objects.clip.cond_stage_model, objects.unet.model]
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Text encoders and U-Net on the device together for as long as it lasts.
+
+        What extensions did to the U-Net for the last image is left out, as reForge does before the next one.
+        """
+        from modules import sd_models_xl
+        from modules_forge import forge_clip
+
+        with ExitStack() as stack:
+            plain = self._model.forge_objects_after_applying_lora.shallow_copy()
+            stack.enter_context(replaced(self._model, "forge_objects", plain))
+            self._load()
+            for module in (forge_clip, sd_models_xl):  # it would ask for the encoders at each prompt, and empty caches
+                stack.enter_context(replaced(module, "move_clip_to_gpu", lambda: None))
+            yield
+
+    def _load(self) -> None:
+        """Moves within inference mode, where some of the weights may be from, and brings these out of it."""
+        from ldm_patched.modules import model_management
+
+        objects = self._model.forge_objects
+        with torch.inference_mode():
+            model_management.load_models_gpu([objects.unet, objects.clip.patcher], force_full_load=True)
+        thaw(self.modules)
+
+    def apply_noise_schedule(self) -> None:
+        """Zero terminal SNR where the settings or the checkpoint ask for it, in both places that know the levels."""
+        from ldm_patched.modules.model_sampling import rescale_zero_terminal_snr_sigmas
+        from modules import sd_models, shared
+
+        if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or getattr(self._model, "ztsnr", False):
+            if not shared.opts.use_old_clip_g_load_and_ztsnr_application:
+                self._model.alphas_cumprod_original = self._model.alphas_cumprod
+                sd_models.apply_alpha_schedule_override(self._model)
+            levels = self._model.forge_objects.unet.model.model_sampling
+            levels.set_sigmas(rescale_zero_terminal_snr_sigmas(levels.sigmas))
+
+    def denoise(self, _wrapper: Any, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        """Denoised (B, C, h, w); context and vector for the whole batch."""
+        unet = self._model.forge_objects.unet
+        pooled = {} if vector is None else {"y": vector}
+        options = dict(unet.model_options.get("transformer_options", {}))
+        denoised: Tensor = unet.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **pooled)
+        return denoised
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """A latent (1, C, h, w) to a picture (1, 3, H, W) in [-1, 1]."""
+        picture: Tensor = self._model.decode_first_stage(latent)
+        self._load()  # the VAE may have pushed them out
+        return picture
+
+
+@torch.no_grad()
+def thaw(modules: Sequence[nn.Module]) -> None:
+    """Makes ordinary tensors of weights that come from inference mode, through which no gradient goes back.
+
+    Weights that modules share stay shared.
+    """
+    ordinary: dict[int, tuple[Tensor, Tensor]] = {}  # by identity; the old one is kept, so that none can take its id
+    with torch.inference_mode(False):
+        for part in [part for module in modules for part in module.modules()]:
+            for table in (part._parameters, part._buffers):
+                for name, value in [(name, value) for name, value in table.items() if value is not None]:
+                    if id(value) not in ordinary and _locked(value):
+                        copy = value.detach().clone()
+                        ordinary[id(value)] = value, nn.Parameter(copy, False) if table is part._parameters else copy
+                    if id(value) in ordinary:
+                        table[name] = ordinary[id(value)][1]  # type: ignore[assignment]
+
+
+def _locked(value: Tensor) -> bool:
+    """Whether a tensor is from inference mode, or was and has been moved since."""
+    if value.is_inference():
+        return True
+    try:
+        _ = value._version
+    except RuntimeError:
+        return True
+    return False

@@ -1,0 +1,81 @@
+"""AUTOMATIC1111's model: an LDM or sgm network, called through the WebUI's k-diffusion wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class LdmPipeline:
+    """How the loaded model is brought in, denoises and decodes."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self.modules: Sequence[nn.Module] = [model]
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Text encoders and U-Net on the device together for as long as it lasts.
+
+        Under --medvram the WebUI's hooks move out the one when the other runs, and a backward pass goes through
+        both. The VAE comes and goes as ever.
+        """
+        from modules import devices
+
+        parts = [self._model.model, getattr(self._model, "conditioner", None) or self._model.cond_stage_model]
+        tables = [module._forward_pre_hooks for part in parts for module in part.modules()]
+        if not any(_moves(hook) for table in tables for hook in table.values()):
+            yield
+            return
+        from modules import lowvram
+
+        held = [table.copy() for table in tables]
+        before = lowvram.module_in_gpu
+        lowvram.send_everything_to_cpu()
+        try:
+            for table in tables:
+                for key in [key for key, hook in table.items() if _moves(hook)]:
+                    del table[key]
+            for part in parts:
+                part.to(devices.device)
+            yield
+        finally:
+            lowvram.send_everything_to_cpu()
+            for part in parts:
+                part.to(lowvram.cpu)
+            for table, hooks in zip(tables, held, strict=True):
+                table.clear()
+                table.update(hooks)
+            if before is not None:
+                before.to(devices.device)
+                lowvram.module_in_gpu = before
+
+    def apply_noise_schedule(self) -> None:
+        """Zero terminal SNR and the like, as the settings have them by now; later WebUIs keep what they change."""
+        if hasattr(self._model, "alphas_cumprod_original"):
+            from modules import sd_models
+
+            sd_models.apply_alpha_schedule_override(self._model)
+
+    def denoise(self, wrapper: Any, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        """Denoised (B, C, h, w) by k-diffusion's wrapper of the model; context and vector for the whole batch."""
+        cond: dict[str, Any] = {"c_concat": [x.new_zeros(len(x), 5, 1, 1)]}  # read by models we refuse only
+        cond |= {"c_crossattn": [context]} if vector is None else {"crossattn": context, "vector": vector}
+        denoised: Tensor = wrapper(x, sigma, cond=cond)
+        return denoised
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """A latent (1, C, h, w) to a picture (1, 3, H, W) in [-1, 1]."""
+        from modules import devices
+
+        with devices.without_autocast():
+            picture: Tensor = self._model.decode_first_stage(latent.to(self._model.first_stage_model.dtype))
+        return picture
+
+
+def _moves(hook: Any) -> bool:
+    """Whether a hook is one of those that move a part of the model in and another one out."""
+    return getattr(hook, "__module__", "") == "modules.lowvram"

@@ -1,0 +1,166 @@
+"""The WebUI's own pictures: what is taught is what it makes, and after a job it makes the same as before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hosts.contract import PLAIN, encode_vectors, latent, only
+from safetensors.torch import save_file
+from torch import Tensor
+
+from embedding_estimate.host import BorrowedModel, Conditioning
+from embedding_estimate.hosts.webui.host import WebuiHost, WebuiModel
+
+PROMPT = "a (red circle:1.3) on a [blue:green:0.5] square"
+LORA = "embedding_estimate_test"
+TYPED = f"<lora:{LORA}:1>"
+Generate = Callable[..., Tensor]
+
+
+def taught(prompt: str, sampler: str = "Euler") -> Tensor:
+    """The picture (3, H, W) in [0, 255] as the teacher makes it."""
+    with WebuiHost([prompt]).borrow() as model:
+        stages = model.encode(prompt, evaluations=model.evaluations(sampler, 4), width=64, height=64)
+
+        def denoise(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
+            stage = next(stage for stage in stages if evaluation <= stage.until)
+            return model.denoise(x, sigma, stage.parts[0][0])
+
+        latents = model.sample(denoise, sampler=sampler, schedule="Automatic", steps=4, seeds=[1], width=64, height=64)
+        return model.decode(latents)[0] * 255
+
+
+def learn(model: BorrowedModel) -> None:
+    """One step's passes."""
+    vectors = {key: value.clone().requires_grad_() for key, value in model.token_vectors(PLAIN).items()}
+    denoised = model.denoise(latent(model, 1), torch.ones(1, device=model.device), encode_vectors(model, vectors))
+    denoised.square().mean().backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in vectors.values())
+
+
+def layers_by_name(model: Any) -> dict[str, Any]:
+    """Two layers by the names that files use."""
+    unet = model.model.diffusion_model
+    if getattr(model, "is_sdxl", False):
+        encoder = model.conditioner.embedders[0].wrapped.transformer.text_model.encoder.layers[0].mlp.fc1
+        place, layer = next((name, part) for name, part in unet.named_modules() if name.endswith("attn2.to_v"))
+        return {"lora_te1_text_model_encoder_layers_0_mlp_fc1": encoder, f"lora_unet_{place.replace('.', '_')}": layer}
+    clip = model.cond_stage_model.wrapped
+    open_clip = hasattr(clip, "model")  # SD2's
+    first = clip.model.transformer.resblocks[0] if open_clip else clip.transformer.text_model.encoder.layers[0]
+    return {
+        "lora_te_text_model_encoder_layers_0_mlp_fc1": first.mlp.c_fc if open_clip else first.mlp.fc1,
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v": (
+            unet.input_blocks[1][1].transformer_blocks[0].attn2.to_v
+        ),
+    }
+
+
+@pytest.fixture
+def lora(webui: Any) -> Iterator[None]:
+    """A random LoRA for one layer of a text encoder and one of the U-Net, among the WebUI's own."""
+    layers = layers_by_name(webui.sd_model)
+    tensors = {}
+    for name, layer in layers.items():
+        outputs, inputs = layer.weight.shape
+        tensors[f"{name}.lora_up.weight"] = torch.randn(outputs, 2) * 0.2
+        tensors[f"{name}.lora_down.weight"] = torch.randn(2, inputs) * 0.2
+        tensors[f"{name}.alpha"] = torch.tensor(2.0)
+    file = Path(os.environ["WEBUI_DIR"]) / "models/Lora" / f"{LORA}.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save_file(tensors, file)
+    yield
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("CLIP_stop_at_last_layers", 1),
+        ("CLIP_stop_at_last_layers", 2),
+        ("emphasis", "No norm"),
+        ("enable_emphasis", False),  # an early WebUI's
+        ("use_old_scheduling", True),
+        ("sd_noise_schedule", "Zero Terminal SNR"),
+        ("use_downcasted_alpha_bar", True),
+        ("sgm_noise_multiplier", True),
+        ("always_discard_next_to_last_sigma", True),
+    ],
+)
+def test_the_teacher_is_the_webui_as_it_is_set_up(
+    webui: Any, generated: Generate, monkeypatch: pytest.MonkeyPatch, option: str, value: object
+) -> None:
+    if option not in webui.opts.data_labels:
+        pytest.skip("this WebUI has no such setting")
+    monkeypatch.setitem(webui.opts.data, option, value)
+    torch.testing.assert_close(taught(PROMPT), generated(PROMPT).float(), rtol=0, atol=2)
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "Heun", "DPM++ 2M", "DPM++ SDE"])
+def test_also_with_other_samplers(webui: Any, generated: Generate, sampler: str) -> None:
+    torch.testing.assert_close(taught(PROMPT, sampler), generated(PROMPT, sampler).float(), rtol=0, atol=2)
+
+
+def test_also_with_a_new_embedding(webui: Any, generated: Generate) -> None:
+    with WebuiHost().borrow() as model:
+        vectors = {key: torch.randn(3, width) * 0.02 for key, width in model.info.widths.items()}
+    file = Path(webui.cmd_opts.embeddings_dir) / "embedding_estimate_test.safetensors"
+    save_file(vectors if len(vectors) > 1 else {"emb_params": next(iter(vectors.values()))}, file)
+    try:
+        prompt = "a (embedding_estimate_test:1.3) square"
+        torch.testing.assert_close(taught(prompt), generated(prompt).float(), rtol=0, atol=2)
+        with WebuiHost().borrow() as model:
+            assert "embedding_estimate_test" in model.embedding_names()
+            for key, found in model.token_vectors("embedding_estimate_test").items():
+                torch.testing.assert_close(found.cpu(), vectors[key], rtol=1e-3, atol=1e-4)
+    finally:
+        file.unlink()
+
+
+def test_also_with_a_lora(webui: Any, generated: Generate, lora: None) -> None:
+    prompt = PROMPT + TYPED
+    torch.testing.assert_close(taught(prompt), generated(prompt).float(), rtol=0, atol=2)
+
+
+def test_a_lora_of_the_prompts_is_active_in_encoder_and_unet(webui: Any, lora: None) -> None:
+    def passes(model: WebuiModel) -> tuple[Tensor, Tensor, Tensor]:
+        teacher = only(model.encode(f"{PLAIN}{TYPED}", evaluations=4, width=64, height=64))
+        student = encode_vectors(model, model.token_vectors(f"{PLAIN}{TYPED}"))
+        generator = torch.Generator().manual_seed(0)
+        fixed = torch.randn(teacher.context.shape, generator=generator)
+        vector = None if teacher.vector is None else torch.randn(teacher.vector.shape, generator=generator)
+        denoised = model.denoise(latent(model, 1), torch.ones(1), Conditioning(fixed, vector))
+        return teacher.context, student.context, denoised
+
+    with WebuiHost().borrow() as model:
+        without = passes(model)
+    with WebuiHost([f"{PLAIN} {TYPED}", f"again {TYPED}"]).borrow() as model:
+        active = passes(model)
+        assert [TYPED in note for note in model.notes(PROMPT + TYPED)] == [True] and model.notes(PROMPT) == []
+    for ours, theirs in zip(without, active, strict=True):
+        assert not torch.allclose(ours, theirs, atol=1e-3)
+    torch.testing.assert_close(active[0], active[1], rtol=1e-5, atol=1e-5)
+    with WebuiHost().borrow() as model:
+        for ours, theirs in zip(without, passes(model), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("texts", [[PROMPT], [PROMPT + TYPED]])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_next_picture_is_the_same_to_the_bit(
+    webui: Any, generated: Generate, lora: None, texts: Sequence[str], fails: bool
+) -> None:
+    before = generated(PROMPT)
+    if fails:
+        with pytest.raises(RuntimeError, match="in the middle"), WebuiHost(texts).borrow() as model:
+            learn(model)
+            raise RuntimeError("in the middle")
+    else:
+        with WebuiHost(texts).borrow() as model:
+            learn(model)
+    assert torch.equal(generated(PROMPT), before)
