@@ -6,14 +6,15 @@ import socket
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from embedding_estimate.errors import EmbeddingError, EstimateError
-from embedding_estimate.hosts.standalone import sampling
+from embedding_estimate.hosts.standalone import infotext, sampling
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.jobs import Job, Jobs
 from embedding_estimate.ui import tab
@@ -43,6 +44,15 @@ class Standalone:
 
     def token_count(self, text: str) -> int:
         return self._host.token_count(text)
+
+    def txt2img(self) -> Mapping[str, Any]:
+        return {}
+
+    def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return values
+
+    def infotext(self, text: str) -> Mapping[str, Any]:
+        return infotext.parse(text)
 
     def _name(self, job: Job) -> None:
         """Makes the next prompts read the name."""

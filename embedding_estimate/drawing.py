@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 SCALE = 2
+MATPLOTLIB_FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"  # in its package
 
 PAPER, PANEL, GRID = "#ffffff", "#f6f7f9", "#e2e5ea"
 INK, MUTED = "#1b2330", "#667085"
@@ -65,10 +69,13 @@ class Canvas:
 
 
 def _font(size: float) -> Any:
-    try:
+    """Pillow's own font in any size; before 10.1 it had none, but matplotlib has, which gradio 3 comes with."""
+    with suppress(TypeError, ImportError, OSError):
         return ImageFont.load_default(size=size * SCALE)
-    except (TypeError, ImportError, OSError):  # Pillow before 10.1, or built without FreeType: one size, Latin only
-        return ImageFont.load_default()
+    with suppress(ImportError, OSError):
+        if found := find_spec("matplotlib"):
+            return ImageFont.truetype(str(Path(str(found.origin)).parent / MATPLOTLIB_FONT), round(size * SCALE))
+    return ImageFont.load_default()  # one size, Latin only
 
 
 def _drawable(text: str, size: float) -> str:

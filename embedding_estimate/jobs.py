@@ -18,6 +18,7 @@ from PIL.Image import Image
 from embedding_estimate import names, report, saving, trainer
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
 from embedding_estimate.host import Host
+from embedding_estimate.previews import Preview, Previews
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate
@@ -47,6 +48,7 @@ class Job:
     state: State = "running"
     progress: Progress | None = None  # None before the model is there
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, loss, explained)
+    preview: Preview | None = None  # the latest
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # why it failed, one line each
     saved: Saved | None = None
@@ -58,6 +60,9 @@ class Job:
         if progress.loss is not None and progress.explained is not None:
             self.curve.append((progress.done, progress.loss, progress.explained))
         self.progress = progress
+
+    def show(self, preview: Preview) -> None:
+        self.preview = preview
 
     @property
     def seconds_left(self) -> float | None:
@@ -155,7 +160,12 @@ class Jobs:
             if settings.save_every:
                 stack.enter_context(snapshots.kept())
             result = trainer.estimate(
-                settings, host, on_progress=on_progress, on_snapshot=snapshots.write, stop=job.stop
+                settings,
+                host,
+                on_progress=on_progress,
+                on_snapshot=snapshots.write,
+                on_preview=Previews(job.show, on_failure=job.notes.append).make,
+                stop=job.stop,
             )
             if job.stop.dropped:
                 raise Interrupted("interrupted; the result was dropped")

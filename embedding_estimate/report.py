@@ -12,13 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor
 
 from embedding_estimate import saving
 from embedding_estimate.curve import Point
-from embedding_estimate.drawing import BLUE, INK, MUTED, ORANGE, PALE, Canvas, Chart, Series, shortened, smoothed
+from embedding_estimate.drawing import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    PALE,
+    Canvas,
+    Chart,
+    Series,
+    shortened,
+    smoothed,
+    text_width,
+)
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host
+from embedding_estimate.previews import picture
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate
 
@@ -53,13 +65,7 @@ class Report:
 
 def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[str, list[Image.Image]]:
     """The first seeds' images by row."""
-    return {row: [_picture(pixels) for pixels in model.decode(images.latents[row][:seeds])] for row in COLUMNS}
-
-
-def _picture(pixels: Tensor) -> Image.Image:
-    """Pixels (3, H, W) in [0, 1]; numbers that are none come out black."""
-    levels = (pixels.nan_to_num().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()  # (H, W, 3)
-    return Image.frombytes("RGB", (levels.shape[1], levels.shape[0]), levels.numpy().tobytes())
+    return {row: [picture(pixels) for pixels in model.decode(images.latents[row][:seeds])] for row in COLUMNS}
 
 
 def of_estimate(settings: Settings, host: Host, result: Estimate) -> Report:
@@ -128,7 +134,7 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
         left, top = x + index % columns * (each + 16), y + index // columns * (CARD + 16)
         canvas.panel(left, top, each, CARD)
         canvas.text(left + 18, top + 22, _number(value), 34, BLUE if index < 2 else INK)
-        canvas.text(left + 116, top + 22, label, 16)
+        canvas.text(left + 116, top + 22, label, min(16, 16 * (each - 130) / text_width(label, 16)))
         canvas.text(left + 116, top + 45, beside, 13, MUTED)
 
 
@@ -169,8 +175,8 @@ def _grid(canvas: Canvas, report: Report, x: float, y: float) -> None:
         canvas.text(left + CELL / 2, y, label, 16, BLUE if row == "embedding" else INK, "m")
         if report.fidelity:
             canvas.text(left + CELL / 2, y + 22, _explained(report.fidelity, row), 13, MUTED, "m")
-        for index, picture in enumerate(report.pictures[row]):
-            canvas.picture(left, y + LABELS + index * (CELL + 10), picture, CELL, CELL)
+        for index, image in enumerate(report.pictures[row]):
+            canvas.picture(left, y + LABELS + index * (CELL + 10), image, CELL, CELL)
 
 
 def _explained(figures: Fidelity, row: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from embedding_estimate.embedding import Embedding
+    from embedding_estimate.previews import Preview
 
 ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
 
@@ -153,4 +154,13 @@ class Snapshots:
             write(embedding, path, overwrite=self.settings.overwrite)
             self.written.append(path)
         except EmbeddingError as error:
+            self.on_failure(str(error))
+
+    def draw(self, preview: Preview) -> None:
+        """Writes the pictures of a step beside them, likewise."""
+        path = self.folder / f"{self.settings.name}-{preview.step:06d}.png"
+        try:
+            replace(path, png(preview.side_by_side()))
+            self.written.append(path)
+        except EstimateError as error:
             self.on_failure(str(error))

@@ -174,7 +174,7 @@ class Settings:
     sampler: str = _setting("DPM++ SDE", "Sampler", "Draws the latents that the vectors are trained on.")
     schedule: str = _setting("Karras", "Sigma schedule", "The noise levels of those latents.")
     steps: int = _setting(
-        20, "Sampling steps", "Steps of the sampler for each of those latents.", minimum=1, maximum=150
+        10, "Sampling steps", "Steps of the sampler for each of those latents.", minimum=1, maximum=150
     )
     guidance_scale: float = _setting(7.0, "CFG scale", "Guidance of the sampler.", minimum=1.0, maximum=30.0)
     width: int = _setting(0, "Width", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
@@ -189,6 +189,14 @@ class Settings:
         0,
         "Save every n steps",
         "Also keep the vectors as they were at every n-th step; 0: only the result.",
+        unit="steps",
+        minimum=0,
+        maximum=100_000,
+    )
+    preview_every: int = _setting(
+        0,
+        "Preview every n steps",
+        "Pictures on the way, of one seed: the prompt's, the embedding's and the empty prompt's; 0: none.",
         unit="steps",
         minimum=0,
         maximum=100_000,

@@ -22,7 +22,7 @@ from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
-from embedding_estimate.initial import exact_vectors, starting_vectors
+from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
 from embedding_estimate.objectives import Objective, make_objective
 from embedding_estimate.optimizers import automatic_rate, make_loss, make_optimizer, make_scheduler
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
@@ -43,6 +43,7 @@ class Job:
     on_progress: OnProgress
     on_snapshot: Callable[[Embedding, int], None]
     stop: StopToken
+    on_preview: Callable[[Vectors, int], None] = lambda vectors, step: None
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Estimate:
     norm_ratio: float  # longest vector, in median norms of the vocabulary
     seconds_prepare: float
     seconds_train: float
-    unet_forwards: int  # samples; preparation and selection included, the final report not
+    unet_forwards: int  # samples; preparation, selection and previews included, the final report not
     unet_backwards: int
 
 
@@ -83,42 +84,49 @@ def estimate(
     *,
     on_progress: OnProgress = lambda progress: None,
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
+    on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None,
     stop: StopToken | None = None,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
-    `on_snapshot` gets the vectors of every `settings.save_every`-th step. A stop that saves returns the best vectors
-    so far. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training part
-    cannot match, `Interrupted` for a stop that drops, or that comes before there is anything to keep.
+    `on_snapshot` gets the vectors of every `settings.save_every`-th step, `on_preview` those of every
+    `settings.preview_every`-th beside the teacher. A stop that saves returns the best vectors so far. Raises
+    `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training part cannot match,
+    `Interrupted` for a stop that drops, or that comes before there is anything to keep.
     """
     settings.check()
-    job = Job(settings, on_progress, on_snapshot, stop or StopToken())
-    with host.borrow() as borrowed, _interruptible(job.stop):
+    stop = stop or StopToken()
+    with host.borrow() as borrowed, _interruptible(stop):
         meter = Meter(borrowed)
         model = typing.cast(BorrowedModel, meter)
         check_against(settings, model)
         teacher = Teacher(model, Task.of(settings, model))
         space = VectorSpace.of(model)
 
+        def preview(vectors: Vectors, step: int) -> None:
+            with suppress(Stopped), meter.interruptible(stop):
+                on_preview(teacher, vectors, step)
+
+        job = Job(settings, on_progress, on_snapshot, stop, preview)
         started = time.perf_counter()
         exact = exact_vectors(teacher, Trajectory.of(settings), settings.tokens)
         if exact is None:
             start = starting_vectors(settings, model)
             objective = make_objective(settings, teacher, make_loss(settings.loss))
-            with meter.interruptible(job.stop):
+            with meter.interruptible(stop):
                 _prepare(objective, start, teacher, job)
             prepared = time.perf_counter()
             training = train(objective, space, start, job)
             training.notes += objective.notes
         else:
             prepared = time.perf_counter()
-            training = Training(exact, 0.0, stopped="exact", notes=[_exact_note(settings.tokens, count(exact))])
+            training = Training(exact, 0.0, stopped="exact", notes=[exact_note(settings.tokens, count(exact))])
         trained = time.perf_counter()
         forwards, backwards = meter.forwards, meter.backwards
 
         figures, pictured = None, None
         if settings.measure != "Nothing" and training.stopped != "interrupted":
-            with suppress(Stopped), _worth_no_loss(training), meter.interruptible(job.stop):
+            with suppress(Stopped), _worth_no_loss(training), meter.interruptible(stop):
                 figures, pictured = _measure(teacher, training, job)
         return Estimate(
             embedding=_embedding(settings, model, training, figures),
@@ -200,6 +208,8 @@ def _descend(training: Training, objective: Objective, space: VectorSpace, rate:
                 return "early stop"
         if settings.save_every and training.step % settings.save_every == 0:
             job.on_snapshot(Embedding(settings.name, _detached(space.vectors(leaves))), training.step)
+        if settings.preview_every and training.step % settings.preview_every == 0 and not stopped:
+            job.on_preview(_detached(space.vectors(leaves)), training.step)
         if last or time.monotonic() - read > READ_EVERY:
             read, value = time.monotonic(), float(loss)
             if not math.isfinite(value):
@@ -263,11 +273,6 @@ def _notes(settings: Settings, model: BorrowedModel) -> list[str]:
     if model.info.emphasis != "Original":
         found.append(f"made for the emphasis mode {model.info.emphasis}: use it with the same")
     return found
-
-
-def _exact_note(tokens: int, used: int) -> str:
-    note = "the prompt's own token vectors do exactly what it does: saved without training"
-    return note if used == tokens else f"{note}, N = {used} instead of {tokens}"
 
 
 def _detached(vectors: Vectors) -> dict[str, Tensor]:

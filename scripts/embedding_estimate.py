@@ -6,6 +6,7 @@ from modules import script_callbacks, scripts
 
 from embedding_estimate.hosts.webui import extension, use
 
+script_callbacks.on_after_component(extension.notice)
 script_callbacks.on_ui_tabs(extension.tabs)
 script_callbacks.on_ui_settings(extension.options)
 script_callbacks.on_app_started(extension.routes)

@@ -66,9 +66,13 @@ def test_text_in_any_script_is_drawn(text: str) -> None:
     draw(Report(text, text, [text]))
 
 
-def test_a_pillow_without_sizes_still_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pillow_without_freetype_still_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: object) -> None:
+        raise ImportError("The _imagingft C module is not installed")
+
     real = ImageFont.load_default_imagefont
     monkeypatch.setattr(ImageFont, "load_default", real)
+    monkeypatch.setattr(ImageFont, "truetype", missing)
     assert not isinstance(drawing._font(20), ImageFont.FreeTypeFont)
     draw(Report("漢字", "a prompt", ["été"], FIGURES, [1.0, 0.5], [(1, 0.5)], IMAGES))
 

@@ -118,15 +118,23 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         if warning := saving.check_report(picture, folder):
             _note(warning)
         snapshots = saving.Snapshots(settings, folder, on_failure=_note)
-        if settings.save_every:
+        if settings.save_every or settings.preview_every:
             stack.enter_context(snapshots.kept())
         host = load(hosted)
         from embedding_estimate import report, trainer
+        from embedding_estimate.previews import Previews
 
         stop = stack.enter_context(interruptible())
         started = time.perf_counter()
         with Bars() as bars:
-            result = trainer.estimate(settings, host, on_progress=bars, on_snapshot=snapshots.write, stop=stop)
+            result = trainer.estimate(
+                settings,
+                host,
+                on_progress=bars,
+                on_snapshot=snapshots.write,
+                on_preview=Previews(snapshots.draw, on_failure=_note).make,
+                stop=stop,
+            )
         seconds = time.perf_counter() - started
         if stop.dropped:
             raise Interrupted("interrupted; the result was dropped")
@@ -134,7 +142,7 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         interrupted = stop.stopped
 
     _tell(result, path, seconds)
-    if settings.save_every and snapshots.written:
+    if snapshots.written:
         click.echo(f"snapshots: {snapshots.folder}")
     if picture:
         report.save(report.draw(report.of_estimate(settings, host, result)), picture)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from embedding_estimate.jobs import Jobs
 
@@ -27,4 +27,16 @@ class Place(Protocol):
 
         Raises `EstimateError` where they cannot be counted.
         """
+        ...
+
+    def txt2img(self) -> Mapping[str, Any]:
+        """The components of txt2img on the same page by an infotext's words for what they hold; none standalone."""
+        ...
+
+    def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the values of these components say, styles merged into the prompts."""
+        ...
+
+    def infotext(self, text: str) -> Mapping[str, Any]:
+        """What an infotext says, likewise: "Prompt", "Negative prompt", "Steps", "Size-1" and so on."""
         ...

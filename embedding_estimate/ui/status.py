@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from PIL import Image
+
 from embedding_estimate import wording
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Job, Saved
+from embedding_estimate.previews import Preview
 from embedding_estimate.ui import PREFIX, chart
 
+THUMBNAIL = 256  # pixels, the longer side: it comes with every answer
 HELLO = "A prompt goes in, an embedding comes out: one word to type in its place."
 
 
@@ -58,8 +63,28 @@ def _running(job: Job) -> str:
         f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
         f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
-        f"{chart.svg(job.curve, job.settings.learning_steps)}{_notes(job.notes)}"
+        f"{chart.svg(job.curve, job.settings.learning_steps)}{_previewed(job.preview)}{_notes(job.notes)}"
     )
+
+
+def _previewed(preview: Preview | None) -> str:
+    """Small pictures inside the page, side by side."""
+    if preview is None:
+        return ""
+    cells = "".join(
+        f'<div><img alt="" src="{_thumbnail(picture)}"><small>{row}</small></div>'
+        for row, picture in preview.pictures.items()
+    )
+    return (
+        f'<figure class="{PREFIX}preview">{cells}<figcaption>The same seed at step {preview.step}</figcaption></figure>'
+    )
+
+
+def _thumbnail(picture: Image.Image) -> str:
+    small, data = picture.copy(), io.BytesIO()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(data, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _done(job: Job, saved: Saved, in_webui: bool) -> str:
@@ -77,6 +102,7 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
         f"longest vector {result.norm_ratio:.1f} times a word's</p>"
         f"{_notes(job.notes)}"
         f"{_picture(saved.report) or chart.svg(job.curve, job.settings.learning_steps)}"
+        f"{'' if saved.pictures else _previewed(job.preview)}"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from embedding_estimate.errors import EstimateError, SettingsError
-from embedding_estimate.ui import PREFIX, status
+from embedding_estimate.ui import PREFIX, filling, status
 from embedding_estimate.ui.compat import QUIET
 from embedding_estimate.ui.form import Form
 from embedding_estimate.ui.place import Place
@@ -15,8 +16,12 @@ from embedding_estimate.ui.place import Place
 
 def build(place: Place) -> None:
     """Fills the blocks it is called within. On the page it needs style.css and the javascript, which keeps it live."""
+    neighbours = place.txt2img()
     with gr.Row(elem_id=f"{PREFIX}tab"):
         with gr.Column(scale=3, min_width=320):
+            with gr.Row(elem_id=f"{PREFIX}sources"):
+                taken = gr.Button("From txt2img", size="sm", elem_id=f"{PREFIX}take", visible=bool(neighbours))
+                infotext = gr.Button("Read infotext", size="sm", elem_id=f"{PREFIX}read")
             form = Form(place.choices)
         with gr.Column(scale=2, min_width=320, elem_id=f"{PREFIX}side"):
             estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
@@ -47,7 +52,19 @@ def build(place: Place) -> None:
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
     poll.click(now, None, shown, **QUIET)
     counted = [form.components[name] for name in form.counts]
-    count.click(lambda *texts: counts(place, texts), counted, list(form.counts.values()), **QUIET)
+    counting = (lambda *texts: counts(place, texts)), counted, list(form.counts.values())
+    count.click(*counting, **QUIET)
+
+    def take(prompt_type: str, *values: Any) -> list[Any]:
+        return filled(place, prompt_type, place.told(dict(zip(neighbours, values, strict=True))))
+
+    def read(prompt_type: str, text: str) -> list[Any]:
+        return filled(place, prompt_type, place.infotext(text), else_say=filling.NO_INFOTEXT)
+
+    written = [problems, *(form.components[name] for name in filling.FILLED)]
+    prompt_type = form.components["prompt_type"]
+    taken.click(take, [prompt_type, *neighbours.values()], written, **QUIET).then(*counting, **QUIET)
+    infotext.click(read, [prompt_type, form.components["text"]], written, **QUIET).then(*counting, **QUIET)
 
 
 def refused(place: Place, form: Form, values: tuple[Any, ...]) -> list[str]:
@@ -59,6 +76,15 @@ def refused(place: Place, form: Form, values: tuple[Any, ...]) -> list[str]:
     except EstimateError as error:
         return [str(error)]
     return []
+
+
+def filled(place: Place, prompt_type: str, told: Mapping[str, Any], else_say: str = "") -> list[Any]:
+    """What is wrong, and the new values of `filling.FILLED`; where nothing is told `else_say` and none."""
+    values, refused = filling.read(told, prompt_type == "Negative Prompt", place.choices)
+    if else_say and not filling.tells(told):
+        values, refused = {}, [else_say]
+    kept = (gr.update(value=values[name]) if name in values else gr.update() for name in filling.FILLED)
+    return [status.problems(refused), *kept]
 
 
 def counts(place: Place, texts: tuple[str, ...]) -> Any:

@@ -60,11 +60,13 @@ def test_lines_are_joined(run: Run, tmp_path: Path) -> None:
 
 def test_the_report_and_the_snapshots_stay_out_of_the_embeddings(run: Run, tmp_path: Path) -> None:
     result = run(
-        "estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--report", "r.png", "--out", "a/b"
+        *("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--preview-every", "10"),
+        *("--report", "r.png", "--out", "a/b"),
     )
     assert result.exit_code == 0, result.output
     assert [name for name in files(tmp_path) if "." in name] == [
         "a/b-steps/x1/x1-000005.safetensors",
+        "a/b-steps/x1/x1-000010.png",
         "a/b-steps/x1/x1-000010.safetensors",
         "a/b/x1.safetensors",
         "r.png",

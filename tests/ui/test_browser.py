@@ -4,8 +4,6 @@ SCREENSHOTS=FOLDER keeps the pictures to look at.
 """
 
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,65 +17,15 @@ import pytest
 from embedding_estimate.embedding import read
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[test]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from browser import Tab, chromium, needed  # needs Playwright
+
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    needed,
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # see conftest.py
 ]
 
 ROOT = Path(__file__).parents[2]
-QUIET = ("background-networking", "component-update", "sync", "gpu")
-LONG = 90_000  # ms; the machine may be busy
 ENDLESS = "2000"  # learning steps
-STEP = "() => Number(/training, (\\d+)/.exec(document.querySelector('#embedding_estimate_state').textContent)[1])"
-LOCAL = re.compile(r"https?://127\.0\.0\.1:|data:|blob:")
-
-
-class Tab:
-    """A page that shows the tab, and what the browser had to complain about."""
-
-    def __init__(self, page, url: str):  # type: ignore[no-untyped-def]  # Playwright may not be there
-        self.page = page
-        self.complaints: list[str] = []
-        page.set_default_timeout(LONG)
-        page.on(
-            "console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text)
-        )
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: LOCAL.match(request.url) or self.complaints.append(request.url))
-        page.goto(url)
-        self.state("idle", "running", "done", "failed", "dropped")
-
-    def fill(self, **values: str) -> None:
-        for name, value in values.items():
-            self.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first.fill(value)
-
-    def press(self, button: str) -> None:
-        self.page.click(f"#embedding_estimate_{button}:not([disabled])")
-
-    def state(self, *states: str) -> str:
-        """Waits for one of these; returns what is shown."""
-        shown = ", ".join(f"#embedding_estimate_state [data-state={state}]" for state in states)
-        return self.page.locator(shown).first.inner_text()
-
-    def says(self, element: str, text: str) -> None:
-        playwright.expect(self.page.locator(f"#embedding_estimate_{element}").first).to_contain_text(text, timeout=LONG)
-
-    def step(self) -> int:
-        """The learning step that a job has reached."""
-        return int(self.page.evaluate(STEP))
-
-    def shoot(self, name: str, folder: Path) -> None:
-        """In light and dark, wide and narrow; nothing may have to be scrolled sideways."""
-        for theme in ("light", "dark"):
-            self.page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
-            for width in (1280, 360):
-                self.page.set_viewport_size({"width": width, "height": 900})
-                self.page.wait_for_timeout(300)  # ms; colours fade
-                self.page.screenshot(path=folder / f"{name}-{theme}-{width}.png", full_page=True)
-                assert self.page.evaluate("document.documentElement.scrollWidth") <= width
-        self.page.set_viewport_size({"width": 1280, "height": 900})
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +58,8 @@ def url(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *(f"--disable-{what}" for what in QUIET)]
-        )
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
@@ -160,9 +104,7 @@ def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, s
     opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="half-way")
     opened.page.focus("#embedding_estimate_estimate")
     opened.page.keyboard.press("Enter")
-    opened.says("state", "training")
-    before = opened.step()
-    opened.page.wait_for_function(f"({STEP})() > {before}")
+    opened.moves()
     opened.shoot("running", shots)
 
     opened.page.reload()

@@ -1,5 +1,7 @@
 """The tab without a browser, on the toy host."""
 
+import base64
+import io
 import re
 import time
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from toy import ToyHost
 
 from embedding_estimate.embedding import Embedding
@@ -44,6 +47,15 @@ class Place:
         if text == "wrong":
             raise EmbeddingError("too long")
         return len(text.split())
+
+    def txt2img(self) -> dict[str, Any]:
+        return {"Prompt": gr.Textbox(elem_id="embedding_estimate_test"), "Steps": gr.Slider(1, 150)}
+
+    def told(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "Prompt": f"{values['Prompt']}, styled"}
+
+    def infotext(self, text: str) -> dict[str, Any]:
+        return {"Prompt": text, "Negative prompt": "grey", "Steps": "7"} if "Steps:" in text else {"Prompt": text}
 
 
 @pytest.fixture
@@ -149,6 +161,19 @@ def test_tokens_are_counted(place: Place) -> None:
     assert tab.counts(place, ("a b", "a", "wrong")) == ["2 tokens", "1 token", "? tokens"]
 
 
+def test_the_form_is_filled(place: Place) -> None:
+    told = place.told({"Prompt": "circle", "Negative prompt": "grey", "Steps": 7})
+    problems, text, other, *rest = tab.filled(place, "Prompt", told)
+    assert (problems, text["value"], other["value"]) == ("", "circle, styled", "grey")
+    assert [update["value"] for update in rest if "value" in update] == [7]
+    assert tab.filled(place, "Negative Prompt", told)[1]["value"] == "grey"
+
+
+def test_a_text_that_is_no_infotext_changes_nothing(place: Place) -> None:
+    problems, *rest = tab.filled(place, "Prompt", place.infotext("a circle"), else_say="paste one")
+    assert "paste one" in problems and not any("value" in update for update in rest)
+
+
 # what is shown
 
 
@@ -199,6 +224,25 @@ def test_a_job_that_is_done(place: Place) -> None:
 def test_figures_without_images(place: Place) -> None:
     html = status.render(finished(place, measure="Figures"), "", in_webui=True)
     assert "<dt>explained</dt>" in html and "image distance" not in html and "data:image/png;base64," in html
+
+
+def test_the_latest_preview_is_shown_while_nothing_better_is_there(place: Place) -> None:
+    done = finished(place, measure="Nothing", preview_every=2)
+    assert done.preview is not None and done.preview.step == 2
+    html = status.render(done, "", in_webui=False)
+    assert html.count("data:image/jpeg;base64,") == 3 and "The same seed at step 2" in html
+    better = finished(place, preview_every=2, overwrite=True)
+    assert "image/jpeg" not in status.render(better, "", in_webui=False)
+    better.state = "running"
+    assert "image/jpeg" in status.render(better, "", in_webui=False)
+
+
+def test_a_preview_is_made_small() -> None:
+    large = Image.new("RGB", (2048, 1024))
+    shown = status._thumbnail(large)
+    with Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))) as small:
+        assert small.size == (256, 128)
+    assert large.size == (2048, 1024)
 
 
 def test_a_negative_embedding_goes_to_the_negative_prompt_first() -> None:

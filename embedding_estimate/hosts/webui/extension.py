@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedding_estimate import __version__, saving
 from embedding_estimate.errors import EstimateError, ModelError
-from embedding_estimate.hosts.webui import networks
+from embedding_estimate.hosts.webui import networks, txt2img
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
 from embedding_estimate.jobs import Job, Jobs
@@ -28,6 +29,7 @@ class WebuiPlace:
 
     def __init__(self) -> None:
         self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, on_saved=_publish)
+        self.page = txt2img.Txt2img()
 
     def folder(self) -> str:
         return str(_embeddings())
@@ -36,18 +38,38 @@ class WebuiPlace:
         return {"sampler": sampler_names, "schedule": schedule_names}.get(parameter, lambda: ())()
 
     def token_count(self, text: str) -> int:
-        from modules.sd_hijack import model_hijack
-
-        counted = model_hijack.get_prompt_lengths(networks.stripped(text))[0]
+        counted = _counted(networks.stripped(text))
         if not isinstance(counted, int):
             raise ModelError("no checkpoint is loaded: choose one at the top of the page")
         return counted
 
+    def txt2img(self) -> Mapping[str, Any]:
+        return self.page.components
+
+    def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.page.told(values)
+
+    def infotext(self, text: str) -> Mapping[str, Any]:
+        return txt2img.parsed(text)
+
 
 @functools.cache
 def place() -> WebuiPlace:
-    """One for the life of the process, so that a job outlives Reload UI."""
+    """One for the life of the process, so that Reload UI forgets no job."""
     return WebuiPlace()
+
+
+def _counted(text: str) -> Any:
+    """The WebUI's own count; no number where no checkpoint is loaded."""
+    from modules.sd_hijack import model_hijack
+
+    lengths = model_hijack.get_prompt_lengths
+    if "cond_stage_model" not in inspect.signature(lengths).parameters:
+        return lengths(text)[0]
+    from modules import sd_models  # reForge
+
+    engine = getattr(sd_models.model_data.sd_model, "cond_stage_model", None)
+    return lengths(text, engine)[0] if engine else None
 
 
 def _host(settings: Settings) -> WebuiHost:
@@ -107,6 +129,11 @@ def _card(job: Job) -> dict[str, Any]:
         "description": "\n".join([*lines, f"Embedding Estimate {__version__}"]),
         "sd version": {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}[family],
     }
+
+
+def notice(component: Any, **arguments: Any) -> None:
+    """For `on_after_component`."""
+    place().page.notice(component, **arguments)
 
 
 def tabs() -> list[tuple[Any, str, str]]:

@@ -12,5 +12,9 @@ def on_ui_settings(callback: Callable[..., Any]) -> None:
     registered["settings"] = callback
 
 
+def on_after_component(callback: Callable[..., Any]) -> None:
+    registered["component"] = callback
+
+
 def on_app_started(callback: Callable[..., Any]) -> None:
     registered["app"] = callback

@@ -35,3 +35,17 @@ cmd_opts = SimpleNamespace(
 state = State()
 sd_model: Any = None
 device = torch.device("cpu")
+
+
+STYLES = {"old": ("an old painting", "photo")}  # for the prompt, for the negative prompt
+
+
+class Styles:
+    def apply_styles_to_prompt(self, prompt: str, styles: list[str]) -> str:
+        return ", ".join([prompt, *(STYLES[style][0] for style in styles)])
+
+    def apply_negative_styles_to_prompt(self, prompt: str, styles: list[str]) -> str:
+        return ", ".join([prompt, *(STYLES[style][1] for style in styles)])
+
+
+prompt_styles = Styles()

@@ -1,0 +1,30 @@
+"""Reads what a WebUI writes into its images:
+
+a prompt, of one line or more
+Negative prompt: of one line or more
+Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x768, Lora hashes: "a: 1, b: 2"
+"""
+
+from __future__ import annotations
+
+import re
+
+PAIR = re.compile(r'([^:,]+):((?:"[^"]*"|[^,"])*)')  # a word, and a value in which only quotes hold commas
+FEW = 3  # pairs; a line with fewer is part of a prompt
+NEGATIVE = "Negative prompt:"
+
+
+def parse(infotext: str) -> dict[str, str]:
+    """Values by the infotext's own words, as the WebUI splits them: "Prompt", "Negative prompt", "Size-1", ..."""
+    *lines, last = infotext.strip().split("\n")
+    pairs = [(word.strip(), value.strip()) for word, value in PAIR.findall(last)]
+    if len(pairs) < FEW:
+        lines, pairs = [*lines, last], []
+    lines = [line.strip() for line in lines]
+    split = next((index for index, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
+    negative = "\n".join(line.removeprefix(NEGATIVE).strip() for line in lines[split:])
+    told = {"Prompt": "\n".join(lines[:split]), "Negative prompt": negative}
+    for word, value in pairs:
+        size = re.fullmatch(r"(\d+)x(\d+)", value)
+        told |= {f"{word}-1": size[1], f"{word}-2": size[2]} if size else {word: value}
+    return told

@@ -1,0 +1,61 @@
+"""The WebUI's txt2img: its components on the page, and what an image made there is described with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ELEMENTS = {  # element id -> the infotext's word for what it holds
+    "txt2img_prompt": "Prompt",
+    "txt2img_neg_prompt": "Negative prompt",
+    "txt2img_styles": "Styles array",
+    "txt2img_steps": "Steps",
+    "txt2img_sampling": "Sampler",
+    "txt2img_scheduler": "Schedule type",  # since 1.9
+    "txt2img_cfg_scale": "CFG scale",
+    "txt2img_width": "Size-1",
+    "txt2img_height": "Size-2",
+    "txt2img_seed": "Seed",
+}
+
+
+class Txt2img:
+    """`components` are those of the page that was built last, by the infotext's words."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, Any] = {}
+
+    def notice(self, component: Any, **arguments: Any) -> None:
+        """For `on_after_component`."""
+        word = ELEMENTS.get(str(arguments.get("elem_id")))
+        if word is not None:
+            self.components[word] = component
+
+    def told(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the components' values say, styles merged into the prompts."""
+        told = dict(values)
+        if isinstance(told.get("Sampler"), int):  # an early WebUI passes its place in the list
+            told["Sampler"] = self.components["Sampler"].choices[told["Sampler"]]
+        return styled(told)
+
+
+def parsed(infotext: str) -> dict[str, Any]:
+    """What an infotext says, read by the WebUI itself, styles merged into the prompts."""
+    try:
+        from modules import infotext_utils
+    except ImportError:  # before 1.8
+        from modules import generation_parameters_copypaste as infotext_utils
+    return styled(infotext_utils.parse_generation_parameters(infotext))
+
+
+def styled(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Styles merged into the prompts, as the WebUI does it for an image."""
+    from modules import shared
+
+    styles = told.get("Styles array") or []
+    database = shared.prompt_styles
+    return {
+        **told,
+        "Prompt": database.apply_styles_to_prompt(told.get("Prompt", ""), styles),
+        "Negative prompt": database.apply_negative_styles_to_prompt(told.get("Negative prompt", ""), styles),
+    }

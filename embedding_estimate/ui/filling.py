@@ -1,0 +1,74 @@
+"""From what an image was or would be made with, in an infotext's words, to settings of the form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embedding_estimate.settings import PARAMETERS, Parameter
+from embedding_estimate.ui.form import Names
+
+WORDS = {  # the infotext's -> a setting
+    "Sampler": "sampler",
+    "Schedule type": "schedule",
+    "Steps": "steps",
+    "CFG scale": "guidance_scale",
+    "Size-1": "width",
+    "Size-2": "height",
+    "Seed": "seed",
+}
+FILLED = ("text", "other_prompt", *WORDS.values())
+AUTOMATIC = "Automatic"  # the schedule where none is told
+NO_INFOTEXT = (
+    "there is no infotext in Text: paste there all that PNG Info shows for an image, "
+    "down to the line that begins with Steps:"
+)
+
+
+def tells(told: Mapping[str, Any]) -> bool:
+    """Whether it was an infotext, and no mere prompt."""
+    return "Steps" in told or bool(told.get("Negative prompt"))
+
+
+def read(told: Mapping[str, Any], negative: bool, names: Names) -> tuple[dict[str, Any], list[str]]:
+    """Settings by name, and a line for each value that the form cannot take.
+
+    `negative` is whether the embedding is for the negative prompt; `names` are the place's samplers and schedules.
+    """
+    prompt, other = str(told.get("Prompt", "")), str(told.get("Negative prompt", ""))
+    text, beside = (other, prompt) if negative else (prompt, other)
+    values: dict[str, Any] = {"text": text, "other_prompt": " ".join(beside.splitlines())}  # each line would be one
+    refused = []
+    known = {parameter.name: parameter for parameter in PARAMETERS}
+    for word, value in _split(told, names).items():
+        parameter = known[WORDS[word]]
+        found = _value(parameter, str(value), names(parameter.name))
+        if found is not None:
+            values[parameter.name] = found
+        elif word != "Seed":  # it may be random, or larger than ours may be; any other does as well
+            refused.append(f"{word} {value}: the form cannot take it, {parameter.label} stays as it is")
+    return values, refused
+
+
+def _split(told: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """The words that are settings; a sampler of an older WebUI, `DPM++ 2M Karras`, apart from its schedule."""
+    found = {word: told[word] for word in WORDS if told.get(word) not in (None, "")}
+    sampler = str(found.get("Sampler"))
+    if sampler in names("sampler"):
+        return {"Schedule type": AUTOMATIC, **found}
+    for schedule in names("schedule"):
+        plain = sampler.removesuffix(f" {schedule}")
+        if plain in names("sampler"):
+            return {**found, "Sampler": plain, "Schedule type": schedule}
+    return found
+
+
+def _value(parameter: Parameter, written: str, names: Sequence[str]) -> Any:
+    """As the setting's kind; None where it cannot be one."""
+    if parameter.kind is str:
+        return written if written in names else None
+    try:
+        number = parameter.kind(float(written))
+    except (ValueError, OverflowError):
+        return None
+    return None if parameter.problem(number) else number

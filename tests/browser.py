@@ -1,0 +1,82 @@
+"""The tab in a real browser, headless Chromium by Playwright; for tests of the standalone app and of WebUIs."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[test]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needed = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+
+QUIET = ("background-networking", "component-update", "sync", "gpu")
+LONG = 90_000  # ms; the machine may be busy
+STEP = "() => Number(/training, (\\d+)/.exec(document.querySelector('#embedding_estimate_state').textContent)[1])"
+COMPLAINTS = ("error", "warning")
+LOCAL = re.compile(r"https?://127\.0\.0\.1:|data:|blob:")
+
+
+@contextmanager
+def chromium() -> Iterator[object]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *(f"--disable-{what}" for what in QUIET)]
+        )
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page that shows the tab, and what the browser had to complain about."""
+
+    def __init__(self, page, url: str, about: str = ""):  # type: ignore[no-untyped-def]  # Playwright may not be there
+        """Of the complaints only those `about` something, for a page that is not all ours."""
+        self.page = page
+        self.about = about
+        self.complaints: list[str] = []
+        page.set_default_timeout(LONG)
+        page.on(
+            "console", lambda said: said.type in ("error", "warning") and self._note(f"{said.text} {said.location}")
+        )
+        page.on("pageerror", lambda error: self._note(f"{error} {error.stack}"))
+        page.on("request", lambda request: LOCAL.match(request.url) or self._note(request.url))
+        page.goto(url)
+        self.state("idle", "running", "done", "failed", "dropped")
+
+    def _note(self, complaint: str) -> None:
+        if self.about in complaint:
+            self.complaints.append(complaint)
+
+    def fill(self, **values: str) -> None:
+        for name, value in values.items():
+            self.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first.fill(value)
+
+    def press(self, button: str) -> None:
+        self.page.click(f"#embedding_estimate_{button}:not([disabled])")
+
+    def state(self, *states: str) -> str:
+        """Waits for one of these; returns what is shown."""
+        shown = ", ".join(f"#embedding_estimate_state [data-state={state}]" for state in states)
+        return self.page.locator(shown).first.inner_text()
+
+    def says(self, element: str, text: str) -> None:
+        playwright.expect(self.page.locator(f"#embedding_estimate_{element}").first).to_contain_text(text, timeout=LONG)
+
+    def moves(self) -> None:
+        """Waits until the training is a step further."""
+        self.says("state", "training")
+        self.page.wait_for_function(f"before => ({STEP})() > before", arg=self.page.evaluate(STEP))
+
+    def shoot(self, name: str, folder: Path) -> None:
+        """In light and dark, wide and narrow; nothing may have to be scrolled sideways."""
+        for theme in ("light", "dark"):
+            self.page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+            for width in (1280, 360):
+                self.page.set_viewport_size({"width": width, "height": 900})
+                self.page.wait_for_timeout(300)  # ms; colours fade
+                self.page.screenshot(path=folder / f"{name}-{theme}-{width}.png", full_page=True)
+                assert self.page.evaluate("document.documentElement.scrollWidth") <= width
+        self.page.set_viewport_size({"width": 1280, "height": 900})

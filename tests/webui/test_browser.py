@@ -1,0 +1,216 @@
+"""The whole way in a running WebUI, in a browser.
+
+WEBUI_DIR names the WebUI, WEBUI_PYTHON its Python (its `venv` unless said otherwise), WEBUI_ARGS arguments of its own.
+It is started with a data folder for the test, which goes away afterwards; a small SD1 checkpoint must be among its
+models. SCREENSHOTS=FOLDER keeps pictures to look at.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import LONG, Tab, chromium, needed, playwright
+
+from embedding_estimate.embedding import read
+
+WEBUI = Path(os.environ.get("WEBUI_DIR", ""))
+PYTHON = Path(os.environ.get("WEBUI_PYTHON", WEBUI / "venv" / "bin" / "python"))
+pytestmark = [
+    needed,
+    pytest.mark.skipif(not WEBUI.name, reason="WEBUI_DIR names no WebUI to test in"),
+    pytest.mark.skipif(not PYTHON.is_file(), reason=f"{PYTHON} is no Python to start it with: set WEBUI_PYTHON"),
+    pytest.mark.skipif(not (WEBUI / "modules").is_dir(), reason=f"{WEBUI} is no WebUI"),
+]
+
+ROOT = Path(__file__).parents[2]
+START = "import sys; sys.path.insert(0, '.'); sys.argv[0] = 'launch.py'; import launch; launch.start()"  # no set-up
+ARGUMENTS = (
+    "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check --use-cpu all --no-half "
+    "--no-download-sd-model"
+)
+NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2
+ENDLESS = "2000"  # learning steps
+SETTINGS = {"show_progress_type": "Approx cheap", "sd_vae": "None"}  # the defaults would download something
+INFOTEXT = """a (blue:1.4) square
+Negative prompt: grey
+Steps: 3, Sampler: Euler a, CFG scale: 5, Seed: 4, Size: 64x128, Model: any"""
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[Path]:
+    """The WebUI's data folder, with the extension; in its own folder, beyond which 1.2 serves no extension's files."""
+    with tempfile.TemporaryDirectory(prefix="test-", dir=WEBUI) as name:
+        folder = Path(name)
+        (folder / "extensions").mkdir()
+        (folder / "extensions" / "embedding-estimate").symlink_to(ROOT)
+        (folder / "config.json").write_text(json.dumps(SETTINGS))
+        (folder / "styles.csv").write_text("name,prompt,negative_prompt\nold,an old painting,photo\n")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def url(data: Path) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    arguments = f"{ARGUMENTS} {NEWER if (WEBUI / 'modules/initialize.py').exists() else ''}".split()
+    arguments += ["--always-cpu"] if (WEBUI / "modules_forge").exists() else []
+    arguments += ["--port", str(port), "--data-dir", str(data), "--ckpt-dir", str(WEBUI / "models/Stable-diffusion")]
+    arguments += os.environ.get("WEBUI_ARGS", "").split()
+    offline = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+    log = data / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [PYTHON, "-c", START, *arguments], cwd=WEBUI, stdout=output, stderr=output, env={**os.environ, **offline}
+        )
+    try:
+        until = time.monotonic() + 300
+        while "Startup time" not in log.read_text():  # a request before that may kill it
+            assert server.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/"
+        told = log.read_text()
+        assert "embedding_estimate" not in told, told  # as a traceback of ours would name it
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def opened(browser, url: str) -> Iterator[Tab]:  # type: ignore[no-untyped-def]
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = Tab(context.new_page(), url, about="embedding_estimate")
+    enter(tab, "Embedding Estimate")
+    yield tab
+    context.close()
+    assert tab.complaints == []
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    return Path(os.environ.get("SCREENSHOTS", tmp_path))
+
+
+def enter(tab: Tab, title: str) -> None:
+    tab.page.locator("#tabs > .tab-nav button", has_text=title).click()
+
+
+def txt2img(tab: Tab, prompt: str = "", negative: str = "") -> None:
+    """Fills in the page next door, quick to generate."""
+    enter(tab, "txt2img")
+    tab.page.fill("#txt2img_prompt textarea", prompt)
+    tab.page.fill("#txt2img_neg_prompt textarea", negative)
+    for name, value in {"steps": "3", "width": "64", "height": "64"}.items():
+        tab.page.fill(f"#txt2img_{name} input[type=number]", value)
+    tab.page.fill("#txt2img_seed input", "7")
+
+
+def has(tab: Tab, **values: str) -> None:
+    """Waits until the form shows these."""
+    for name, wanted in values.items():
+        box = tab.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first
+        playwright.expect(box).to_have_value(wanted, timeout=LONG)
+
+
+def start(tab: Tab, **values: str) -> None:
+    small = {"text": "(red:1.5) circle", "steps": "3", "tokens": "2", "width": "64", "height": "64"}
+    tab.page.locator("#embedding_estimate_more > .label-wrap:not(.open)").click()
+    tab.page.get_by_label("Nothing", exact=True).check()
+    tab.fill(**small | values)
+    tab.press("estimate")
+
+
+def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path) -> None:
+    start(opened, learning_steps="40", preview_every="10", name="red-disc")
+    opened.moves()
+    opened.says("state", "The same seed at step")
+    opened.shoot("webui-running", shots)
+    result = opened.state("done", "failed")
+    assert "typed as the word red-disc" in result
+    assert read(data / "embeddings" / "red-disc.safetensors").tokens == 2
+    playwright.expect(opened.page.locator(".embedding_estimate_preview img")).to_have_count(3)
+    opened.shoot("webui-done", shots)
+
+    opened.page.get_by_role("button", name="To the prompt").click()
+    box = opened.page.locator("#txt2img_prompt textarea")
+    playwright.expect(box).to_be_visible()
+    assert box.input_value() == "red-disc"
+    txt2img(opened, "red-disc")
+    opened.page.click("#txt2img_generate")
+    playwright.expect(opened.page.locator("#html_info_txt2img").first).to_contain_text("red-disc", timeout=LONG)
+    opened.page.locator("#txt2img_gallery img").first.wait_for()
+
+
+def test_what_stands_in_txt2img_is_taken(opened: Tab) -> None:
+    txt2img(opened, "a (red:1.5) circle", "grey,\nblurry")
+    opened.page.locator("#txt2img_styles input").click()
+    opened.page.locator("#txt2img_styles li").filter(has_text="old").first.click()
+    sampler = opened.page.locator("#txt2img_sampling input").first.input_value()
+    enter(opened, "Embedding Estimate")
+    opened.press("take")
+    has(opened, text="a (red:1.5) circle, an old painting", other_prompt="grey, blurry, photo")
+    has(opened, seed="7", steps="3", width="64", height="64", guidance_scale="7", sampler=sampler)
+    opened.says("text_count", "7 tokens")
+
+    opened.page.get_by_label("Negative Prompt", exact=True).check()
+    opened.press("take")
+    has(opened, text="grey,\nblurry, photo", other_prompt="a (red:1.5) circle, an old painting")
+
+
+def test_an_infotext_is_read(opened: Tab) -> None:
+    opened.fill(text="only a prompt")
+    opened.press("read")
+    opened.says("problems", "there is no infotext in Text")
+    opened.fill(text=INFOTEXT)
+    opened.press("read")
+    has(opened, text="a (blue:1.4) square", other_prompt="grey", sampler="Euler a", seed="4")
+    has(opened, steps="3", guidance_scale="5", width="64", height="128")
+
+
+def test_a_second_estimate_is_refused_and_the_hosts_interrupt_saves(opened: Tab, data: Path) -> None:
+    start(opened, learning_steps=ENDLESS, name="half-way")
+    opened.moves()
+    opened.press("estimate")
+    opened.says("problems", "half-way is being estimated")
+
+    txt2img(opened, "a circle")
+    opened.page.click("#txt2img_generate")  # waits behind the job
+    opened.page.click("#txt2img_interrupt")
+    opened.says("state", "typed as the word half-way")
+    assert read(data / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"
+    opened.page.locator("#txt2img_gallery img").first.wait_for()
+
+
+def test_reload_ui_interrupts_and_saves(opened: Tab, data: Path) -> None:
+    """The WebUI itself means an interrupt by it; what was saved is there on the new page."""
+    start(opened, learning_steps=ENDLESS, name="survivor")
+    opened.moves()
+    with opened.page.expect_navigation(timeout=LONG):
+        opened.page.get_by_text("Reload UI", exact=True).last.click()
+    enter(opened, "Embedding Estimate")
+    assert "typed as the word survivor" in opened.state("done")
+    assert read(data / "embeddings" / "survivor.safetensors").provenance["stopped"] == "interrupted"
+    start(opened, learning_steps="3", name="after-it")
+    opened.says("state", "typed as the word after-it")
+
+
+def test_a_job_is_dropped(opened: Tab, data: Path) -> None:
+    start(opened, learning_steps=ENDLESS, name="unwanted")
+    opened.moves()
+    opened.page.reload()
+    enter(opened, "Embedding Estimate")
+    assert "unwanted" in opened.state("running")
+    opened.press("interrupt_drop")
+    assert "the result was dropped" in opened.state("dropped", "failed", "done")
+    assert not (data / "embeddings" / "unwanted.safetensors").exists()
