@@ -32,7 +32,7 @@ from embedding_estimate.optimizers import make_loss
 from embedding_estimate.progress import Meter, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.trainer import Job, train
+from embedding_estimate.training import Job, Training, train
 from embedding_estimate.vectors import VectorSpace
 
 TEXT = "(blurry:1.4), a (large:1.3) orange triangle, on a blue background"
@@ -115,7 +115,7 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
                 references.append(_seconds(loaded, lambda: next(theirs)))
             began = _now(loaded)
 
-        train(objective, VectorSpace.of(model), start, Job(settings, lambda progress: None, after_step, stop))
+        train(Training(start), objective, VectorSpace.of(model), Job(settings, lambda progress: None, after_step, stop))
 
     seconds = statistics.median(steps[1:])
     reference = statistics.median(references)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Family = Literal["sd1", "sd2", "sdxl"]
 Prediction = Literal["epsilon", "v"]
@@ -61,6 +61,21 @@ Denoise = Callable[[Tensor, Tensor, int], Tensor]
 """(x (B, C, h, w), sigma (B,), 0-based evaluation) -> denoised (B, C, h, w)"""
 
 
+class CrossAttention(Protocol):
+    """One place where the U-Net reads text: softmax(q k' / sqrt(d)) v for each of H heads, d = width / H."""
+
+    to_q: nn.Module  # its output (B, T, H * d) are the queries, before the heads are split
+    to_out: nn.Module  # called with what the heads have gathered (B, T, H * d)
+    heads: int
+
+    def read(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (1, L, H * d) in fp32 of a context (1, L, C), by the module's own projections.
+
+        Differentiable in the context, also where the model is in half precision.
+        """
+        ...
+
+
 class BorrowedModel(Protocol):
     """The loaded model, frozen, on its device, for the length of one job."""
 
@@ -103,6 +118,10 @@ class BorrowedModel(Protocol):
         x (B, C, h, w) and sigma (B,) in fp32; returns denoised (B, C, h, w) in fp32. The conditioning has a
         batch of 1 and is used for all of x, or a batch of B. Differentiable in the conditioning.
         """
+        ...
+
+    def cross_attentions(self) -> Sequence[CrossAttention]:
+        """All of the U-Net's, in any order."""
         ...
 
     def evaluations(self, sampler: str, steps: int) -> int:

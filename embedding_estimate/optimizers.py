@@ -42,12 +42,31 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "Adagrad": OptimizerRow(0.3),
     "Adamax": OptimizerRow(0.1),
     "ASGD": OptimizerRow(3.0, 2),
-    "LBFGS": OptimizerRow(1.0, 0, options={"max_iter": 1, "line_search_fn": "strong_wolfe"}),
+    "LBFGS": OptimizerRow(
+        1.0,
+        0,
+        options={
+            "max_iter": 1,
+            "max_eval": 25,  # of one line search; later versions of torch allow none unless told
+            "history_size": 50,
+            "tolerance_grad": 0,
+            "tolerance_change": 0,
+            "line_search_fn": "strong_wolfe",
+        },
+    ),
     "NAdam": OptimizerRow(0.1),
     "RAdam": OptimizerRow(0.1),
     "RMSprop": OptimizerRow(0.03),
     "Rprop": OptimizerRow(0.1),
 }
+
+
+FULL = ("LBFGS",)
+"""Those that need one function all along: their curvature means nothing where each step draws anew."""
+
+AUTOMATIC = "Automatic"
+BY_PART = {"Attention": "LBFGS"}
+"""What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
 
 
 def automatic_rate(name: str, distance: float) -> float:

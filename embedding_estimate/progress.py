@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel, Conditioning
@@ -21,7 +20,7 @@ class Progress:
     phase: str  # "prepare", "train" or "measure"
     done: int  # states recorded, learning steps, or rows of the report
     total: int
-    loss: float | None = None  # 1 at the start
+    loss: float | None = None  # 1 at the start of a training part
     explained: float | None = None  # on the select set, of the best vectors so far
 
 
@@ -82,7 +81,7 @@ class Meter:
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         if self._check is not None:
             self._check()
+        denoised = self._model.denoise(x, sigma, conditioning)
         self.forwards += len(x)
-        if torch.is_grad_enabled() and conditioning.context.requires_grad:
-            self.backwards += len(x)
-        return self._model.denoise(x, sigma, conditioning)
+        self.backwards += len(x) if denoised.requires_grad else 0
+        return denoised

@@ -7,6 +7,7 @@ Nothing heavy is imported, so that `--help` stays quick.
 from __future__ import annotations
 
 import dataclasses
+import math
 import reprlib
 import sys
 import types
@@ -18,11 +19,13 @@ from typing import Any
 from embedding_estimate import names, optimizers
 from embedding_estimate.errors import SettingsError, nearest
 
-PARTS = ("U-Net", "Transformer")
+PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
 TOKEN_SOURCES = ("Number", "Initial prompt")
 MEASURES = ("Figures and images", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
+REFINE = 1 / 3  # of the learning steps, for the part that only refines
+PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 SEED_LIMIT = 2_000_000_000  # larger seeds are the select and report sets' own, see `teacher.Seeds`
 
 
@@ -109,10 +112,11 @@ class Settings:
         lines=True,
     )
     part: str = _setting(
-        "U-Net",
+        "Attention",
         "Training part",
-        "What is matched: the U-Net's prediction (slow, carries the weights) or only the text encoder's "
-        "hidden states (quick, cannot carry weights).",
+        "What is matched: what the U-Net reads of the prompt (quick, carries the weights), its prediction "
+        "(slow, carries the weights, takes AND), both in turn, or only the text encoder's hidden states "
+        "(quickest, cannot carry weights).",
         choices=PARTS,
     )
     tokens: int = _setting(
@@ -148,10 +152,10 @@ class Settings:
         maximum=1000.0,
     )
     optimizer: str = _setting(
-        "Adam",
+        optimizers.AUTOMATIC,
         "Optimizer",
-        "LBFGS keeps the states and templates that it draws first.",
-        choices=tuple(optimizers.OPTIMIZERS),
+        "Automatic: LBFGS for Attention, Adam for the others. LBFGS keeps the states that it draws first.",
+        choices=(optimizers.AUTOMATIC, *optimizers.OPTIMIZERS),
     )
     loss: str = _setting("MSE", "Loss", "How two predictions are compared.", choices=tuple(optimizers.LOSSES))
     scheduler: str = _setting(
@@ -212,6 +216,22 @@ class Settings:
     )
 
     @property
+    def optimizer_used(self) -> str:
+        """The optimizer's name, `optimizers.AUTOMATIC` resolved for this part."""
+        if self.optimizer != optimizers.AUTOMATIC:
+            return self.optimizer
+        return optimizers.BY_PART.get(self.part, "Adam")
+
+    @property
+    def stages(self) -> tuple[Settings, ...]:
+        """The settings of each single part, in turn."""
+        first, _, second = self.part.partition(" + ")
+        if not second:
+            return (self,)
+        refine = {"learning_steps": math.ceil(self.learning_steps * REFINE), "early_stop": self.early_stop or PATIENCE}
+        return dataclasses.replace(self, part=first), dataclasses.replace(self, part=second, **refine)
+
+    @property
     def negative(self) -> bool:
         """Whether the embedding is for the negative prompt."""
         return self.prompt_type == "Negative Prompt"
@@ -250,8 +270,12 @@ class Settings:
             )
         if self.token_source == "Initial prompt" and not self.initial_prompt.strip():
             found.append("token_source='Initial prompt' needs an initial_prompt: give one, or choose 'Number'")
-        if self.optimizer == "LBFGS" and self.scheduler != "constant":
-            found.append(f"scheduler={self.scheduler!r}: LBFGS finds its own step length; choose 'constant'")
+        full = [stage.optimizer_used for stage in self.stages if stage.optimizer_used in optimizers.FULL]
+        if full and self.scheduler != "constant":
+            found.append(
+                f"scheduler={self.scheduler!r}: {full[0]} finds its own step length; "
+                "choose 'constant', or another optimizer"
+            )
         return found
 
     def check(self) -> None:

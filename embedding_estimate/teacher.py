@@ -220,7 +220,7 @@ def error(side: Side, states: States, batch: int) -> float:
     """err(c) = mean over states of |D(x; c) - D(x; prompt)|^2 / sigma^2, per element, in epsilon units."""
     total = 0.0
     order = states.evaluation.argsort(stable=True)  # neighbours share a stage
-    for part in _by_stage(side, states[order]):
+    for part in by_stage(side, states[order]):
         for chunk in part.split(batch):
             denoised = side.denoise(chunk.x, chunk.sigma, int(chunk.evaluation[0]), chunk.other)
             difference = (denoised - chunk.target) / chunk.sigma.view(-1, 1, 1, 1)
@@ -228,7 +228,7 @@ def error(side: Side, states: States, batch: int) -> float:
     return total / len(states)
 
 
-def _by_stage(side: Side, states: States) -> Iterator[States]:
+def by_stage(side: Side, states: States) -> Iterator[States]:
     """Cuts states, in order of their evaluation, where the side's stage changes."""
     ends = [side.stage(int(evaluation)).until for evaluation in states.evaluation]
     cuts = [0, *(i for i in range(1, len(ends)) if ends[i] != ends[i - 1]), len(ends)]

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,40 +23,12 @@ from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
 from embedding_estimate.objectives import Objective, make_objective
-from embedding_estimate.optimizers import automatic_rate, make_loss, make_optimizer, make_scheduler
+from embedding_estimate.optimizers import make_loss
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
+from embedding_estimate.training import Job, Training, train
 from embedding_estimate.vectors import VectorSpace, count
-
-READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes the device wait
-GAIN = 1e-3  # relative fall of the held-out error that counts as progress for the early stop
-FROZEN_DRAWS = 8  # what LBFGS keeps: its curvature means something on one function only
-
-
-@dataclass(frozen=True)
-class Job:
-    """Settings, and who listens."""
-
-    settings: Settings
-    on_progress: OnProgress
-    on_snapshot: Callable[[Embedding, int], None]
-    stop: StopToken
-    on_preview: Callable[[Vectors, int], None] = lambda vectors, step: None
-
-
-@dataclass
-class Training:
-    """The run of the optimizer: what it has reached, and what happened."""
-
-    best: dict[str, Tensor]  # (N, width) by encoder
-    best_error: float  # on the select set
-    step: int = 0
-    stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact"
-    losses: list[Tensor] = field(default_factory=list)  # one per step, left on the device
-    checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
-    notes: list[str] = field(default_factory=list)
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -111,17 +82,12 @@ def estimate(
         started = time.perf_counter()
         exact = exact_vectors(teacher, Trajectory.of(settings), settings.tokens)
         if exact is None:
-            start = starting_vectors(settings, model)
-            objective = make_objective(settings, teacher, make_loss(settings.loss))
-            with meter.interruptible(stop):
-                _prepare(objective, start, teacher, job)
-            prepared = time.perf_counter()
-            training = train(objective, space, start, job)
-            training.notes += objective.notes
+            training = Training(starting_vectors(settings, model))
+            for stage in settings.stages:
+                _stage(training, replace(job, settings=stage), teacher, space, meter)
         else:
-            prepared = time.perf_counter()
-            training = Training(exact, 0.0, stopped="exact", notes=[exact_note(settings.tokens, count(exact))])
-        trained = time.perf_counter()
+            training = Training(exact, stopped="exact", notes=[exact_note(settings.tokens, count(exact))])
+        spent = time.perf_counter() - started
         forwards, backwards = meter.forwards, meter.backwards
 
         figures, pictured = None, None
@@ -138,87 +104,27 @@ def estimate(
             checks=training.checks,
             notes=_notes(settings, model) + training.notes,
             norm_ratio=space.norm_ratio(training.best),
-            seconds_prepare=prepared - started,
-            seconds_train=trained - prepared,
+            seconds_prepare=spent - training.seconds,
+            seconds_train=training.seconds,
             unet_forwards=forwards,
             unet_backwards=backwards,
         )
 
 
-def train(objective: Objective, space: VectorSpace, start: Vectors, job: Job) -> Training:
-    """Optimises the vectors and keeps the best by their error on the select set, not the last.
-
-    Where the loss leaves the finite numbers it is tried once more at half the rate, from the best so far.
-    """
-    training = Training(dict(start), objective.held_out_start)
-    distance = math.sqrt(training.best_error / objective.held_out_empty)
-    rate = job.settings.rate or automatic_rate(job.settings.optimizer, distance)
-    for attempt in (rate, rate / 2):
-        training.stopped = _descend(training, objective, space, attempt, job)
-        if training.stopped != "diverged":
-            break
-        training.notes.append(
-            f"rate={attempt:g}: the loss was not finite at step {training.step}; the best vectors before were kept"
-        )
-    return training
-
-
-def _descend(training: Training, objective: Objective, space: VectorSpace, rate: float, job: Job) -> str:
-    """One run of the optimizer from the best vectors so far; returns why it ended."""
-    settings = job.settings
-    generator = torch.Generator().manual_seed(settings.seed)
-    leaves = space.leaves(training.best)
-    optimizer = make_optimizer(settings.optimizer, leaves.values(), rate)
-    advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
-    frozen = settings.optimizer == "LBFGS"
-    drawn = [objective.draw(generator) for _ in range(FROZEN_DRAWS if frozen else 1)]
-    stale = 0
-    read = time.monotonic()
-
-    def closure() -> Any:  # torch declares a float, and a tensor spares the device a wait
-        optimizer.zero_grad()
-        total = torch.zeros((), device=space.device)
-        for draw in drawn:
-            loss = objective.loss(space.vectors(leaves), draw) / len(drawn)
-            torch.autograd.backward(loss)
-            total += loss.detach()
-        return total
-
-    while training.step < settings.learning_steps:
-        training.step += 1
-        loss: Any = optimizer.step(closure)
-        space.bound_(leaves)
-        training.losses.append(loss)
-        advance(loss)
-        if not frozen:
-            drawn = [objective.draw(generator)]
-
-        stopped = job.stop.stopped
-        last = stopped or training.step == settings.learning_steps
-        if last or training.step % objective.check_every == 0:
-            vectors = _detached(space.vectors(leaves))
-            error = objective.held_out(vectors)
-            if not math.isfinite(error):
-                return "diverged"
-            stale = 0 if error < (1 - GAIN) * training.best_error else stale + 1
-            if error < training.best_error:
-                training.best, training.best_error = vectors, error
-            training.checks.append((training.step, 1 - error / objective.held_out_empty))
-            if settings.early_stop and stale >= settings.early_stop:
-                return "early stop"
-        if settings.save_every and training.step % settings.save_every == 0:
-            job.on_snapshot(Embedding(settings.name, _detached(space.vectors(leaves))), training.step)
-        if settings.preview_every and training.step % settings.preview_every == 0 and not stopped:
-            job.on_preview(_detached(space.vectors(leaves)), training.step)
-        if last or time.monotonic() - read > READ_EVERY:
-            read, value = time.monotonic(), float(loss)
-            if not math.isfinite(value):
-                return "diverged"
-            explained = 1 - training.best_error / objective.held_out_empty
-            job.on_progress(Progress("train", training.step, settings.learning_steps, value, explained))
-        if stopped:
-            return "interrupted"
-    return "done"
+def _stage(training: Training, job: Job, teacher: Teacher, space: VectorSpace, meter: Meter) -> None:
+    """One training part from what the ones before it have reached; none after a stop, which keeps that."""
+    if training.stopped == "interrupted":
+        return
+    objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
+    try:
+        with meter.interruptible(job.stop):
+            _prepare(objective, training.best, teacher, job)
+    except Stopped:
+        if not training.step:
+            raise
+        training.stopped = "interrupted"
+        return
+    train(training, objective, space, job)
 
 
 def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:
@@ -273,10 +179,6 @@ def _notes(settings: Settings, model: BorrowedModel) -> list[str]:
     if model.info.emphasis != "Original":
         found.append(f"made for the emphasis mode {model.info.emphasis}: use it with the same")
     return found
-
-
-def _detached(vectors: Vectors) -> dict[str, Tensor]:
-    return {key: value.detach().clone() for key, value in vectors.items()}
 
 
 @contextmanager

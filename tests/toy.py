@@ -12,14 +12,40 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from embedding_estimate.host import Conditioning, Denoise, ModelInfo, Stage, Vectors
 
-WIDTH, ROWS, CHANNELS, SIDE, WORDS = 6, 6, 4, 4, 64
+WIDTH, ROWS, CHANNELS, SIDE, WORDS, HEADS = 6, 6, 4, 4, 64, 2
 INFO = ModelInfo(
     "sd1", "epsilon", "toy", "0123456789", {"clip_l": WIDTH}, ROWS - 2, CHANNELS, 8, 8 * SIDE, 1, "No norm"
 )
+
+
+class ToyAttention:
+    """`host.CrossAttention` that can be called."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        def linear(inner: int, outer: int, scale: float) -> nn.Linear:
+            made = nn.Linear(inner, outer, bias=False, dtype=torch.float64).requires_grad_(False)
+            made.weight.copy_(scale * torch.randn(outer, inner, generator=generator, dtype=torch.float64))
+            return made
+
+        self.heads = HEADS
+        self.to_q, self.to_k, self.to_v = linear(CHANNELS, WIDTH, 1), linear(WIDTH, WIDTH, 0.2), linear(WIDTH, WIDTH, 1)
+        self.to_out = linear(WIDTH, CHANNELS, 0.3)
+
+    def read(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        return self.to_k(context), self.to_v(context)
+
+    def __call__(self, rows: Tensor, context: Tensor) -> Tensor:
+        """Rows (B, T, CHANNELS) and a context (B or 1, L, WIDTH) to (B, T, CHANNELS)."""
+        q, k, v = (
+            value.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            for value in (self.to_q(rows), *(each.expand(len(rows), -1, -1) for each in self.read(context)))
+        )
+        weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)  # (B, H, T, L)
+        return self.to_out((weights @ v).transpose(1, 2).flatten(2))
 
 
 class ToyModel:
@@ -37,7 +63,7 @@ class ToyModel:
         self.table = 0.1 * draw(WORDS, WIDTH)
         self.projection = draw(WIDTH, WIDTH)
         self.places = 0.3 * draw(ROWS, WIDTH)
-        self.values = draw(WIDTH, CHANNELS * SIDE * SIDE) / 10
+        self.attention = ToyAttention(generator)
         self.names: list[str] = []
         self.denoised = 0  # samples
 
@@ -121,9 +147,12 @@ class ToyModel:
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         self.denoised += len(x)
         s = sigma.view(-1, 1, 1, 1)
-        wanted = conditioning.context.mean(1) @ self.values  # (1, C*h*w)
-        wanted = wanted.view(-1, CHANNELS, SIDE, SIDE) * torch.sigmoid(x.mean((1, 2, 3), keepdim=True))
+        rows = (x / (1 + s**2).sqrt()).flatten(2).transpose(1, 2)  # (B, h*w, C)
+        wanted = self.attention(rows, conditioning.context).transpose(1, 2).view_as(x)
         return (x + s**2 * wanted) / (1 + s**2)
+
+    def cross_attentions(self) -> list[ToyAttention]:
+        return [self.attention]
 
     def evaluations(self, sampler: str, steps: int) -> int:
         return steps

@@ -32,6 +32,10 @@ class Objective(Protocol):
         """What one step is compared on: a template, and states where the part has them."""
         ...
 
+    def fixed(self, generator: torch.Generator) -> list[Any]:
+        """What all steps are compared on where the optimizer needs one function."""
+        ...
+
     def loss(self, vectors: Vectors, drawn: Any) -> Tensor:
         """Scalar, about 1 at the start; differentiable in the vectors."""
         ...
@@ -50,10 +54,12 @@ def mean(values: list[float]) -> float:
 
 def make_objective(settings: Settings, teacher: Teacher, loss: Loss) -> Objective:
     """The objective of `settings.part`."""
+    from embedding_estimate.objectives.attention import AttentionObjective
     from embedding_estimate.objectives.transformer import TransformerObjective
     from embedding_estimate.objectives.unet import UNetObjective
 
     parts: dict[str, Callable[[Settings, Teacher, Loss], Objective]] = {
+        "Attention": AttentionObjective,
         "Transformer": TransformerObjective,
         "U-Net": UNetObjective,
     }

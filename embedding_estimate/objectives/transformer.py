@@ -76,6 +76,9 @@ class TransformerObjective:
     def draw(self, generator: torch.Generator) -> Lesson:
         return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
 
+    def fixed(self, generator: torch.Generator) -> list[Lesson]:
+        return self._lessons
+
     def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
         mine = self._encode(vectors, drawn.template)
         terms = [

@@ -25,6 +25,7 @@ TRAIN_SEEDS = 4  # trajectories at least, shared among the templates; at least o
 SELECT_SEEDS = 3  # trajectories to choose on, of the cheapest sampler
 SELECT_SAMPLER = "Euler"
 SELECT_STATES = 24
+FIXED_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ class UNetObjective:
         size = self.settings.batch
         place = (torch.arange(size) + torch.rand(size, generator=generator)) / size  # (B,) in [0, 1)
         return lesson, lesson.train[(place * len(lesson.train)).long()]
+
+    def fixed(self, generator: torch.Generator) -> list[tuple[Lesson, States]]:
+        return [self.draw(generator) for _ in range(FIXED_DRAWS)]
 
     def loss(self, vectors: Vectors, drawn: tuple[Lesson, States]) -> Tensor:
         lesson, states = drawn

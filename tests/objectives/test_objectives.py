@@ -1,4 +1,4 @@
-"""Both objectives: their gradient by finite differences, their scale, what they refuse and what they say."""
+"""All objectives: their gradient by finite differences, their scale, what they refuse and what they say."""
 
 import pytest
 import torch
@@ -11,11 +11,11 @@ from embedding_estimate.progress import Meter
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher
 
-PARTS = ("U-Net", "Transformer")
+PARTS = ("Attention", "U-Net", "Transformer")
 
 
 def prepared(toy: ToyModel, **values) -> Objective:
-    settings = Settings(**{"text": "red (circle:1.8)", "name": "x", "steps": 6, "tokens": 2, **values})
+    settings = Settings(**{"text": "red (circle:1.8)", "name": "x", "steps": 6, "tokens": 2, "part": "U-Net", **values})
     objective = make_objective(settings, Teacher(toy, Task.of(settings, toy)), make_loss(settings.loss))
     objective.prepare(start())
     return objective
@@ -44,7 +44,7 @@ def test_the_loss_starts_near_one_and_is_zero_for_the_prompt(toy: ToyModel, part
     losses = [float(objective.loss(start(), objective.draw(generator))) for _ in range(50)]
     assert 0.5 < sum(losses) / len(losses) < 2
     assert abs(float(objective.loss(plain, objective.draw(generator)))) < 1e-9
-    assert objective.held_out(plain) == 0
+    assert objective.held_out(plain) < 1e-30
     assert objective.held_out(start()) > 0
 
 
@@ -129,3 +129,31 @@ def test_transformer_matches_the_average_of_a_schedule(toy: ToyModel) -> None:
 def test_a_prompt_that_does_nothing_is_refused(toy: ToyModel) -> None:
     with pytest.raises(PromptError, match="does what the empty prompt does"):
         prepared(toy, text="(,)")
+
+
+def test_attention_refuses_and(toy: ToyModel) -> None:
+    with pytest.raises(PromptError, match=r"AND.*choose the U-Net part"):
+        prepared(toy, part="Attention", text="red AND green")
+
+
+def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> None:
+    objective = prepared(toy, part="Attention", text="[red:green:2] circle")
+    assert objective.notes == ["the prompt changes with the step and an embedding does not: it is matched on average"]
+    halves = [float(objective.held_out(toy.token_vectors(text))) for text in ("red circle", "green circle")]
+    assert all(0 < half < objective.held_out_empty for half in halves)
+
+
+def test_no_unet_in_the_loop_of_the_attention_part(toy: ToyModel) -> None:
+    meter = Meter(toy)
+    objective = prepared(meter, part="Attention")
+    assert meter.backwards == 6 * (4 + 2)  # as many as there are, in both sets
+    meter.forwards = 0
+    objective.loss(start(), objective.draw(torch.Generator().manual_seed(0)))
+    objective.held_out(start())
+    assert meter.forwards == 0
+
+
+def test_what_the_attention_part_holds_out_is_in_true_units(toy: ToyModel) -> None:
+    one, other = prepared(toy, part="Attention"), prepared(toy, part="U-Net")
+    assert one.held_out_start == pytest.approx(other.held_out(start()), rel=0.2)
+    assert one.held_out_empty == pytest.approx(other.held_out_empty, rel=0.2)

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.host import Conditioning, Denoise, ModelInfo, Prediction, Stage, Vectors
+from embedding_estimate.host import Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
+from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.standalone import sampling
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
@@ -65,6 +66,9 @@ class StandaloneModel:
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         return self._denoiser(x, sigma, conditioning)
+
+    def cross_attentions(self) -> Sequence[CrossAttention]:
+        return cross_attentions(self._denoiser.unet)
 
     def evaluations(self, sampler: str, steps: int) -> int:
         return sampling.evaluations(sampler, steps)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.host import Conditioning, Denoise, Stage, Vectors
+from embedding_estimate.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
+from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui import networks, support
@@ -103,6 +104,9 @@ class WebuiModel:
         with self._autocast():
             denoised = self._pipeline.denoise(self._denoiser, x, sigma, context, vector).float()
         return denoised if scale is None else scale.enter(denoised)
+
+    def cross_attentions(self) -> Sequence[CrossAttention]:
+        return cross_attentions(self._model.model.diffusion_model, self._autocast)
 
     def evaluations(self, sampler: str, steps: int) -> int:
         return self._samplers.evaluations(sampler, steps)

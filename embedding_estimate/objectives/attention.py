@@ -1,0 +1,137 @@
+"""The Attention part: what every cross-attention of the U-Net reads, on queries recorded once from the teacher.
+
+    loss = sum over rows r of (g_r' m_r(vectors) - g_r' m_r(prompt))^2
+
+m_r is what row r of a cross-attention gathers, g_r how much the prediction moves with it; see `probes`. The U-Net sees
+text nowhere else, so vectors that are read as the prompt is have its effect. The U-Net runs while preparing only: a
+step costs one pass through the text encoder and a few small attention products.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.errors import PromptError
+from embedding_estimate.host import Vectors
+from embedding_estimate.objectives import SCHEDULED, Loss, mean
+from embedding_estimate.probes import Probes, probe
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
+
+ROWS = 400  # of each layer, to train on
+TRAIN_STATES = 32  # that they are spread over, from
+TRAIN_SEEDS = 4  # trajectories at least, shared among the templates; at least one for each other prompt
+SELECT_ROWS = 150
+SELECT_STATES = 24
+SELECT_SEEDS = 2
+SELECT_SAMPLER = "Euler"  # the cheapest
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is known of one template."""
+
+    template: str
+    train: Probes
+    select: Probes
+    calibration: float  # true error of the start over the error that `select` foresees for it
+    empty: float  # true error of the empty prompt
+
+
+class AttentionObjective:
+    check_every = 10  # a check is a forward pass of the encoder and of fewer rows, a quarter of a step
+
+    def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
+        self.settings = settings
+        self.teacher = teacher
+        self.loss_function = loss
+        share = len(settings.template_list)
+        self._train = Trajectory.of(settings)
+        self._select = replace(self._train, sampler=SELECT_SAMPLER)
+        seeds = max(TRAIN_SEEDS // share, 1, len(teacher.task.other_prompts))
+        self._train_seeds = range(settings.seed, settings.seed + seeds)
+        self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
+        self.states_to_record = share * sum(
+            len(seeds) * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
+            for seeds, trajectory in ((self._train_seeds, self._train), (self._select_seeds, self._select))
+        )
+        self.notes: list[str] = []
+        self.held_out_empty = 0.0
+        self.held_out_start = 0.0
+        self._lessons: list[Lesson] = []
+        self._scale = 1.0  # root mean squared difference of readings at the start
+        self._start = 1.0  # loss at the start, in those units
+
+    def prepare(self, start: Vectors) -> None:
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        self._lessons = [self._lesson(template, start, generator) for template in self.settings.template_list]
+        self.held_out_empty = mean([lesson.empty for lesson in self._lessons])
+        if self.held_out_empty == 0:
+            raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
+        self.held_out_start = self.held_out(start)
+        with torch.no_grad():
+            squares = [float(self._differences(start, lesson).square().mean()) for lesson in self._lessons]
+            self._scale = max(math.sqrt(mean(squares)), 1e-12)
+            self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
+
+    def _lesson(self, template: str, start: Vectors, generator: torch.Generator) -> Lesson:
+        text = template.replace("{}", self.settings.text)
+        side = self.teacher.replaced(text, self._train)
+        if side.composed:
+            raise PromptError(
+                "the prompt composes predictions with AND, after the cross-attentions: "
+                "choose the U-Net part, or drop AND"
+            )
+        if side.scheduled and not self.notes:
+            self.notes.append(SCHEDULED)
+        share = len(self.settings.template_list)
+        states = self._states(side, self._train, self._train_seeds, TRAIN_STATES // share)
+        train = self._probe(side, states, ROWS // share, generator)
+        side = self.teacher.replaced(text, self._select)
+        states = self._states(side, self._select, self._select_seeds, SELECT_STATES // share)
+        select = self._probe(side, states, SELECT_ROWS // share, generator)
+        with torch.no_grad():
+            student = self.teacher.student(start, template)
+            foreseen = float(select.error(student.stages[0].parts[0][0]))
+            calibration = error(student, states, self.settings.batch) / max(foreseen, 1e-30)
+            empty = error(self.teacher.replaced("", self._select), states, self.settings.batch)
+        return Lesson(template, train, select, calibration, empty)
+
+    def _states(self, side: Side, trajectory: Trajectory, seeds: range, number: int) -> States:
+        """So many of a side's states, spread evenly over its sampling."""
+        found = self.teacher.record(side, trajectory, seeds, self.settings.batch)
+        found = found[found.evaluation.argsort(stable=True)]
+        return found[torch.linspace(0, len(found) - 1, min(max(number, 1), len(found))).round().long()]
+
+    def _probe(self, side: Side, states: States, rows: int, generator: torch.Generator) -> Probes:
+        return probe(
+            self.teacher.model, side, states, rows=max(rows, 1), batch=self.settings.batch, generator=generator
+        )
+
+    def draw(self, generator: torch.Generator) -> Lesson:
+        return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
+
+    def fixed(self, generator: torch.Generator) -> list[Lesson]:
+        return self._lessons
+
+    def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
+        read = drawn.train.read(self.teacher.encode_vectors(vectors, drawn.template))
+        return self.loss_function(read[None] / self._scale, drawn.train.aim[None] / self._scale) / self._start
+
+    def _differences(self, vectors: Vectors, lesson: Lesson) -> Tensor:
+        return lesson.train.read(self.teacher.encode_vectors(vectors, lesson.template)) - lesson.train.aim
+
+    @torch.no_grad()
+    def held_out(self, vectors: Vectors) -> float:
+        """Foreseen by held-out rows, in units of the true error at the start."""
+        return mean(
+            [
+                lesson.calibration
+                * float(lesson.select.error(self.teacher.encode_vectors(vectors, lesson.template)))
+                for lesson in self._lessons
+            ]
+        )

@@ -1,0 +1,174 @@
+"""The run of an optimizer over an objective."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.embedding import Embedding
+from embedding_estimate.host import Vectors
+from embedding_estimate.objectives import Objective
+from embedding_estimate.optimizers import FULL, automatic_rate, make_optimizer, make_scheduler
+from embedding_estimate.progress import OnProgress, Progress, StopToken
+from embedding_estimate.settings import Settings
+from embedding_estimate.vectors import VectorSpace
+
+READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes the device wait
+GAIN = 1e-3  # relative fall of the held-out error that counts as progress for the early stop
+FALLBACK = "Adam"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings, and who listens."""
+
+    settings: Settings
+    on_progress: OnProgress
+    on_snapshot: Callable[[Embedding, int], None]
+    stop: StopToken
+    on_preview: Callable[[Vectors, int], None] = lambda vectors, step: None
+
+
+@dataclass
+class Training:
+    """What has been reached, and what happened. Several parts may train one after the other."""
+
+    best: dict[str, Tensor]  # (N, width) by encoder
+    best_error: float = 0.0  # on the select set
+    step: int = 0  # over all parts
+    seconds: float = 0.0
+    stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact"
+    losses: list[Tensor] = field(default_factory=list)  # one per step, left on the device
+    checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
+    notes: list[str] = field(default_factory=list)
+
+
+def train(training: Training, objective: Objective, space: VectorSpace, job: Job) -> None:
+    """Optimises the vectors from the best so far and keeps the best by their error on the select set, not the last.
+
+    Where the loss leaves the finite numbers it is tried once more at half the rate, from the best so far; where a
+    line search finds no lower point, `FALLBACK` goes on.
+    """
+    started = time.perf_counter()
+    training.best_error = objective.held_out_start
+    training.notes += objective.notes
+    last_step = training.step + job.settings.learning_steps
+    optimizer = job.settings.optimizer_used
+
+    def rate_of(name: str) -> float:
+        return automatic_rate(name, math.sqrt(training.best_error / objective.held_out_empty))
+
+    rate = job.settings.rate or rate_of(optimizer)
+    run = _Run(training, objective, space, job, last_step)
+    for attempt in (rate, rate / 2):
+        training.stopped = run.descend(optimizer, attempt)
+        if training.stopped != "diverged":
+            break
+        training.notes.append(
+            f"rate={attempt:g}: the loss was not finite at step {training.step}; the best vectors before were kept"
+        )
+    if training.stopped == "stuck":
+        training.notes.append(f"{optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
+        training.stopped = run.descend(FALLBACK, rate_of(FALLBACK))
+    training.seconds += time.perf_counter() - started
+
+
+@dataclass
+class _Run:
+    """Runs of optimizers, one after the other, up to a step."""
+
+    training: Training
+    objective: Objective
+    space: VectorSpace
+    job: Job
+    last_step: int
+
+    def descend(self, name: str, rate: float) -> str:
+        """One run of the optimizer from the best vectors so far; returns why it ended."""
+        training, objective, settings = self.training, self.objective, self.job.settings
+        generator = torch.Generator().manual_seed(settings.seed)
+        leaves = self.space.leaves(training.best)
+        optimizer = make_optimizer(name, leaves.values(), rate)
+        advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
+        full = name in FULL
+        evaluate = _Evaluation(objective, self.space, leaves, again=not full)
+        evaluate.drawn = objective.fixed(generator) if full else [objective.draw(generator)]
+        stale = 0
+        read = time.monotonic()
+
+        while training.step < self.last_step:
+            training.step += 1
+            before = [leaf.detach().clone() for leaf in leaves.values()] if full else []
+            loss: Any = optimizer.step(evaluate)
+            self.space.bound_(leaves)
+            training.losses.append(loss)
+            advance(loss)
+            if not full:
+                evaluate.drawn = [objective.draw(generator)]
+
+            stopped = self.job.stop.stopped
+            stuck = full and all(map(torch.equal, before, leaves.values()))
+            last = stopped or stuck or training.step == self.last_step
+            if last or training.step % objective.check_every == 0:
+                vectors = _detached(self.space.vectors(leaves))
+                error = objective.held_out(vectors)
+                if not math.isfinite(error):
+                    return "diverged"
+                stale = 0 if error < (1 - GAIN) * training.best_error else stale + 1
+                if error < training.best_error:
+                    training.best, training.best_error = vectors, error
+                training.checks.append((training.step, 1 - error / objective.held_out_empty))
+                if settings.early_stop and stale >= settings.early_stop:
+                    return "early stop"
+            if settings.save_every and training.step % settings.save_every == 0:
+                self.job.on_snapshot(Embedding(settings.name, _detached(self.space.vectors(leaves))), training.step)
+            if settings.preview_every and training.step % settings.preview_every == 0 and not stopped:
+                self.job.on_preview(_detached(self.space.vectors(leaves)), training.step)
+            if last or time.monotonic() - read > READ_EVERY:
+                read, value = time.monotonic(), float(loss)
+                if not math.isfinite(value):
+                    return "diverged"
+                explained = 1 - training.best_error / objective.held_out_empty
+                self.job.on_progress(Progress("train", training.step, self.last_step, value, explained))
+            if stopped or stuck:
+                return "interrupted" if stopped else "stuck"
+        return "done"
+
+
+@dataclass
+class _Evaluation:
+    """Loss and gradient, as an optimizer asks for them."""
+
+    objective: Objective
+    space: VectorSpace
+    leaves: dict[str, Tensor]
+    again: bool  # whether the draw changes, so that the same point has to be evaluated again
+    drawn: Sequence[Any] = ()
+    at: list[Tensor] = field(default_factory=list)  # the leaves of the last evaluation
+    loss: Tensor | None = None
+
+    def __call__(self) -> Any:  # torch declares a float, and a tensor spares the device a wait
+        """LBFGS begins each step where its last line search ended, which need not be computed twice."""
+        if not self.again:
+            if self.loss is not None and all(map(torch.equal, self.at, self.leaves.values())):
+                return self.loss
+            self.at = [leaf.detach().clone() for leaf in self.leaves.values()]
+        for leaf in self.leaves.values():
+            leaf.grad = None
+        losses = []
+        for draw in self.drawn:  # one graph at a time
+            loss = self.objective.loss(self.space.vectors(self.leaves), draw) / len(self.drawn)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+        self.loss = torch.stack(losses).sum()
+        return self.loss
+
+
+def _detached(vectors: Vectors) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in vectors.items()}

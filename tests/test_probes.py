@@ -1,0 +1,75 @@
+"""What probes foresee is what the prediction does, to first order; and the model is left as it was."""
+
+import pytest
+import torch
+from toy import ToyModel
+
+from embedding_estimate.host import Conditioning
+from embedding_estimate.probes import Probes, probe
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Side, States, Task, Teacher, Trajectory, error
+
+TRAJECTORY = Trajectory("Euler", "Karras", 6, 3.0)
+
+
+@pytest.fixture
+def teacher(toy: ToyModel) -> Teacher:
+    return Teacher(toy, Task.of(Settings(text="red (circle:1.8)"), toy))
+
+
+@pytest.fixture
+def side(teacher: Teacher) -> Side:
+    return teacher.replaced(teacher.task.text, TRAJECTORY)
+
+
+@pytest.fixture
+def states(teacher: Teacher, side: Side) -> States:
+    return teacher.record(side, TRAJECTORY, range(40), 8)
+
+
+def probed(toy: ToyModel, side: Side, states: States, rows: int) -> Probes:
+    return probe(toy, side, states, rows=rows, batch=7, generator=torch.Generator().manual_seed(0))
+
+
+def context_of(side: Side) -> torch.Tensor:
+    return side.stages[0].parts[0][0].context
+
+
+def moved(toy: ToyModel, side: Side, size: float, seed: int) -> Side:
+    generator = torch.Generator().manual_seed(seed)
+    context = context_of(side)
+    noise = size * torch.randn(context.shape, generator=generator, dtype=context.dtype)
+    stage = side.stages[0]
+    return Side(toy, [type(stage)(stage.until, ((Conditioning(context + noise), 1.0),))])
+
+
+def test_all_rows_foresee_the_error(toy: ToyModel, side: Side, states: States) -> None:
+    """The toy's rows do not touch each other's place in the prediction, so that nothing is left out."""
+    probes = probed(toy, side, states, rows=16 * len(states))
+    for seed in range(5):
+        for size in (0.01, 0.3):
+            there = moved(toy, side, size, seed)
+            foreseen = float(probes.error(there.stages[0].parts[0][0]))
+            assert foreseen == pytest.approx(error(there, states, 8), rel=0.2)
+
+
+def test_a_sample_of_the_rows_foresees_it_too(toy: ToyModel, side: Side, states: States) -> None:
+    probes = probed(toy, side, states, rows=2 * len(states))
+    assert len(probes.aim) == 2 * len(states)
+    there = moved(toy, side, 0.3, seed=1)
+    assert float(probes.error(there.stages[0].parts[0][0])) == pytest.approx(error(there, states, 8), rel=0.3)
+
+
+def test_the_prompt_itself_has_no_error(toy: ToyModel, side: Side, states: States) -> None:
+    assert float(probed(toy, side, states, rows=50).error(side.stages[0].parts[0][0])) < 1e-20
+
+
+def test_no_hook_stays(toy: ToyModel, side: Side, states: States) -> None:
+    probed(toy, side, states, rows=50)
+    assert not toy.attention.to_q._forward_hooks and not toy.attention.to_out._forward_pre_hooks
+
+
+def test_the_global_random_state_plays_no_part(toy: ToyModel, side: Side, states: States) -> None:
+    before = torch.get_rng_state()
+    probed(toy, side, states, rows=50)
+    assert torch.equal(before, torch.get_rng_state())
