@@ -7,15 +7,12 @@ models. SCREENSHOTS=FOLDER keeps pictures to look at.
 
 import json
 import os
-import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import LONG, Tab, chromium, needed, playwright
+from browser import LONG, Tab, chromium, free_port, needed, playwright, served
 
 from embedding_estimate.embedding import read
 
@@ -56,29 +53,17 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def url(data: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port, log = free_port(), data / "log"
     arguments = f"{ARGUMENTS} {NEWER if (WEBUI / 'modules/initialize.py').exists() else ''}".split()
     arguments += ["--always-cpu"] if (WEBUI / "modules_forge").exists() else []
     arguments += ["--port", str(port), "--data-dir", str(data), "--ckpt-dir", str(WEBUI / "models/Stable-diffusion")]
     arguments += os.environ.get("WEBUI_ARGS", "").split()
+    command = [PYTHON, "-c", START, *arguments]
     offline = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-    log = data / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [PYTHON, "-c", START, *arguments], cwd=WEBUI, stdout=output, stderr=output, env={**os.environ, **offline}
-        )
-    try:
-        until = time.monotonic() + 300
-        while "Startup time" not in log.read_text():  # a request before that may kill it
-            assert server.poll() is None and time.monotonic() < until, log.read_text()
-            time.sleep(0.5)
+    with served(command, log, ready="Startup time", patience=300, cwd=WEBUI, env=offline):
         yield f"http://127.0.0.1:{port}/"
         told = log.read_text()
         assert "embedding_estimate" not in told, told  # as a traceback of ours would name it
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +74,9 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture
 def opened(browser, url: str) -> Iterator[Tab]:  # type: ignore[no-untyped-def]
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page(), url, about="embedding_estimate")
-    enter(tab, "Embedding Estimate")
-    yield tab
-    context.close()
-    assert tab.complaints == []
+    with Tab.opened(browser, url, about="embedding_estimate") as tab:
+        enter(tab, "Embedding Estimate")
+        yield tab
 
 
 @pytest.fixture
