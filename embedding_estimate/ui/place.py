@@ -22,6 +22,10 @@ class Place(Protocol):
         """The names that a setting without choices of its own takes here, samplers for one; none: any text."""
         ...
 
+    def defaults(self) -> Mapping[str, Any]:
+        """What settings start from here, by name, where the place has a say in it."""
+        ...
+
     def token_count(self, text: str) -> int:
         """How many tokens the loaded model counts in a prompt. Called while jobs run, so it waits for none.
 

@@ -113,6 +113,12 @@ def start(tab: Tab, **values: str) -> None:
     tab.press("estimate")
 
 
+def reload_ui(tab: Tab) -> None:
+    with tab.page.expect_navigation(timeout=LONG):
+        tab.page.get_by_text("Reload UI", exact=True).last.click()
+    enter(tab, "Embedding Estimate")
+
+
 def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path) -> None:
     start(opened, learning_steps="40", preview_every="10", name="red-disc")
     opened.moves()
@@ -178,9 +184,7 @@ def test_reload_ui_interrupts_and_saves(opened: Tab, data: Path) -> None:
     """The WebUI itself means an interrupt by it; what was saved is there on the new page."""
     start(opened, learning_steps=ENDLESS, name="survivor")
     opened.moves()
-    with opened.page.expect_navigation(timeout=LONG):
-        opened.page.get_by_text("Reload UI", exact=True).last.click()
-    enter(opened, "Embedding Estimate")
+    reload_ui(opened)
     assert "typed as the word survivor" in opened.state("done")
     assert read(data / "embeddings" / "survivor.safetensors").provenance["stopped"] == "interrupted"
     start(opened, learning_steps="3", name="after-it")
@@ -196,3 +200,18 @@ def test_a_job_is_dropped(opened: Tab, data: Path) -> None:
     opened.press("interrupt_drop")
     assert "the result was dropped" in opened.state("dropped", "failed", "done")
     assert not (data / "embeddings" / "unwanted.safetensors").exists()
+
+
+def test_the_settings_page_has_defaults(opened: Tab, data: Path) -> None:
+    has(opened, preview_every="0")
+    enter(opened, "Settings")
+    opened.page.locator("#settings > .tab-nav button", has_text="Embedding Estimate").click()
+    opened.page.locator("#setting_embedding_estimate_format").get_by_label("pt", exact=True).check()
+    opened.page.fill("#setting_embedding_estimate_preview_every input", "20")
+    opened.page.click("#settings_submit")
+    playwright.expect(opened.page.locator("#settings_result").first).to_contain_text("changed", timeout=LONG)
+    reload_ui(opened)
+    has(opened, preview_every="20")
+    assert opened.page.locator("#embedding_estimate_format").get_by_label("pt", exact=True).is_checked()
+    remembered = json.loads((data / "ui-config.json").read_text("utf-8"))
+    assert not [path for path in remembered if "File format" in path or "Preview every" in path]

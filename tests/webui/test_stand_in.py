@@ -121,9 +121,9 @@ def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> Non
 
 
 def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(loaded: Any, tmp_path: Path) -> None:
-    from embedding_estimate.hosts.webui import extension
+    from embedding_estimate.hosts.webui import options
 
-    extension.options()
+    options.add()
     assert finished(loaded, measure="Nothing").saved.path == tmp_path / "embeddings" / "zebra-two.safetensors"
     loaded.opts.embedding_estimate_folder = "mine"
     with pytest.raises(NameTaken):
@@ -135,6 +135,22 @@ def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(load
     ]
     loaded.opts.embedding_estimate_folder = "../elsewhere"  # leads out of what the WebUI reads
     assert finished(loaded, name="zebra-four", measure="Nothing").saved.path.parent == tmp_path / "embeddings"
+
+
+@pytest.mark.parametrize(("chosen", "steps"), [(25, 25), (-5, 0), (None, 0)])
+def test_the_settings_page_has_defaults_for_tab_and_api(loaded: Any, chosen: Any, steps: int) -> None:
+    from embedding_estimate.hosts.webui import extension, options
+
+    options.add()
+    assert extension.place().defaults() == {"format": "safetensors", "preview_every": 0}
+    loaded.opts.embedding_estimate_format, loaded.opts.embedding_estimate_preview_every = "pt", chosen
+    assert extension.place().defaults() == {"format": "pt", "preview_every": steps}
+    app = FastAPI()
+    extension.routes(None, app)
+    TestClient(app).post("/embedding-estimate/v1/estimate", json={"text": "a", "name": "it", "measure": "Nothing"})
+    job = extension.place().jobs.latest
+    ended(job)
+    assert (job.settings.format, job.settings.preview_every) == ("pt", steps)
 
 
 def test_the_hosts_interrupt_button_saves_and_its_state_is_left_clean(

@@ -10,8 +10,14 @@ class Options(SimpleNamespace):
 
 
 class OptionInfo:
-    def __init__(self, default: Any, label: str, section: tuple[str, str]):
+    def __init__(
+        self, default: Any, label: str, component: Any = None, component_args: Any = None, section: Any = None
+    ):
         self.default, self.label, self.section = default, label, section
+        self.component, self.component_args, self.comment_after = component, component_args, ""
+
+    def info(self, text: str) -> None:
+        self.comment_after += text
 
 
 class State:
