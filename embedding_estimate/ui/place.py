@@ -38,7 +38,7 @@ class Place(Protocol):
         ...
 
     def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the values of these components say, styles merged into the prompts."""
+        """What the values of these components say as the host reads them, styles merged into the prompts."""
         ...
 
     def infotext(self, text: str) -> Mapping[str, Any]:

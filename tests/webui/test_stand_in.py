@@ -180,6 +180,34 @@ def test_extra_networks_are_active_while_the_model_is_borrowed(loaded: Any) -> N
     assert extra_networks.active == []
 
 
+def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
+    from embedding_estimate.hosts.webui import extension, use
+
+    place = extension.place()
+    job = finished(
+        loaded,
+        text="(red:1.5) circle # <lora:painting:0.8>",
+        other_prompt="# of the first\ngrey",
+        templates="{}\n# none inside, and that is all right\na {}",
+        initial_prompt="red # and no more",
+        measure="Nothing",
+    )
+    assert (job.state, job.notes) == ("done", [])
+    told = job.saved.estimate.embedding.provenance["settings"]
+    assert (told["text"].strip(), job.settings.other_prompts) == ("(red:1.5) circle", ("grey",))
+    assert (job.settings.template_list, told["initial_prompt"].strip()) == (("{}", "a {}"), "red")
+    assert place.token_count("red # and no more") == place.token_count("red") == 1
+    told = place.told({"Prompt": "a circle\n# a square", "Negative prompt": "# no\ngrey", "Styles array": []})
+    assert (told["Prompt"].split(), told["Negative prompt"].split()) == (["a", "circle"], ["grey"])
+    loaded.opts.CLIP_stop_at_last_layers = 2
+    image = Processing("blue # zebra-two")
+    use.comment(image)
+    assert image.said == []
+
+    loaded.opts.enable_prompt_comments = False
+    assert place.token_count("red # and no more") > 1
+
+
 def test_without_a_checkpoint(loaded: Any) -> None:
     loaded.sd_model = None
     job = finished(loaded)

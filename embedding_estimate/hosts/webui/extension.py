@@ -11,7 +11,7 @@ from typing import Any
 
 from embedding_estimate import __version__, saving
 from embedding_estimate.errors import EstimateError, ModelError
-from embedding_estimate.hosts.webui import networks, options, txt2img
+from embedding_estimate.hosts.webui import comments, networks, options, txt2img
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
@@ -25,7 +25,7 @@ class WebuiPlace:
     in_webui = True
 
     def __init__(self) -> None:
-        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, on_saved=_publish)
+        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=comments.left_out_of, on_saved=_publish)
         self.page = txt2img.Txt2img()
 
     def folder(self) -> str:
@@ -38,7 +38,7 @@ class WebuiPlace:
         return options.defaults()
 
     def token_count(self, text: str) -> int:
-        counted = _counted(networks.stripped(text))
+        counted = _counted(networks.stripped(comments.left_out(text)))
         if not isinstance(counted, int):
             raise ModelError("no checkpoint is loaded: choose one at the top of the page")
         return counted

@@ -34,7 +34,13 @@ class State:
         self.job, self.job_count = "", 0
 
 
-opts = Options(CLIP_stop_at_last_layers=1, emphasis="Original", eta_ancestral=1.0, comma_padding_backtrack=0)
+opts = Options(
+    CLIP_stop_at_last_layers=1,
+    emphasis="Original",
+    enable_prompt_comments=True,
+    eta_ancestral=1.0,
+    comma_padding_backtrack=0,
+)
 cmd_opts = SimpleNamespace(
     embeddings_dir="", api=True, api_auth=None, gradio_auth=None, gradio_auth_path=None, lowvram=False, medvram=False
 )
