@@ -72,9 +72,11 @@ def _started(newer: bool, forge: bool) -> Any:
 
 
 @pytest.fixture
-def generated(webui: Any) -> Callable[..., Tensor]:
+def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
     """(prompt, sampler) -> picture (3, H, W) in [0, 255] by the WebUI's own processing, without guidance."""
     from modules import processing, scripts
+
+    monkeypatch.setitem(webui.opts.data, "persistent_cond_cache", False)  # it would not notice other settings
 
     def generate(prompt: str, sampler: str = "Euler") -> Tensor:
         job = processing.StableDiffusionProcessingTxt2Img(

@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -178,6 +179,30 @@ def test_extra_networks_are_active_while_the_model_is_borrowed(loaded: Any) -> N
         assert model.token_ids("a  circle") == model.token_ids("a circle")
         assert len(model.token_vectors(text)["clip_l"]) == 2
     assert extra_networks.active == []
+
+
+def test_a_network_that_the_settings_add_is_active_and_named(loaded: Any) -> None:
+    from modules import extra_networks
+
+    loaded.opts.sd_lora = "painting"
+    with WebuiHost(["a <lora:oil:0.8> circle"]).borrow() as model:
+        assert extra_networks.active == ["lora:oil:0.8", "lora:painting:1.0"]
+        typed, added = model.notes("a <lora:oil:0.8> circle")
+        assert "<lora:oil:0.8>" in typed and "made with <lora:painting:1.0>" in added
+        assert model.notes("a circle") == [added]
+    with WebuiHost(["a <lora:painting:0.8> circle"]).borrow() as model:
+        assert model.notes("a circle") == []  # what is typed comes before the settings
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tokens_are_merged_as_the_settings_say(loaded: Any, fails: bool) -> None:
+    from modules.sd_models import Merged
+
+    loaded.opts.token_merging_ratio = 0.5
+    with suppress(ZeroDivisionError), WebuiHost().borrow() as model:
+        assert isinstance(loaded.sd_model.model, Merged) and model.notes("a circle") == []
+        _ = 1 / (not fails)
+    assert type(loaded.sd_model.model) is nn.Module
 
 
 def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:

@@ -40,6 +40,9 @@ opts = Options(
     enable_prompt_comments=True,
     eta_ancestral=1.0,
     comma_padding_backtrack=0,
+    extra_networks_default_multiplier=1.0,
+    sd_lora="None",
+    token_merging_ratio=0.0,
 )
 cmd_opts = SimpleNamespace(
     embeddings_dir="", api=True, api_auth=None, gradio_auth=None, gradio_auth_path=None, lowvram=False, medvram=False
