@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,20 @@ PREFIX = "/embedding-estimate/v1"
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}  # as JSON Schema calls them
 
 
-def router(jobs: Jobs, embeddings: Callable[[], Path], authorised: Callable[..., Any]) -> APIRouter:
-    """The routes. `authorised` is a FastAPI dependency that raises where a caller may not; it guards all of them."""
+def router(
+    jobs: Jobs, embeddings: Callable[[], Path], authorised: Callable[..., Any], defaults: Mapping[str, Any]
+) -> APIRouter:
+    """The routes. `authorised` is a FastAPI dependency that raises where a caller may not; it guards all of them.
+
+    `defaults` hold where a request leaves out a setting, before the setting's own.
+    """
     routes = APIRouter(prefix=PREFIX, tags=["embedding estimate"], dependencies=[Depends(authorised)])
-    settings = {"requestBody": {"content": {"application/json": {"schema": schema()}}, "required": True}}
+    settings = {"requestBody": {"content": {"application/json": {"schema": schema(defaults)}}, "required": True}}
 
     @routes.post("/estimate", summary="Start an estimate", openapi_extra=settings)
     def start(values: dict[str, Any] = Body()) -> dict[str, Any]:
         try:
-            return {"job": jobs.start(Settings.from_mapping(values)).id}
+            return {"job": jobs.start(Settings.from_mapping({**defaults, **values})).id}
         except SettingsError as error:
             raise HTTPException(422, error.problems) from error
         except Busy as error:
@@ -63,10 +69,13 @@ def router(jobs: Jobs, embeddings: Callable[[], Path], authorised: Callable[...,
     return routes
 
 
-def schema() -> dict[str, Any]:
-    """JSON Schema of the settings."""
+def schema(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON Schema of the settings with these defaults, otherwise with their own."""
     required = [parameter.name for parameter in PARAMETERS if parameter.name in ("text", "name")]
-    properties = {parameter.name: _property(parameter) for parameter in PARAMETERS}
+    properties = {
+        parameter.name: _property(replace(parameter, default=defaults.get(parameter.name, parameter.default)))
+        for parameter in PARAMETERS
+    }
     return {"type": "object", "title": "Settings", "properties": properties, "required": required}
 
 

@@ -42,6 +42,9 @@ class Standalone:
     def choices(self, parameter: str) -> Sequence[str]:
         return {"sampler": sampling.sampler_names(), "schedule": sampling.schedule_names()}.get(parameter, ())
 
+    def defaults(self) -> Mapping[str, Any]:
+        return {}
+
     def token_count(self, text: str) -> int:
         return self._host.token_count(text)
 

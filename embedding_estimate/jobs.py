@@ -83,16 +83,19 @@ class Jobs:
         reports: Callable[[], Path],
         *,
         tree: Callable[[], Path] | None = None,
+        read: Callable[[Settings], Settings] = lambda settings: settings,
         on_saved: Callable[[Job], None] = lambda job: None,
     ):
         """The folders are asked for at the start of each job; reports must not lie among the embeddings.
 
-        `tree` is the folder that the host reads embeddings from, where the one to save in lies deeper.
+        `tree` is the folder that the host reads embeddings from, where the one to save in lies deeper. `read` is how
+        the host takes settings, before they are checked.
         """
         self._host = host
         self._embeddings = embeddings
         self._reports = reports
         self._tree = tree or embeddings
+        self._read = read
         self._on_saved = on_saved
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
@@ -110,6 +113,7 @@ class Jobs:
         Raises `SettingsError` with every problem, `NameTaken`, `EmbeddingError` for a folder that cannot be written,
         `Busy` while another job runs.
         """
+        settings = self._read(settings)
         settings.check()
         with self._lock:
             last = self.latest

@@ -4,11 +4,11 @@ from typing import Any
 
 from modules import script_callbacks, scripts
 
-from embedding_estimate.hosts.webui import extension, use
+from embedding_estimate.hosts.webui import extension, options, use
 
 script_callbacks.on_after_component(extension.notice)
 script_callbacks.on_ui_tabs(extension.tabs)
-script_callbacks.on_ui_settings(extension.options)
+script_callbacks.on_ui_settings(options.add)
 script_callbacks.on_app_started(extension.routes)
 
 
@@ -16,7 +16,7 @@ class Comments(scripts.Script):
     """Says beside an image where an embedding in its prompt was made for other settings."""
 
     def title(self) -> str:
-        return extension.TITLE
+        return options.TITLE
 
     def show(self, is_img2img: bool) -> Any:
         return scripts.AlwaysVisible

@@ -1,8 +1,12 @@
 """The tab in a real browser, headless Chromium by Playwright; for tests of the standalone app and of WebUIs."""
 
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +21,33 @@ LONG = 90_000  # ms; the machine may be busy
 STEP = "() => Number(/training, (\\d+)/.exec(document.querySelector('#embedding_estimate_state').textContent)[1])"
 COMPLAINTS = ("error", "warning")
 LOCAL = re.compile(r"https?://127\.0\.0\.1:|data:|blob:")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+@contextmanager
+def served(
+    command: Sequence[str | Path], log: Path, *, ready: str, patience: float, cwd: Path, env: Mapping[str, str] = {}
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that writes to the log, once it has said there that it is `ready`; ended afterwards.
+
+    It has `patience` seconds for that, and is not asked before: a request that comes too early kills a WebUI.
+    """
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=output, env={**os.environ, **env})
+    try:
+        until = time.monotonic() + patience
+        while ready not in log.read_text():
+            assert server.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        yield server
+    finally:
+        server.kill()
+        server.wait()
 
 
 @contextmanager
@@ -38,13 +69,21 @@ class Tab:
         self.about = about
         self.complaints: list[str] = []
         page.set_default_timeout(LONG)
-        page.on(
-            "console", lambda said: said.type in ("error", "warning") and self._note(f"{said.text} {said.location}")
-        )
+        page.on("console", lambda said: said.type in COMPLAINTS and self._note(f"{said.text} {said.location}"))
         page.on("pageerror", lambda error: self._note(f"{error} {error.stack}"))
         page.on("request", lambda request: LOCAL.match(request.url) or self._note(request.url))
         page.goto(url)
         self.state("idle", "running", "done", "failed", "dropped")
+
+    @classmethod
+    @contextmanager
+    def opened(cls, browser, url: str, about: str = "") -> Iterator["Tab"]:  # type: ignore[no-untyped-def]
+        """In a context of its own; in the end there may be no complaints."""
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        tab = cls(context.new_page(), url, about)
+        yield tab
+        context.close()
+        assert tab.complaints == []
 
     def _note(self, complaint: str) -> None:
         if self.about in complaint:

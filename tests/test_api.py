@@ -24,9 +24,9 @@ def place(toy_host: ToyHost, tmp_path: Path) -> Place:
     return Place(toy_host, tmp_path)
 
 
-def served(place: Place, *credentials: tuple[str, str]) -> TestClient:
+def served(place: Place, *credentials: tuple[str, str], **defaults: Any) -> TestClient:
     app = FastAPI()
-    app.include_router(router(place.jobs, lambda: place.embeddings, basic(credentials)))
+    app.include_router(router(place.jobs, lambda: place.embeddings, basic(credentials), defaults))
     return TestClient(app)
 
 
@@ -51,6 +51,15 @@ def test_an_estimate_from_start_to_end(client: TestClient, place: Place) -> None
     (place.embeddings / "it.preview.png").write_bytes(b"no embedding")
     listed = client.get(f"{PREFIX}/embeddings").json()
     assert listed == {"embeddings": [{"name": "it", "file": "it.safetensors"}]}
+
+
+def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
+    client = served(place, format="pt")
+    assert finished(client, place)["result"]["path"].endswith("it.pt")
+    assert finished(client, place, name="two", format="safetensors")["result"]["path"].endswith("two.safetensors")
+    described = client.get("/openapi.json").json()["paths"][f"{PREFIX}/estimate"]["post"]
+    told = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert (told["format"]["default"], told["tokens"]["default"]) == ("pt", 8)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -31,9 +32,12 @@ Names = Callable[[str], Sequence[str]]  # what a setting without choices of its 
 class Form:
     """Builds the components where it is made, within gradio's blocks."""
 
-    def __init__(self, names: Names):
+    def __init__(self, names: Names, defaults: Mapping[str, Any]):
+        """`defaults` are what settings start from by the place's own settings, the rest start from their own."""
         self._names = names
         self._left = {parameter.name: parameter for parameter in PARAMETERS}
+        for name, value in defaults.items():
+            self._left[name] = replace(self._left[name], default=value)
         self.components: dict[str, Any] = {}
         self.counts: dict[str, Any] = {}  # the token counts
         for row in OPEN:
@@ -41,6 +45,8 @@ class Form:
         with gr.Accordion("More settings", open=False, elem_id=f"{PREFIX}more"):
             for pair in _pairs(list(self._left)):
                 self._row(pair)
+        for name in defaults:
+            self.components[name].do_not_save_to_config = True  # else the WebUI would put back its first value for ever
 
     def settings(self, values: Sequence[Any]) -> Settings:
         """What the components' values say, unchecked."""

@@ -22,6 +22,10 @@ class Place(Protocol):
         """The names that a setting without choices of its own takes here, samplers for one; none: any text."""
         ...
 
+    def defaults(self) -> Mapping[str, Any]:
+        """What settings start from here, by name, where the place has a say in it."""
+        ...
+
     def token_count(self, text: str) -> int:
         """How many tokens the loaded model counts in a prompt. Called while jobs run, so it waits for none.
 
@@ -34,7 +38,7 @@ class Place(Protocol):
         ...
 
     def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the values of these components say, styles merged into the prompts."""
+        """What the values of these components say as the host reads them, styles merged into the prompts."""
         ...
 
     def infotext(self, text: str) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ def build(place: Place) -> None:
             with gr.Row(elem_id=f"{PREFIX}sources"):
                 taken = gr.Button("From txt2img", size="sm", elem_id=f"{PREFIX}take", visible=bool(neighbours))
                 infotext = gr.Button("Read infotext", size="sm", elem_id=f"{PREFIX}read")
-            form = Form(place.choices)
+            form = Form(place.choices, place.defaults())
         with gr.Column(scale=2, min_width=320, elem_id=f"{PREFIX}side"):
             estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
             with gr.Row(elem_classes=[f"{PREFIX}interrupts"]):

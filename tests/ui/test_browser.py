@@ -5,10 +5,7 @@ SCREENSHOTS=FOLDER keeps the pictures to look at.
 
 import os
 import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import pytest
 from embedding_estimate.embedding import read
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
-from browser import Tab, chromium, needed  # needs Playwright
+from browser import Tab, chromium, free_port, needed, served  # needs Playwright
 
 pytestmark = [
     needed,
@@ -36,24 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
     """The command itself, ended by Ctrl-C."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    log = folder / "log"
-    command = ["-m", "embedding_estimate", "ui", "--no-browser", "--port", str(port), "--out", folder / "embeddings"]
-    with log.open("wb") as output:
-        server = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=output, stderr=output)
-    try:
-        until = time.monotonic() + 120
-        while "is ready" not in log.read_text():
-            assert server.poll() is None and time.monotonic() < until, log.read_text()
-            time.sleep(0.1)
+    port, log = free_port(), folder / "log"
+    options = ["--no-browser", "--port", str(port), "--out", folder / "embeddings"]
+    command = [sys.executable, "-m", "embedding_estimate", "ui", *options]
+    with served(command, log, ready="is ready", patience=120, cwd=ROOT) as server:
         yield f"http://127.0.0.1:{port}/"
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 130
         assert "Traceback" not in log.read_text(), log.read_text()
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +51,8 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture
 def opened(browser, url: str) -> Iterator[Tab]:  # type: ignore[no-untyped-def]
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page(), url)
-    yield tab
-    context.close()
-    assert tab.complaints == []
+    with Tab.opened(browser, url) as tab:
+        yield tab
 
 
 @pytest.fixture
@@ -110,15 +94,13 @@ def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, s
     opened.page.reload()
     assert "half-way" in opened.state("running")
 
-    other = Tab(browser.new_context().new_page(), url)
-    assert "half-way" in other.state("running")
-    other.fill(text="blue square", name="second")
-    other.press("estimate")
-    other.says("problems", "half-way is being estimated")
-    other.press("interrupt_save")
-    assert "half-way" in other.state("done", "failed")
-    other.page.context.close()
-    assert other.complaints == []
+    with Tab.opened(browser, url) as other:
+        assert "half-way" in other.state("running")
+        other.fill(text="blue square", name="second")
+        other.press("estimate")
+        other.says("problems", "half-way is being estimated")
+        other.press("interrupt_save")
+        assert "half-way" in other.state("done", "failed")
 
     assert "typed as the word half-way" in opened.state("done")
     assert read(folder / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"

@@ -43,6 +43,9 @@ class Place:
     def choices(self, parameter: str) -> tuple[str, ...]:
         return names(parameter)
 
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
     def token_count(self, text: str) -> int:
         if text == "wrong":
             raise EmbeddingError("too long")
@@ -66,7 +69,7 @@ def place(toy_host: ToyHost, tmp_path: Path) -> Place:
 @pytest.fixture(scope="module")
 def built() -> form.Form:
     with gr.Blocks(analytics_enabled=False):
-        return form.Form(names)
+        return form.Form(names, {})
 
 
 def job(**settings: Any) -> Job:
@@ -113,6 +116,15 @@ def test_the_frequent_settings_come_first_in_their_order(built: form.Form) -> No
 
 def test_untouched_values_are_the_defaults(built: form.Form) -> None:
     assert built.settings(values(built)) == Settings(schedule="Automatic")  # the place has no other schedule
+
+
+def test_the_form_starts_from_the_places_defaults_whatever_the_webui_remembers() -> None:
+    with gr.Blocks(analytics_enabled=False):
+        built = form.Form(names, {"format": "pt", "preview_every": 25})
+    settings = built.settings(values(built))
+    assert (settings.format, settings.preview_every, settings.tokens) == ("pt", 25, 8)
+    kept = [name for name, component in built.components.items() if hasattr(component, "do_not_save_to_config")]
+    assert sorted(kept) == ["format", "preview_every"]
 
 
 def test_values_become_settings(built: form.Form) -> None:

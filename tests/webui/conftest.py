@@ -2,13 +2,17 @@
 
 The WebUI is started in this process, on the CPU and without its page. Arguments of its own, such as
 --ckpt and --medvram, go into WEBUI_ARGS.
+
+And tests against a stand-in of its modules: `shared` and `loaded` are for these.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from embedding_estimate.host import Family
+
 ARGUMENTS = (
     "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check "
     "--use-cpu all --no-half --no-download-sd-model"
 )
 NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2, which takes no unknown arguments
 FORGE = "--always-cpu"
+STAND_IN = Path(__file__).with_name("stand_in")
+THEIRS = ("modules", "k_diffusion", "model")
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +80,11 @@ def _started(newer: bool, forge: bool) -> Any:
 
 
 @pytest.fixture
-def generated(webui: Any) -> Callable[..., Tensor]:
+def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
     """(prompt, sampler) -> picture (3, H, W) in [0, 255] by the WebUI's own processing, without guidance."""
     from modules import processing, scripts
+
+    monkeypatch.setitem(webui.opts.data, "persistent_cond_cache", False)  # it would not notice other settings
 
     def generate(prompt: str, sampler: str = "Euler") -> Tensor:
         job = processing.StableDiffusionProcessingTxt2Img(
@@ -97,3 +107,39 @@ def generated(webui: Any) -> Callable[..., Tensor]:
         return torch.from_numpy(np.array(picture)).movedim(-1, 0)
 
     return generate
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    """A tiny random model of each family."""
+    from embedding_estimate.demo.random_models import random_model
+
+    families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
+    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in families}
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The stand-in's `modules.shared`, new for each test."""
+    monkeypatch.syspath_prepend(STAND_IN)
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in THEIRS}
+    from modules import shared
+
+    yield shared
+    for name in list(sys.modules):
+        if name.partition(".")[0] in THEIRS:
+            del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.fixture
+def loaded(shared: Any, folders: dict[Family, Path], tmp_path: Path) -> Any:
+    """The stand-in with SD1 loaded, folders of its own, and nothing left over in the extension."""
+    from model import load
+
+    from embedding_estimate.hosts.webui import extension
+
+    shared.cmd_opts.embeddings_dir = str(tmp_path / "embeddings")
+    load(folders["sd1"])
+    extension.place.cache_clear()
+    return shared

@@ -1,21 +1,19 @@
 """The whole way in a running WebUI, in a browser.
 
-WEBUI_DIR names the WebUI, WEBUI_PYTHON its Python (its `venv` unless said otherwise), WEBUI_ARGS arguments of its own.
+WEBUI_DIR names the WebUI, WEBUI_PYTHON its Python (its `venv` unless said otherwise), WEBUI_ARGS arguments of its own,
+such as --no-gradio-queue.
 It is started with a data folder for the test, which goes away afterwards; a small SD1 checkpoint must be among its
 models. SCREENSHOTS=FOLDER keeps pictures to look at.
 """
 
 import json
 import os
-import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import LONG, Tab, chromium, needed, playwright
+from browser import LONG, Tab, chromium, free_port, needed, playwright, served
 
 from embedding_estimate.embedding import read
 
@@ -56,29 +54,17 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def url(data: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port, log = free_port(), data / "log"
     arguments = f"{ARGUMENTS} {NEWER if (WEBUI / 'modules/initialize.py').exists() else ''}".split()
     arguments += ["--always-cpu"] if (WEBUI / "modules_forge").exists() else []
     arguments += ["--port", str(port), "--data-dir", str(data), "--ckpt-dir", str(WEBUI / "models/Stable-diffusion")]
     arguments += os.environ.get("WEBUI_ARGS", "").split()
+    command = [PYTHON, "-c", START, *arguments]
     offline = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-    log = data / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [PYTHON, "-c", START, *arguments], cwd=WEBUI, stdout=output, stderr=output, env={**os.environ, **offline}
-        )
-    try:
-        until = time.monotonic() + 300
-        while "Startup time" not in log.read_text():  # a request before that may kill it
-            assert server.poll() is None and time.monotonic() < until, log.read_text()
-            time.sleep(0.5)
+    with served(command, log, ready="Startup time", patience=300, cwd=WEBUI, env=offline):
         yield f"http://127.0.0.1:{port}/"
         told = log.read_text()
         assert "embedding_estimate" not in told, told  # as a traceback of ours would name it
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +75,9 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture
 def opened(browser, url: str) -> Iterator[Tab]:  # type: ignore[no-untyped-def]
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page(), url, about="embedding_estimate")
-    enter(tab, "Embedding Estimate")
-    yield tab
-    context.close()
-    assert tab.complaints == []
+    with Tab.opened(browser, url, about="embedding_estimate") as tab:
+        enter(tab, "Embedding Estimate")
+        yield tab
 
 
 @pytest.fixture
@@ -129,6 +112,12 @@ def start(tab: Tab, **values: str) -> None:
     tab.page.get_by_label("Nothing", exact=True).check()
     tab.fill(**small | values)
     tab.press("estimate")
+
+
+def reload_ui(tab: Tab) -> None:
+    with tab.page.expect_navigation(timeout=LONG):
+        tab.page.get_by_text("Reload UI", exact=True).last.click()
+    enter(tab, "Embedding Estimate")
 
 
 def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path) -> None:
@@ -196,9 +185,7 @@ def test_reload_ui_interrupts_and_saves(opened: Tab, data: Path) -> None:
     """The WebUI itself means an interrupt by it; what was saved is there on the new page."""
     start(opened, learning_steps=ENDLESS, name="survivor")
     opened.moves()
-    with opened.page.expect_navigation(timeout=LONG):
-        opened.page.get_by_text("Reload UI", exact=True).last.click()
-    enter(opened, "Embedding Estimate")
+    reload_ui(opened)
     assert "typed as the word survivor" in opened.state("done")
     assert read(data / "embeddings" / "survivor.safetensors").provenance["stopped"] == "interrupted"
     start(opened, learning_steps="3", name="after-it")
@@ -214,3 +201,18 @@ def test_a_job_is_dropped(opened: Tab, data: Path) -> None:
     opened.press("interrupt_drop")
     assert "the result was dropped" in opened.state("dropped", "failed", "done")
     assert not (data / "embeddings" / "unwanted.safetensors").exists()
+
+
+def test_the_settings_page_has_defaults(opened: Tab, data: Path) -> None:
+    has(opened, preview_every="0")
+    enter(opened, "Settings")
+    opened.page.locator("#settings > .tab-nav button", has_text="Embedding Estimate").click()
+    opened.page.locator("#setting_embedding_estimate_format").get_by_label("pt", exact=True).check()
+    opened.page.fill("#setting_embedding_estimate_preview_every input", "20")
+    opened.page.click("#settings_submit")
+    playwright.expect(opened.page.locator("#settings_result").first).to_contain_text("changed", timeout=LONG)
+    reload_ui(opened)
+    has(opened, preview_every="20")
+    assert opened.page.locator("#embedding_estimate_format").get_by_label("pt", exact=True).is_checked()
+    remembered = json.loads((data / "ui-config.json").read_text("utf-8"))
+    assert not [path for path in remembered if "File format" in path or "Preview every" in path]

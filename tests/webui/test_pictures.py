@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from embedding_estimate.hosts.webui.host import WebuiHost, WebuiModel
 PROMPT = "a (red circle:1.3) on a [blue:green:0.5] square"
 LORA = "embedding_estimate_test"
 TYPED = f"<lora:{LORA}:1>"
+HYPERNETWORK = "embedding_estimate_hypernetwork"
+HYPERNETWORK_TYPED = f"<hypernet:{HYPERNETWORK}:1>"
 Generate = Callable[..., Tensor]
 
 
@@ -78,6 +81,24 @@ def lora(webui: Any) -> Iterator[None]:
     file.unlink()
 
 
+@pytest.fixture
+def hypernetwork(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A random hypernetwork, for cross attention, among the WebUI's own."""
+    from modules.hypernetworks.hypernetwork import Hypernetwork
+
+    with WebuiHost().borrow() as model:
+        width = only(model.encode(PLAIN, evaluations=4, width=64, height=64)).context.shape[-1]
+    layers = {"layer_structure": [1, 2, 1], "activation_func": "relu", "weight_init": "KaimingNormal"}
+    file = Path(webui.cmd_opts.hypernetwork_dir) / f"{HYPERNETWORK}.pt"
+    with monkeypatch.context() as patch:  # of a newer torch's zip files the WebUI thinks that they are bad
+        patch.setattr(torch, "save", partial(torch.save, _use_new_zipfile_serialization=False))
+        Hypernetwork(HYPERNETWORK, [width], **layers).save(str(file))
+    webui.reload_hypernetworks()
+    yield
+    file.unlink()
+    webui.reload_hypernetworks()
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -122,9 +143,61 @@ def test_also_with_a_new_embedding(webui: Any, generated: Generate) -> None:
         file.unlink()
 
 
-def test_also_with_a_lora(webui: Any, generated: Generate, lora: None) -> None:
-    prompt = PROMPT + TYPED
-    torch.testing.assert_close(taught(prompt), generated(prompt).float(), rtol=0, atol=2)
+def different(one: Tensor, other: Tensor) -> bool:
+    """Whether two pictures can be told apart."""
+    return bool((one.float() - other.float()).abs().max() > 4)
+
+
+@pytest.mark.parametrize("typed", [TYPED, HYPERNETWORK_TYPED])
+def test_also_with_an_extra_network(
+    webui: Any, generated: Generate, lora: None, hypernetwork: None, typed: str
+) -> None:
+    if typed == HYPERNETWORK_TYPED and hasattr(webui.sd_model, "forge_objects"):
+        pytest.skip("reForge does nothing with hypernetworks")
+    picture = generated(PROMPT + typed)
+    assert different(picture, generated(PROMPT))
+    torch.testing.assert_close(taught(PROMPT + typed), picture.float(), rtol=0, atol=2)
+
+
+@pytest.mark.parametrize("typed", [TYPED, HYPERNETWORK_TYPED])
+def test_also_with_an_extra_network_that_the_settings_add(
+    webui: Any, generated: Generate, lora: None, hypernetwork: None, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    kind, name, _ = typed.strip("<>").split(":")
+    if kind == "hypernet" and hasattr(webui.sd_model, "forge_objects"):
+        pytest.skip("reForge does nothing with hypernetworks")
+    plain = generated(PROMPT)
+    with monkeypatch.context() as patch:
+        patch.setitem(webui.opts.data, {"lora": "sd_lora", "hypernet": "sd_hypernetwork"}[kind], name)
+        picture = generated(PROMPT)
+        assert different(picture, plain)
+        torch.testing.assert_close(taught(PROMPT), picture.float(), rtol=0, atol=2)
+        with WebuiHost([PROMPT]).borrow() as model:
+            learn(model)
+            [note] = model.notes(PROMPT)
+            assert f"<{kind}:{name}:1" in note and "the settings add" in note
+        assert torch.equal(generated(PROMPT), picture)
+    assert torch.equal(generated(PROMPT), plain)
+
+
+def test_merged_tokens_pass_gradients_and_are_given_back(
+    webui: Any, generated: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "token_merging_ratio" not in webui.opts.data_labels:
+        pytest.skip("this WebUI has no such setting")
+    plain, classes = generated(PROMPT), [type(part) for part in webui.sd_model.modules()]
+    with monkeypatch.context() as patch:
+        patch.setitem(webui.opts.data, "token_merging_ratio", 0.5)
+        with WebuiHost([PROMPT]).borrow() as model:
+            learn(model)
+            left_out = [note for note in model.notes(PROMPT) if "token merging" in note]
+        if hasattr(webui.sd_model, "forge_objects"):  # which draws at random what it merges
+            assert len(left_out) == 1
+        else:
+            ours, theirs = taught(PROMPT).floor(), generated(PROMPT).float()  # it leaves away what is below 1
+            assert left_out == [] and (ours == theirs).float().mean() > 0.99 > (ours == plain).float().mean()
+    assert [type(part) for part in webui.sd_model.modules()] == classes
+    assert torch.equal(generated(PROMPT), plain)
 
 
 def test_a_lora_of_the_prompts_is_active_in_encoder_and_unet(webui: Any, lora: None) -> None:
@@ -150,10 +223,10 @@ def test_a_lora_of_the_prompts_is_active_in_encoder_and_unet(webui: Any, lora: N
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("texts", [[PROMPT], [PROMPT + TYPED]])
+@pytest.mark.parametrize("texts", [[PROMPT], [PROMPT + TYPED], [PROMPT + HYPERNETWORK_TYPED]])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_next_picture_is_the_same_to_the_bit(
-    webui: Any, generated: Generate, lora: None, texts: Sequence[str], fails: bool
+    webui: Any, generated: Generate, lora: None, hypernetwork: None, texts: Sequence[str], fails: bool
 ) -> None:
     before = generated(PROMPT)
     if fails:

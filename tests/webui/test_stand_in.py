@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import runpy
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,42 +13,16 @@ import pytest
 
 pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
 
-import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hosts.contract import HostContract
-from PIL import Image
 from test_jobs import ended
 from torch import nn
 
-from embedding_estimate.demo.random_models import Family, random_model
-from embedding_estimate.errors import ModelError, NameTaken
+from embedding_estimate.errors import ModelError
+from embedding_estimate.host import Family
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.txt2img import Txt2img
-from embedding_estimate.settings import Settings
-
-STAND_IN = Path(__file__).with_name("stand_in")
-THEIRS = ("modules", "k_diffusion", "model")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
-    families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
-    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in families}
-
-
-@pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The stand-in's `modules.shared`, new for each test."""
-    monkeypatch.syspath_prepend(STAND_IN)
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in THEIRS}
-    from modules import shared
-
-    yield shared
-    for name in list(sys.modules):
-        if name.partition(".")[0] in THEIRS:
-            del sys.modules[name]
-    sys.modules.update(before)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
@@ -66,90 +39,20 @@ class TestContract(HostContract):
         return [shared.sd_model]
 
 
-@pytest.fixture
-def loaded(shared: Any, folders: dict[Family, Path], tmp_path: Path) -> Any:
-    """The stand-in with SD1 loaded, folders of its own, and nothing left over in the extension."""
-    from model import load
+@pytest.mark.parametrize(("chosen", "steps"), [(25, 25), (-5, 0), (None, 0)])
+def test_the_settings_page_has_defaults_for_tab_and_api(loaded: Any, chosen: Any, steps: int) -> None:
+    from embedding_estimate.hosts.webui import extension, options
 
-    from embedding_estimate.hosts.webui import extension
-
-    shared.cmd_opts.embeddings_dir = str(tmp_path / "embeddings")
-    load(folders["sd1"])
-    extension.place.cache_clear()
-    return shared
-
-
-def finished(loaded: Any, **settings: Any) -> Any:
-    from embedding_estimate.hosts.webui import extension
-
-    given = {"text": "(red:1.5) circle", "name": "zebra-two", "tokens": 2, "learning_steps": 3, "steps": 2}
-    job = extension.place().jobs.start(Settings(**given | settings))
+    options.add()
+    assert extension.place().defaults() == {"format": "safetensors", "preview_every": 0}
+    loaded.opts.embedding_estimate_format, loaded.opts.embedding_estimate_preview_every = "pt", chosen
+    assert extension.place().defaults() == {"format": "pt", "preview_every": steps}
+    app = FastAPI()
+    extension.routes(None, app)
+    TestClient(app).post("/embedding-estimate/v1/estimate", json={"text": "a", "name": "it", "measure": "Nothing"})
+    job = extension.place().jobs.latest
     ended(job)
-    return job
-
-
-def test_a_result_works_in_the_next_prompt(loaded: Any) -> None:
-    from modules.sd_hijack import model_hijack
-
-    job = finished(loaded)
-    assert (job.state, job.problems) == ("done", [])
-    assert list(model_hijack.embedding_db.word_embeddings) == ["zebra-two"]
-    with WebuiHost().borrow() as model:
-        typed = model.encode("zebra-two, blue", evaluations=2, width=64, height=64)[0].parts[0][0]
-        live = model.encode_vectors(job.saved.estimate.embedding.vectors, "{}, blue", width=64, height=64)
-    torch.testing.assert_close(typed.context, live.context, rtol=1e-4, atol=1e-4)
-
-
-def test_the_card_has_a_picture_and_a_description(loaded: Any, tmp_path: Path) -> None:
-    finished(loaded)
-    folder = tmp_path / "embeddings"
-    assert {path.name for path in folder.iterdir()} == {
-        "zebra-two.safetensors",
-        "zebra-two.json",
-        "zebra-two.preview.png",
-    }
-    card = json.loads((folder / "zebra-two.json").read_text("utf-8"))
-    assert "(red:1.5) circle" in card["description"] and card["sd version"] == "SD1"
-    with Image.open(folder / "zebra-two.preview.png") as picture:
-        assert picture.size == (64, 64)
-    assert (tmp_path / "embeddings-reports" / "zebra-two.png").is_file()
-
-
-def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> None:
-    finished(loaded, private=True)
-    assert "circle" not in (tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8")
-
-
-def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(loaded: Any, tmp_path: Path) -> None:
-    from embedding_estimate.hosts.webui import extension
-
-    extension.options()
-    assert finished(loaded, measure="Nothing").saved.path == tmp_path / "embeddings" / "zebra-two.safetensors"
-    loaded.opts.embedding_estimate_folder = "mine"
-    with pytest.raises(NameTaken):
-        finished(loaded)
-    job = finished(loaded, name="zebra-three", measure="Nothing", save_every=2)
-    assert job.saved.path == tmp_path / "embeddings" / "mine" / "zebra-three.safetensors"
-    assert [path.name for path in (tmp_path / "embeddings-steps" / "zebra-three").iterdir()] == [
-        "zebra-three-000002.safetensors"
-    ]
-    loaded.opts.embedding_estimate_folder = "../elsewhere"  # leads out of what the WebUI reads
-    assert finished(loaded, name="zebra-four", measure="Nothing").saved.path.parent == tmp_path / "embeddings"
-
-
-def test_the_hosts_interrupt_button_saves_and_its_state_is_left_clean(
-    loaded: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    show = WebuiHost.show
-
-    def pressed(self: WebuiHost, phase: str, done: int, total: int) -> bool:
-        loaded.state.interrupted = phase == "train"
-        return show(self, phase, done, total)
-
-    monkeypatch.setattr(WebuiHost, "show", pressed)
-    job = finished(loaded, learning_steps=100_000)
-    assert job.state == "done" and job.saved.estimate.stopped == "interrupted"
-    assert not loaded.state.interrupted and loaded.state.job == ""
+    assert (job.settings.format, job.settings.preview_every) == ("pt", steps)
 
 
 def test_extra_networks_are_active_while_the_model_is_borrowed(loaded: Any) -> None:
@@ -164,14 +67,28 @@ def test_extra_networks_are_active_while_the_model_is_borrowed(loaded: Any) -> N
     assert extra_networks.active == []
 
 
-def test_without_a_checkpoint(loaded: Any) -> None:
-    loaded.sd_model = None
-    job = finished(loaded)
-    assert job.state == "failed" and "no checkpoint is loaded" in job.problems[0]
-    with pytest.raises(ModelError, match="no checkpoint"):
-        from embedding_estimate.hosts.webui import extension
+def test_a_network_that_the_settings_add_is_active_and_named(loaded: Any) -> None:
+    from modules import extra_networks
 
-        extension.place().token_count("a")
+    loaded.opts.sd_lora = "painting"
+    with WebuiHost(["a <lora:oil:0.8> circle"]).borrow() as model:
+        assert extra_networks.active == ["lora:oil:0.8", "lora:painting:1.0"]
+        typed, added = model.notes("a <lora:oil:0.8> circle")
+        assert "<lora:oil:0.8>" in typed and "made with <lora:painting:1.0>" in added
+        assert model.notes("a circle") == [added]
+    with WebuiHost(["a <lora:painting:0.8> circle"]).borrow() as model:
+        assert model.notes("a circle") == []  # what is typed comes before the settings
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tokens_are_merged_as_the_settings_say(loaded: Any, fails: bool) -> None:
+    from modules.sd_models import Merged
+
+    loaded.opts.token_merging_ratio = 0.5
+    with suppress(ZeroDivisionError), WebuiHost().borrow() as model:
+        assert isinstance(loaded.sd_model.model, Merged) and model.notes("a circle") == []
+        _ = 1 / (not fails)
+    assert type(loaded.sd_model.model) is nn.Module
 
 
 @pytest.mark.parametrize(
@@ -229,40 +146,6 @@ def test_no_api_without_the_hosts(loaded: Any) -> None:
     assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == 404
 
 
-class Processing:
-    """What a script's `process` is given."""
-
-    def __init__(self, prompt: str, negative: str = ""):
-        self.all_prompts, self.all_negative_prompts = [prompt], [negative]
-        self.said: list[str] = []
-
-    def comment(self, text: str) -> None:
-        self.said.append(text)
-
-
-def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) -> None:
-    from embedding_estimate.hosts.webui import use
-
-    def said(prompt: str, negative: str = "") -> list[str]:
-        image = Processing(prompt, negative)
-        use.comment(image)
-        return image.said
-
-    loaded.opts.emphasis = "No norm"
-    text = "(red:1.5) circle <lora:painting:0.8>"
-    job = finished(loaded, text=text, measure="Nothing")
-    assert any("emphasis mode No norm" in note for note in job.notes)
-    assert any("<lora:painting:0.8>" in note for note in job.notes)
-
-    assert said("a zebra-two <lora:painting:0.8>") == []
-    assert said("a zebra-one") == []
-    assert said("", "zebra-two") == ["zebra-two was made with <lora:painting:0.8>, which the prompt lacks"]
-    loaded.opts.CLIP_stop_at_last_layers, loaded.opts.emphasis = 2, "Original"
-    assert said("zebra-two <lora:painting:0.8>") == [
-        "zebra-two was made for clip skip 1, and it is 2 now, for the emphasis mode No norm, and it is Original now"
-    ]
-
-
 def test_txt2img_is_read_as_it_stands_with_its_styles(shared: Any) -> None:
     page = Txt2img()
     sampling = SimpleNamespace(choices=["Euler a", "DPM++ SDE"])
@@ -289,9 +172,10 @@ def test_the_script_registers_everything(loaded: Any, event_loops: None) -> None
 
     root = Path(__file__).parents[2]
     script = runpy.run_path(str(root / "scripts" / "embedding_estimate.py"))
-    image = Processing("a red circle")
+    said: list[str] = []
+    image = SimpleNamespace(all_prompts=["a red circle"], all_negative_prompts=[], comment=said.append)
     script["Comments"]().process(image)
-    assert image.said == []
+    assert said == []
     assert set(script_callbacks.registered) == {"component", "tabs", "settings", "app"}
     ((_, title, element),) = script_callbacks.registered["tabs"]()
     assert (title, element) == ("Embedding Estimate", "embedding_estimate")

@@ -11,15 +11,12 @@ from typing import Any
 
 from embedding_estimate import __version__, saving
 from embedding_estimate.errors import EstimateError, ModelError
-from embedding_estimate.hosts.webui import networks, txt2img
+from embedding_estimate.hosts.webui import comments, networks, options, txt2img
 from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
 from embedding_estimate.jobs import Job, Jobs
 from embedding_estimate.settings import Settings
-
-TITLE = "Embedding Estimate"
-ELEMENT = "embedding_estimate"
-SUB_FOLDER = "embedding_estimate_folder"  # option
 
 
 class WebuiPlace:
@@ -28,7 +25,7 @@ class WebuiPlace:
     in_webui = True
 
     def __init__(self) -> None:
-        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, on_saved=_publish)
+        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=comments.left_out_of, on_saved=_publish)
         self.page = txt2img.Txt2img()
 
     def folder(self) -> str:
@@ -37,8 +34,11 @@ class WebuiPlace:
     def choices(self, parameter: str) -> Sequence[str]:
         return {"sampler": sampler_names, "schedule": schedule_names}.get(parameter, lambda: ())()
 
+    def defaults(self) -> Mapping[str, Any]:
+        return options.defaults()
+
     def token_count(self, text: str) -> int:
-        counted = _counted(networks.stripped(text))
+        counted = _counted(networks.stripped(comments.left_out(text)))
         if not isinstance(counted, int):
             raise ModelError("no checkpoint is loaded: choose one at the top of the page")
         return counted
@@ -84,10 +84,8 @@ def _tree() -> Path:
 
 def _embeddings() -> Path:
     """The WebUI's own folder or, by a setting, one below it."""
-    from modules import shared
-
     tree = _tree()
-    folder = (tree / str(getattr(shared.opts, SUB_FOLDER, ""))).resolve()
+    folder = (tree / options.folder()).resolve()
     return folder if tree in (folder, *folder.parents) else tree
 
 
@@ -147,14 +145,6 @@ def tabs() -> list[tuple[Any, str, str]]:
     return [(blocks, TITLE, ELEMENT)]
 
 
-def options() -> None:
-    """For `on_ui_settings`."""
-    from modules import shared
-
-    folder = shared.OptionInfo("", "Sub-folder of the embeddings to save in", section=(ELEMENT, TITLE))
-    shared.opts.add_option(SUB_FOLDER, folder)
-
-
 def routes(_blocks: Any, app: Any) -> None:
     """For `on_app_started`: the API, where the WebUI has its own."""
     from modules import shared
@@ -162,7 +152,8 @@ def routes(_blocks: Any, app: Any) -> None:
     if shared.cmd_opts.api:
         from embedding_estimate.api import basic, router
 
-        app.include_router(router(place().jobs, _tree, basic(_credentials(shared.cmd_opts))))
+        authorised = basic(_credentials(shared.cmd_opts))
+        app.include_router(router(place().jobs, _tree, authorised, options.defaults()))
 
 
 def _credentials(arguments: Any) -> list[tuple[str, str]]:

@@ -50,7 +50,8 @@ class ForgePipeline:
             model_management.load_models_gpu([objects.unet, objects.clip.patcher], force_full_load=True)
         thaw(self.modules)
 
-    def apply_noise_schedule(self) -> None:
+    @contextmanager
+    def set_up(self) -> Iterator[None]:
         """Zero terminal SNR where the settings or the checkpoint ask for it, in both places that know the levels."""
         from ldm_patched.modules.model_sampling import rescale_zero_terminal_snr_sigmas
         from modules import sd_models, shared
@@ -61,6 +62,13 @@ class ForgePipeline:
                 sd_models.apply_alpha_schedule_override(self._model)
             levels = self._model.forge_objects.unet.model.model_sampling
             levels.set_sigmas(rescale_zero_terminal_snr_sigmas(levels.sigmas))
+        yield
+
+    def notes(self) -> Sequence[str]:
+        """What of the settings is not heeded: reForge's token merging is drawn anew at each call of the U-Net."""
+        from modules import shared
+
+        return ("made without the settings' token merging",) if shared.opts.token_merging_ratio else ()
 
     def denoise(self, _wrapper: Any, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """Denoised (B, C, h, w); context and vector for the whole batch."""

@@ -29,11 +29,13 @@ LORA_BOOKS = ("network_", "lora_")  # attributes by which the WebUI's LoRA knows
 class WebuiModel:
     """`host.BorrowedModel` over the WebUI's loaded model."""
 
-    def __init__(self, model: Any, pipeline: LdmPipeline | ForgePipeline):
+    def __init__(self, model: Any, pipeline: LdmPipeline | ForgePipeline, added: Sequence[str]):
+        """`added` are the extra networks that the WebUI's settings add to every prompt."""
         from modules import devices, prompt_parser, shared
 
         self._model = model
         self._pipeline = pipeline
+        self._added = added
         self._autocast = devices.autocast
         self._parser = prompt_parser
         # a setting of later WebUIs, and only these have a place for it
@@ -156,8 +158,15 @@ class WebuiModel:
         return list(self._first.engine.hijack.embedding_db.word_embeddings)
 
     def notes(self, prompt: str) -> list[str]:
-        found = networks.mentioned(prompt)
-        return [f"type {' '.join(found)} beside it: no vectors can do what it does"] if found else []
+        found = list(self._pipeline.notes())
+        if typed := networks.mentioned(prompt):
+            found.append(f"type {' '.join(typed)} beside it: no vectors can do what it does")
+        if self._added:
+            found.append(
+                f"made with {' '.join(self._added)}, which the settings add to every prompt: "
+                "type it beside the embedding once they do not"
+            )
+        return found
 
     def vocabulary(self) -> dict[str, Tensor]:
         return {key: engine.table.detach() for key, engine in self._engines.items()}
@@ -208,13 +217,13 @@ class WebuiHost:
             with (
                 random_states_kept(shared.device),
                 _hijack_kept(),
-                networks.active(self.texts),
+                networks.active(self.texts) as added,
                 pipeline.loaded(),
                 given_back(pipeline.modules, but=LORA_BOOKS),
+                pipeline.set_up(),
             ):
                 _frozen(pipeline.modules)
-                pipeline.apply_noise_schedule()
-                yield WebuiModel(model, pipeline)
+                yield WebuiModel(model, pipeline, added)
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`: in the WebUI's progress, and from its Interrupt button."""

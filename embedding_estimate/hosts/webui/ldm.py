@@ -53,12 +53,29 @@ class LdmPipeline:
                 before.to(devices.device)
                 lowvram.module_in_gpu = before
 
-    def apply_noise_schedule(self) -> None:
-        """Zero terminal SNR and the like, as the settings have them by now; later WebUIs keep what they change."""
-        if hasattr(self._model, "alphas_cumprod_original"):
-            from modules import sd_models
+    @contextmanager
+    def set_up(self) -> Iterator[None]:
+        """As the settings have it by now: zero terminal SNR and the like, and token merging, which replaces classes.
 
+        Early WebUIs have none of these.
+        """
+        from modules import sd_models, shared
+
+        if hasattr(self._model, "alphas_cumprod_original"):
             sd_models.apply_alpha_schedule_override(self._model)
+        ratio = getattr(shared.opts, "token_merging_ratio", 0)
+        if not ratio:
+            yield
+            return
+        sd_models.apply_token_merging(self._model, ratio)
+        try:
+            yield
+        finally:
+            sd_models.apply_token_merging(self._model, 0)
+
+    def notes(self) -> Sequence[str]:
+        """What of the settings is not heeded."""
+        return ()
 
     def denoise(self, wrapper: Any, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
         """Denoised (B, C, h, w) by k-diffusion's wrapper of the model; context and vector for the whole batch."""

@@ -1,7 +1,8 @@
 """Extra networks (`<lora:name:weight>`, `<hypernet:name>`) of a job's prompts, active as long as it has the model.
 
-They change the model and no vectors can do that: teacher and student both run with them, and whoever uses the
-embedding types them along.
+Settings of the WebUI can add a network of each kind to every prompt; these are active then too. They all change the
+model and no vectors can do that: teacher and student both run with them, and whoever uses the embedding types them
+along.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def mentioned(text: str) -> list[str]:
 
 
 @contextmanager
-def active(texts: Sequence[str]) -> Iterator[None]:
-    """Switches the texts' networks on, each once, all others off; off again at the end, which restores the model's
-    weights before the next image."""
+def active(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Switches the texts' networks on, each once, and those that the settings add; tells the latter as they would be
+    typed. All others are off. Off again at the end, which restores the model's weights before the next image."""
     from modules import extra_networks
 
     each = dict.fromkeys(network for text in texts for network in mentioned(text))
@@ -39,7 +40,7 @@ def active(texts: Sequence[str]) -> Iterator[None]:
     )
     extra_networks.activate(job, wanted)
     try:
-        yield
+        yield mentioned(job.all_prompts[0])  # where a setting's network leaves its name for the infotext
     finally:
         extra_networks.deactivate(job, wanted)
         extra_networks.activate(job, {})

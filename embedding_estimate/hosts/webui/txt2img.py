@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from embedding_estimate.hosts.webui import comments
+
 ELEMENTS = {  # element id -> the infotext's word for what it holds
     "txt2img_prompt": "Prompt",
     "txt2img_neg_prompt": "Negative prompt",
@@ -32,7 +34,7 @@ class Txt2img:
             self.components[word] = component
 
     def told(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the components' values say, styles merged into the prompts."""
+        """What the components' values say, styles merged into the prompts and comments left out."""
         told = dict(values)
         if isinstance(told.get("Sampler"), int):  # an early WebUI passes its place in the list
             told["Sampler"] = self.components["Sampler"].choices[told["Sampler"]]
@@ -40,7 +42,7 @@ class Txt2img:
 
 
 def parsed(infotext: str) -> dict[str, Any]:
-    """What an infotext says, read by the WebUI itself, styles merged into the prompts."""
+    """What an infotext says, read by the WebUI itself, styles merged into the prompts likewise."""
     try:
         from modules import infotext_utils
     except ImportError:  # before 1.8
@@ -49,13 +51,11 @@ def parsed(infotext: str) -> dict[str, Any]:
 
 
 def styled(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Styles merged into the prompts, as the WebUI does it for an image."""
+    """Styles merged into the prompts and then comments left out, as the WebUI does it for an image."""
     from modules import shared
 
     styles = told.get("Styles array") or []
     database = shared.prompt_styles
-    return {
-        **told,
-        "Prompt": database.apply_styles_to_prompt(told.get("Prompt", ""), styles),
-        "Negative prompt": database.apply_negative_styles_to_prompt(told.get("Negative prompt", ""), styles),
-    }
+    prompt = database.apply_styles_to_prompt(told.get("Prompt", ""), styles)
+    negative = database.apply_negative_styles_to_prompt(told.get("Negative prompt", ""), styles)
+    return {**told, "Prompt": comments.left_out(prompt), "Negative prompt": comments.left_out(negative)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from embedding_estimate.embedding import read
 from embedding_estimate.errors import EmbeddingError
-from embedding_estimate.hosts.webui import networks, support
+from embedding_estimate.hosts.webui import comments, networks, support
 
 
 def comment(p: Any) -> None:
@@ -16,13 +16,14 @@ def comment(p: Any) -> None:
     from modules.sd_hijack import model_hijack
 
     say = getattr(p, "comment", model_hijack.comments.append)  # a WebUI before 1.6 collects comments there
-    for line in warnings([*p.all_prompts, *p.all_negative_prompts], model_hijack.embedding_db.word_embeddings):
+    prompts = [comments.left_out(prompt) for prompt in dict.fromkeys([*p.all_prompts, *p.all_negative_prompts])]
+    for line in warnings(prompts, model_hijack.embedding_db.word_embeddings):
         say(line)
 
 
 def warnings(prompts: Sequence[str], embeddings: Mapping[str, Any]) -> list[str]:
     """One line for each embedding of ours in the prompts that something is missing for."""
-    text = "\n".join(dict.fromkeys(prompts))
+    text = "\n".join(prompts)
     used = {name: embedding for name, embedding in embeddings.items() if name in text}
     found = []
     for name, embedding in used.items():

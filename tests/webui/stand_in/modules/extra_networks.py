@@ -2,6 +2,8 @@ import re
 from collections import defaultdict
 from typing import Any, NamedTuple
 
+from modules import shared
+
 
 class ExtraNetworkParams(NamedTuple):
     items: list[str]
@@ -26,6 +28,11 @@ def parse_prompts(prompts: list[str]) -> tuple[list[str], dict[str, list[ExtraNe
 
 
 def activate(p: Any, data: dict[str, list[ExtraNetworkParams]]) -> None:
+    added = shared.opts.sd_lora
+    if added != "None" and added not in [each.items[0] for each in data.get("lora", [])]:
+        network = f"lora:{added}:{shared.opts.extra_networks_default_multiplier}"
+        p.all_prompts = [f"{prompt}<{network}>" for prompt in p.all_prompts]
+        data = {**data, network: [ExtraNetworkParams([])]}
     active[:] = [":".join((kind, *each.items)) for kind, several in data.items() for each in several]
 
 

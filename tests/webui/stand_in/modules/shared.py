@@ -10,8 +10,14 @@ class Options(SimpleNamespace):
 
 
 class OptionInfo:
-    def __init__(self, default: Any, label: str, section: tuple[str, str]):
+    def __init__(
+        self, default: Any, label: str, component: Any = None, component_args: Any = None, section: Any = None
+    ):
         self.default, self.label, self.section = default, label, section
+        self.component, self.component_args, self.comment_after = component, component_args, ""
+
+    def info(self, text: str) -> None:
+        self.comment_after += text
 
 
 class State:
@@ -28,7 +34,16 @@ class State:
         self.job, self.job_count = "", 0
 
 
-opts = Options(CLIP_stop_at_last_layers=1, emphasis="Original", eta_ancestral=1.0, comma_padding_backtrack=0)
+opts = Options(
+    CLIP_stop_at_last_layers=1,
+    emphasis="Original",
+    enable_prompt_comments=True,
+    eta_ancestral=1.0,
+    comma_padding_backtrack=0,
+    extra_networks_default_multiplier=1.0,
+    sd_lora="None",
+    token_merging_ratio=0.0,
+)
 cmd_opts = SimpleNamespace(
     embeddings_dir="", api=True, api_auth=None, gradio_auth=None, gradio_auth_path=None, lowvram=False, medvram=False
 )

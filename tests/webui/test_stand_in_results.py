@@ -1,0 +1,164 @@
+"""What becomes of a job and of what it leaves behind, against the stand-in of the WebUI's modules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
+
+import torch
+from PIL import Image
+from test_jobs import ended
+
+from embedding_estimate.errors import ModelError, NameTaken
+from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.settings import Settings
+
+
+def finished(loaded: Any, **settings: Any) -> Any:
+    from embedding_estimate.hosts.webui import extension
+
+    given = {"text": "(red:1.5) circle", "name": "zebra-two", "tokens": 2, "learning_steps": 3, "steps": 2}
+    job = extension.place().jobs.start(Settings(**given | settings))
+    ended(job)
+    return job
+
+
+def test_a_result_works_in_the_next_prompt(loaded: Any) -> None:
+    from modules.sd_hijack import model_hijack
+
+    job = finished(loaded)
+    assert (job.state, job.problems) == ("done", [])
+    assert list(model_hijack.embedding_db.word_embeddings) == ["zebra-two"]
+    with WebuiHost().borrow() as model:
+        typed = model.encode("zebra-two, blue", evaluations=2, width=64, height=64)[0].parts[0][0]
+        live = model.encode_vectors(job.saved.estimate.embedding.vectors, "{}, blue", width=64, height=64)
+    torch.testing.assert_close(typed.context, live.context, rtol=1e-4, atol=1e-4)
+
+
+def test_the_card_has_a_picture_and_a_description(loaded: Any, tmp_path: Path) -> None:
+    finished(loaded)
+    folder = tmp_path / "embeddings"
+    assert {path.name for path in folder.iterdir()} == {
+        "zebra-two.safetensors",
+        "zebra-two.json",
+        "zebra-two.preview.png",
+    }
+    card = json.loads((folder / "zebra-two.json").read_text("utf-8"))
+    assert "(red:1.5) circle" in card["description"] and card["sd version"] == "SD1"
+    with Image.open(folder / "zebra-two.preview.png") as picture:
+        assert picture.size == (64, 64)
+    assert (tmp_path / "embeddings-reports" / "zebra-two.png").is_file()
+
+
+def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> None:
+    finished(loaded, private=True)
+    assert "circle" not in (tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8")
+
+
+def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(loaded: Any, tmp_path: Path) -> None:
+    from embedding_estimate.hosts.webui import options
+
+    options.add()
+    assert finished(loaded, measure="Nothing").saved.path == tmp_path / "embeddings" / "zebra-two.safetensors"
+    loaded.opts.embedding_estimate_folder = "mine"
+    with pytest.raises(NameTaken):
+        finished(loaded)
+    job = finished(loaded, name="zebra-three", measure="Nothing", save_every=2)
+    assert job.saved.path == tmp_path / "embeddings" / "mine" / "zebra-three.safetensors"
+    assert [path.name for path in (tmp_path / "embeddings-steps" / "zebra-three").iterdir()] == [
+        "zebra-three-000002.safetensors"
+    ]
+    loaded.opts.embedding_estimate_folder = "../elsewhere"  # leads out of what the WebUI reads
+    assert finished(loaded, name="zebra-four", measure="Nothing").saved.path.parent == tmp_path / "embeddings"
+
+
+def test_the_hosts_interrupt_button_saves_and_its_state_is_left_clean(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show = WebuiHost.show
+
+    def pressed(self: WebuiHost, phase: str, done: int, total: int) -> bool:
+        loaded.state.interrupted = phase == "train"
+        return show(self, phase, done, total)
+
+    monkeypatch.setattr(WebuiHost, "show", pressed)
+    job = finished(loaded, learning_steps=100_000)
+    assert job.state == "done" and job.saved.estimate.stopped == "interrupted"
+    assert not loaded.state.interrupted and loaded.state.job == ""
+
+
+def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
+    from embedding_estimate.hosts.webui import extension, use
+
+    place = extension.place()
+    job = finished(
+        loaded,
+        text="(red:1.5) circle # <lora:painting:0.8>",
+        other_prompt="# of the first\ngrey",
+        templates="{}\n# none inside, and that is all right\na {}",
+        initial_prompt="red # and no more",
+        measure="Nothing",
+    )
+    assert (job.state, job.notes) == ("done", [])
+    told = job.saved.estimate.embedding.provenance["settings"]
+    assert (told["text"].strip(), job.settings.other_prompts) == ("(red:1.5) circle", ("grey",))
+    assert (job.settings.template_list, told["initial_prompt"].strip()) == (("{}", "a {}"), "red")
+    assert place.token_count("red # and no more") == place.token_count("red") == 1
+    told = place.told({"Prompt": "a circle\n# a square", "Negative prompt": "# no\ngrey", "Styles array": []})
+    assert (told["Prompt"].split(), told["Negative prompt"].split()) == (["a", "circle"], ["grey"])
+    loaded.opts.CLIP_stop_at_last_layers = 2
+    image = Processing("blue # zebra-two")
+    use.comment(image)
+    assert image.said == []
+
+    loaded.opts.enable_prompt_comments = False
+    assert place.token_count("red # and no more") > 1
+
+
+def test_without_a_checkpoint(loaded: Any) -> None:
+    loaded.sd_model = None
+    job = finished(loaded)
+    assert job.state == "failed" and "no checkpoint is loaded" in job.problems[0]
+    with pytest.raises(ModelError, match="no checkpoint"):
+        from embedding_estimate.hosts.webui import extension
+
+        extension.place().token_count("a")
+
+
+class Processing:
+    """What a script's `process` is given."""
+
+    def __init__(self, prompt: str, negative: str = ""):
+        self.all_prompts, self.all_negative_prompts = [prompt], [negative]
+        self.said: list[str] = []
+
+    def comment(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) -> None:
+    from embedding_estimate.hosts.webui import use
+
+    def said(prompt: str, negative: str = "") -> list[str]:
+        image = Processing(prompt, negative)
+        use.comment(image)
+        return image.said
+
+    loaded.opts.emphasis = "No norm"
+    text = "(red:1.5) circle <lora:painting:0.8>"
+    job = finished(loaded, text=text, measure="Nothing")
+    assert any("emphasis mode No norm" in note for note in job.notes)
+    assert any("<lora:painting:0.8>" in note for note in job.notes)
+
+    assert said("a zebra-two <lora:painting:0.8>") == []
+    assert said("a zebra-one") == []
+    assert said("", "zebra-two") == ["zebra-two was made with <lora:painting:0.8>, which the prompt lacks"]
+    loaded.opts.CLIP_stop_at_last_layers, loaded.opts.emphasis = 2, "Original"
+    assert said("zebra-two <lora:painting:0.8>") == [
+        "zebra-two was made for clip skip 1, and it is 2 now, for the emphasis mode No norm, and it is Original now"
+    ]
