@@ -70,7 +70,7 @@ def test_a_pillow_without_freetype_still_draws(monkeypatch: pytest.MonkeyPatch) 
     def missing(*args: object) -> None:
         raise ImportError("The _imagingft C module is not installed")
 
-    real = ImageFont.load_default_imagefont
+    real = getattr(ImageFont, "load_default_imagefont", ImageFont.load_default)  # the only one before Pillow 10.1
     monkeypatch.setattr(ImageFont, "load_default", real)
     monkeypatch.setattr(ImageFont, "truetype", missing)
     assert not isinstance(drawing._font(20), ImageFont.FreeTypeFont)
