@@ -22,7 +22,8 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from embedding_estimate import names, summary
 from embedding_estimate.errors import Busy, EstimateError, SettingsError
 from embedding_estimate.jobs import Job, Jobs
-from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+from embedding_estimate.parameters import Parameter
+from embedding_estimate.settings import PARAMETERS, Settings
 
 PREFIX = "/embedding-estimate/v1"
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}  # as JSON Schema calls them

@@ -64,7 +64,7 @@ class Probes:
 
 def heads(value: Tensor, number: int) -> Tensor:
     """(B, T, H * d) to (B, H, T, d)."""
-    return value.unflatten(-1, (number, -1)).transpose(1, 2)
+    return value.reshape(*value.shape[:-1], number, -1).transpose(1, 2)
 
 
 def probe(

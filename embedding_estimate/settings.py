@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
-import sys
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from typing import Any
 
 from embedding_estimate import names, optimizers
 from embedding_estimate.errors import SettingsError, nearest
+from embedding_estimate.parameters import Parameter, finite, setting
 
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
@@ -30,88 +28,19 @@ SEED_LIMIT = 2_000_000_000  # larger seeds are the select and report sets' own, 
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """What a form needs to know of one setting."""
-
-    name: str
-    kind: type  # str, int, float or bool
-    default: Any
-    label: str
-    help: str
-    unit: str
-    minimum: float | None
-    maximum: float | None
-    choices: tuple[str, ...]  # empty: free text or a number
-    lines: bool  # one entry per line
-
-    def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, as one line: the value, the rule, the way out."""
-        if self.kind in (int, float):
-            return self._number_problem(value)
-        if not isinstance(value, self.kind):
-            return f"{self.name}={value!r}: give {_ARTICLES[self.kind]}"
-        if self.choices and value not in self.choices:
-            return f"{self.name}={value!r} is unknown: {nearest(str(value), self.choices)}"
-        return None
-
-    def _number_problem(self, value: Any) -> str | None:
-        accepted = (int,) if self.kind is int else (int, float)
-        if isinstance(value, bool) or not isinstance(value, accepted) or not _finite(value):
-            return f"{self.name}={reprlib.repr(value)}: give {_ARTICLES[self.kind]}"
-        low, high = self.minimum, self.maximum
-        if (low is not None and value < low) or (high is not None and value > high):
-            return f"{self.name}={value:.15g} is out of range: choose {_range(low, high)}"
-        return None
-
-
-_ARTICLES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
-
-
-def _range(low: float | None, high: float | None) -> str:
-    if high is None:
-        return f"{low:g} or more"
-    return f"{low:g} to {high:g}"
-
-
-def _setting(
-    default: Any,
-    label: str,
-    help: str,
-    *,
-    unit: str = "",
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-    lines: bool = False,
-) -> Any:
-    metadata = types.MappingProxyType(
-        {
-            "label": label,
-            "help": help,
-            "unit": unit,
-            "minimum": minimum,
-            "maximum": maximum,
-            "choices": choices,
-            "lines": lines,
-        }
-    )
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
 class Settings:
     """The settings of one estimate. `check` says everything that is wrong with them at once."""
 
-    text: str = _setting("", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.")
-    prompt_type: str = _setting("Prompt", "Prompt type", "Where the embedding will be typed.", choices=PROMPT_TYPES)
-    other_prompt: str = _setting(
+    text: str = setting("", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.")
+    prompt_type: str = setting("Prompt", "Prompt type", "Where the embedding will be typed.", choices=PROMPT_TYPES)
+    other_prompt: str = setting(
         "",
         "Other side's text",
         "The negative prompt beside the text. For a negative embedding: the positive prompts, one per line; "
         "several keep it from fitting one picture only.",
         lines=True,
     )
-    part: str = _setting(
+    part: str = setting(
         "Attention",
         "Training part",
         "What is matched: what the U-Net reads of the prompt (quick, carries the weights), its prediction "
@@ -119,31 +48,31 @@ class Settings:
         "(quickest, cannot carry weights).",
         choices=PARTS,
     )
-    tokens: int = _setting(
+    tokens: int = setting(
         8, "Tokens", "Vectors in the embedding: the places it takes in a prompt.", minimum=1, maximum=75
     )
-    token_source: str = _setting(
+    token_source: str = setting(
         "Number",
         "Token count from",
         "The number above, or as many as the initial prompt has.",
         choices=TOKEN_SOURCES,
     )
-    initial_prompt: str = _setting(
+    initial_prompt: str = setting(
         "",
         "Initial prompt",
         "Whose token vectors to start from, names of embeddings among them; empty: the text's own. "
         "Too many are cut, missing ones are zeros.",
     )
-    templates: str = _setting(
+    templates: str = setting(
         "{}",
         "Templates",
         "Prompts that the embedding must work inside, one per line, {} where it stands; one is drawn per step.",
         lines=True,
     )
-    learning_steps: int = _setting(
+    learning_steps: int = setting(
         150, "Learning steps", "Updates of the vectors.", unit="steps", minimum=1, maximum=100_000
     )
-    rate: float = _setting(
+    rate: float = setting(
         0.0,
         "Learning rate",
         "In units of the spread of the model's own token vectors; 0: the optimizer's automatic rate.",
@@ -151,23 +80,21 @@ class Settings:
         minimum=0.0,
         maximum=1000.0,
     )
-    optimizer: str = _setting(
+    optimizer: str = setting(
         optimizers.AUTOMATIC,
         "Optimizer",
         "Automatic: LBFGS for Attention, Adam for the others. LBFGS keeps the states that it draws first.",
         choices=(optimizers.AUTOMATIC, *optimizers.OPTIMIZERS),
     )
-    loss: str = _setting("MSE", "Loss", "How two predictions are compared.", choices=tuple(optimizers.LOSSES))
-    scheduler: str = _setting(
+    loss: str = setting("MSE", "Loss", "How two predictions are compared.", choices=tuple(optimizers.LOSSES))
+    scheduler: str = setting(
         "constant",
         "Rate scheduler",
         "How the rate changes over the learning steps.",
         choices=tuple(optimizers.SCHEDULERS),
     )
-    batch: int = _setting(
-        4, "States per step", "Noised latents compared at each learning step.", minimum=1, maximum=256
-    )
-    early_stop: int = _setting(
+    batch: int = setting(4, "States per step", "Noised latents compared at each learning step.", minimum=1, maximum=256)
+    early_stop: int = setting(
         0,
         "Early stop",
         "Stop when so many checks on held-out states in a row bring nothing; 0: never.",
@@ -175,21 +102,21 @@ class Settings:
         minimum=0,
         maximum=1000,
     )
-    sampler: str = _setting("DPM++ SDE", "Sampler", "Draws the latents that the vectors are trained on.")
-    schedule: str = _setting("Karras", "Sigma schedule", "The noise levels of those latents.")
-    steps: int = _setting(
+    sampler: str = setting("DPM++ SDE", "Sampler", "Draws the latents that the vectors are trained on.")
+    schedule: str = setting("Karras", "Sigma schedule", "The noise levels of those latents.")
+    steps: int = setting(
         10, "Sampling steps", "Steps of the sampler for each of those latents.", minimum=1, maximum=150
     )
-    guidance_scale: float = _setting(7.0, "CFG scale", "Guidance of the sampler.", minimum=1.0, maximum=30.0)
-    width: int = _setting(0, "Width", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
-    height: int = _setting(0, "Height", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
-    seed: int = _setting(0, "Seed", "Of everything that is drawn.", minimum=0, maximum=SEED_LIMIT)
-    name: str = _setting("", "Name", "The word to type in prompts.")
-    overwrite: bool = _setting(False, "Overwrite", "Replace an embedding of that name.")
-    format: str = _setting(
+    guidance_scale: float = setting(7.0, "CFG scale", "Guidance of the sampler.", minimum=1.0, maximum=30.0)
+    width: int = setting(0, "Width", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
+    height: int = setting(0, "Height", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
+    seed: int = setting(0, "Seed", "Of everything that is drawn.", minimum=0, maximum=SEED_LIMIT)
+    name: str = setting("", "Name", "The word to type in prompts.")
+    overwrite: bool = setting(False, "Overwrite", "Replace an embedding of that name.")
+    format: str = setting(
         "safetensors", "File format", "pt only for programs that cannot read safetensors.", choices=FORMATS
     )
-    save_every: int = _setting(
+    save_every: int = setting(
         0,
         "Save every n steps",
         "Also keep the vectors as they were at every n-th step; 0: only the result.",
@@ -197,7 +124,7 @@ class Settings:
         minimum=0,
         maximum=100_000,
     )
-    preview_every: int = _setting(
+    preview_every: int = setting(
         0,
         "Preview every n steps",
         "Pictures on the way, of one seed: the prompt's, the embedding's and the empty prompt's; 0: none.",
@@ -205,13 +132,13 @@ class Settings:
         minimum=0,
         maximum=100_000,
     )
-    measure: str = _setting(
+    measure: str = setting(
         "Figures and images",
         "Measure",
         "What is measured in the end. Images are most of the work: without a fast GPU, figures may be enough.",
         choices=MEASURES,
     )
-    private: bool = _setting(
+    private: bool = setting(
         False, "Keep the prompt out of the file", "The file's notes then hold neither text nor prompts."
     )
 
@@ -228,8 +155,13 @@ class Settings:
         first, _, second = self.part.partition(" + ")
         if not second:
             return (self,)
-        refine = {"learning_steps": math.ceil(self.learning_steps * REFINE), "early_stop": self.early_stop or PATIENCE}
-        return dataclasses.replace(self, part=first), dataclasses.replace(self, part=second, **refine)
+        refining = dataclasses.replace(
+            self,
+            part=second,
+            learning_steps=math.ceil(self.learning_steps * REFINE),
+            early_stop=self.early_stop or PATIENCE,
+        )
+        return dataclasses.replace(self, part=first), refining
 
     @property
     def negative(self) -> bool:
@@ -294,18 +226,13 @@ class Settings:
         if unknown:
             raise SettingsError(unknown)
         widened: dict[str, Any] = {
-            name: float(value) if known[name].kind is float and type(value) is int and _finite(value) else value
+            name: float(value) if known[name].kind is float and type(value) is int and finite(value) else value
             for name, value in values.items()
         }
         return cls(**widened)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def _finite(number: float) -> bool:
-    """Also of whole numbers beyond the range of floats, over which `math.isfinite` stumbles."""
-    return abs(number) <= sys.float_info.max
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -12,9 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from embedding_estimate import __version__, fidelity, names
 from embedding_estimate.checks import check_against
 from embedding_estimate.embedding import Embedding
@@ -29,6 +26,7 @@ from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
 from embedding_estimate.training import Job, Training, train
 from embedding_estimate.vectors import VectorSpace, count
+
 
 @dataclass(frozen=True)
 class Estimate:

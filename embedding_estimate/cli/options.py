@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from embedding_estimate.errors import SettingsError
-from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+from embedding_estimate.parameters import Parameter
+from embedding_estimate.settings import PARAMETERS, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

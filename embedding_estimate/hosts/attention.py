@@ -44,6 +44,4 @@ def cross_attentions(
     unet: nn.Module, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> list[AttentionLayer]:
     """Those of a U-Net."""
-    return [
-        AttentionLayer(module, precision) for name, module in unet.named_modules() if name.endswith(f".{BLOCK}")
-    ]
+    return [AttentionLayer(module, precision) for name, module in unet.named_modules() if name.endswith(f".{BLOCK}")]

@@ -130,8 +130,7 @@ class AttentionObjective:
         """Foreseen by held-out rows, in units of the true error at the start."""
         return mean(
             [
-                lesson.calibration
-                * float(lesson.select.error(self.teacher.encode_vectors(vectors, lesson.template)))
+                lesson.calibration * float(lesson.select.error(self.teacher.encode_vectors(vectors, lesson.template)))
                 for lesson in self._lessons
             ]
         )

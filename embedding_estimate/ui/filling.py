@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embedding_estimate.settings import PARAMETERS, Parameter
+from embedding_estimate.parameters import Parameter
+from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.ui.form import Names
 
 WORDS = {  # the infotext's -> a setting

@@ -1,0 +1,86 @@
+"""What a setting is: its type, bounds, default and words, declared once where it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+import sys
+import types
+from dataclasses import dataclass
+from typing import Any
+
+from embedding_estimate.errors import nearest
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a form needs to know of one setting."""
+
+    name: str
+    kind: type  # str, int, float or bool
+    default: Any
+    label: str
+    help: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]  # empty: free text or a number
+    lines: bool  # one entry per line
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, as one line: the value, the rule, the way out."""
+        if self.kind in (int, float):
+            return self._number_problem(value)
+        if not isinstance(value, self.kind):
+            return f"{self.name}={value!r}: give {_ARTICLES[self.kind]}"
+        if self.choices and value not in self.choices:
+            return f"{self.name}={value!r} is unknown: {nearest(str(value), self.choices)}"
+        return None
+
+    def _number_problem(self, value: Any) -> str | None:
+        accepted = (int,) if self.kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, accepted) or not finite(value):
+            return f"{self.name}={reprlib.repr(value)}: give {_ARTICLES[self.kind]}"
+        low, high = self.minimum, self.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            return f"{self.name}={value:.15g} is out of range: choose {_range(low, high)}"
+        return None
+
+
+_ARTICLES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if high is None:
+        return f"{low:g} or more"
+    return f"{low:g} to {high:g}"
+
+
+def setting(
+    default: Any,
+    label: str,
+    help: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    lines: bool = False,
+) -> Any:
+    metadata = types.MappingProxyType(
+        {
+            "label": label,
+            "help": help,
+            "unit": unit,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+            "lines": lines,
+        }
+    )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def finite(number: float) -> bool:
+    """Also of whole numbers beyond the range of floats, over which `math.isfinite` stumbles."""
+    return abs(number) <= sys.float_info.max
