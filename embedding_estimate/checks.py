@@ -7,6 +7,8 @@ from embedding_estimate.host import BorrowedModel
 from embedding_estimate.settings import Settings
 from embedding_estimate.vectors import count
 
+READ_WEIGHTS = ("Original", "No norm")  # emphasis modes
+
 
 def check_against(settings: Settings, model: BorrowedModel) -> None:
     """Raises `SettingsError` with every setting that the loaded model cannot serve."""
@@ -26,5 +28,9 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
         tokens = count(model.token_vectors(settings.initial_prompt))
         if not 1 <= tokens <= info.chunk_tokens:
             found.append(f"initial_prompt has {tokens} tokens: an embedding has 1 to {info.chunk_tokens}; change it")
+    if settings.typed_weight != 1 and info.emphasis not in READ_WEIGHTS:
+        found.append(
+            f"typed_weight={settings.typed_weight:g}: the emphasis mode {info.emphasis} reads no weights; choose 1"
+        )
     if found:
         raise SettingsError(found)

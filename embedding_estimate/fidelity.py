@@ -98,7 +98,7 @@ def measure(
 
     in_template = 0.0
     for template in TEMPLATES:
-        in_template += _in_template(teacher, vectors, template, batch) / len(TEMPLATES)
+        in_template += in_template_of(teacher, vectors, template, TEMPLATE_SEEDS, batch) / len(TEMPLATES)
         tick(_work(len(TEMPLATE_SEEDS), 2))
 
     latents: dict[str, Tensor] = {}
@@ -127,10 +127,11 @@ def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
     }
 
 
-def _in_template(teacher: Teacher, vectors: Vectors, template: str, batch: int) -> float:
+def in_template_of(teacher: Teacher, vectors: Vectors, template: str, seeds: Sequence[int], batch: int) -> float:
+    """What the vectors explain inside another prompt, T[prompt] being the teacher and T[nothing] the baseline."""
     prompt = teacher.replaced(template.replace("{}", teacher.task.text), TRAJECTORY)
     nothing = teacher.replaced(template.replace("{}", ""), TRAJECTORY)
-    states = teacher.record(prompt, TRAJECTORY, TEMPLATE_SEEDS, batch)
+    states = teacher.record(prompt, TRAJECTORY, seeds, batch)
     return 1 - _ratio(error(teacher.student(vectors, template), states, batch), error(nothing, states, batch))
 
 

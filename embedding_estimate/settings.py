@@ -63,6 +63,14 @@ class Settings:
         "Whose token vectors to start from, names of embeddings among them; empty: the text's own. "
         "Too many are cut, missing ones are zeros.",
     )
+    typed_weight: float = setting(
+        1.0,
+        "Typed weight",
+        "The weight that the name will be typed with, as in (name:1.2), which reaches what no vectors can; "
+        "1: the bare name, 0: the best one is found.",
+        minimum=0.0,
+        maximum=2.0,
+    )
     templates: str = setting(
         "{}",
         "Templates",

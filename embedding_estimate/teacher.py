@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Task:
     other_prompts: tuple[str, ...]  # the other side's texts, drawn in turn from seed to seed
     width: int  # pixels
     height: int
+    typed_weight: float = 1.0  # of the embedding's name, as in (name:1.2)
 
     @classmethod
     def of(cls, settings: Settings, model: BorrowedModel) -> Task:
@@ -39,6 +40,7 @@ class Task:
             settings.other_prompts,
             settings.width or size,
             settings.height or size,
+            settings.typed_weight or 1.0,
         )
 
 
@@ -115,6 +117,11 @@ class Side:
         )
 
 
+def typed_name(name: str, weight: float) -> str:
+    """What is typed in a prompt."""
+    return name if weight == 1 else f"({name}:{weight:g})"
+
+
 class Teacher:
     """Encodes prompts for a task and runs them."""
 
@@ -137,9 +144,15 @@ class Teacher:
         """A prompt on the side that the embedding will be typed on."""
         return self.side(prompt, trajectory, negative=self.task.negative, weights=weights)
 
+    def typed(self, weight: float) -> Teacher:
+        """The same with another weight typed."""
+        return Teacher(self.model, replace(self.task, typed_weight=weight), self.on_record)
+
     def encode_vectors(self, vectors: Vectors, template: str = "{}") -> Conditioning:
         """The student's conditioning: the vectors typed on the side being replaced. Differentiable."""
         task = self.task
+        if task.typed_weight != 1:
+            template = template.replace("{}", typed_name("{}", task.typed_weight))
         return self.model.encode_vectors(
             vectors, template, width=task.width, height=task.height, negative=task.negative
         )

@@ -25,6 +25,7 @@ from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, St
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
 from embedding_estimate.training import Job, Training, train
+from embedding_estimate.typed import at_weight, solve
 from embedding_estimate.vectors import VectorSpace, count
 
 
@@ -33,6 +34,7 @@ class Estimate:
     """An embedding and all that is known of it."""
 
     embedding: Embedding
+    typed_weight: float  # that the name is to be typed with
     fidelity: Fidelity | None  # None where the job was interrupted before it was measured, or not to be measured
     images: Images | None
     steps: int
@@ -82,7 +84,7 @@ def estimate(
         if exact is None:
             training = Training(starting_vectors(settings, model))
             for stage in settings.stages:
-                _stage(training, replace(job, settings=stage), teacher, space, meter)
+                teacher = _stage(training, replace(job, settings=stage), teacher, space, meter)
         else:
             training = Training(exact, stopped="exact", notes=[exact_note(settings.tokens, count(exact))])
         spent = time.perf_counter() - started
@@ -93,7 +95,8 @@ def estimate(
             with suppress(Stopped), _worth_no_loss(training), meter.interruptible(stop):
                 figures, pictured = _measure(teacher, training, job)
         return Estimate(
-            embedding=_embedding(settings, model, training, figures),
+            embedding=_embedding(settings, model, training, figures, teacher.task.typed_weight),
+            typed_weight=teacher.task.typed_weight,
             fidelity=figures,
             images=pictured,
             steps=training.step,
@@ -109,20 +112,26 @@ def estimate(
         )
 
 
-def _stage(training: Training, job: Job, teacher: Teacher, space: VectorSpace, meter: Meter) -> None:
-    """One training part from what the ones before it have reached; none after a stop, which keeps that."""
+def _stage(training: Training, job: Job, teacher: Teacher, space: VectorSpace, meter: Meter) -> Teacher:
+    """One training part from what the ones before it have reached; none after a stop, which keeps that.
+
+    Returns the teacher with the typed weight, which the first part solves for where that is asked.
+    """
     if training.stopped == "interrupted":
-        return
+        return teacher
     objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
     try:
         with meter.interruptible(job.stop):
             _prepare(objective, training.best, teacher, job)
+            if job.settings.typed_weight == 0 and not training.step:
+                objective = at_weight(objective, solve(objective, space, training.best, job), training.best)
     except Stopped:
         if not training.step:
             raise
         training.stopped = "interrupted"
-        return
+        return teacher
     train(training, objective, space, job)
+    return objective.teacher
 
 
 def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:
@@ -150,7 +159,9 @@ def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, 
     )
 
 
-def _embedding(settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None) -> Embedding:
+def _embedding(
+    settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None, typed_weight: float
+) -> Embedding:
     """The vectors with their provenance: enough to make them again, nothing of the machine."""
     told = settings.to_dict()
     if settings.private:
@@ -162,6 +173,7 @@ def _embedding(settings: Settings, model: BorrowedModel, training: Training, fig
         "model": {"name": model.info.name, "hash": model.info.hash, "family": model.info.family},
         "clip_skip": model.info.clip_skip,
         "emphasis": model.info.emphasis,
+        "typed_weight": typed_weight,
         "steps": training.step,
         "stopped": training.stopped,
         "fidelity": figures.to_dict() if figures else None,

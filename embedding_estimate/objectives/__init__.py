@@ -18,6 +18,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Objective(Protocol):
     """Built from the settings and a teacher, prepared once, then asked for losses. No teacher call in between."""
 
+    teacher: Teacher
     states_to_record: int  # by `prepare`, as the teacher's `on_record` counts them
     notes: list[str]  # what the user should know about this prompt and this part
     held_out_empty: float  # `held_out` of the empty prompt, so that 1 - held_out / held_out_empty is `explained`

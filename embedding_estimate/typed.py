@@ -1,0 +1,68 @@
+"""The weight to type an embedding's name with, solved for.
+
+The host scales the rows of `(name:1.2)` after the text encoder, which is just what vectors alone cannot do. So one
+number beside the name can make up for most of what is out of their reach; which one depends on the prompt.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from embedding_estimate.fidelity import in_template_of
+from embedding_estimate.host import Vectors
+from embedding_estimate.objectives import Objective, mean
+from embedding_estimate.teacher import SELECT_SEED
+from embedding_estimate.training import Job, Training, train
+from embedding_estimate.vectors import VectorSpace
+
+GRID = (0.8, 0.9, 1.1, 1.2, 1.3, 1.45)
+FINER = 0.05  # on both sides of the best of them
+TRIAL_STEPS = 25  # what tells a good weight from a poor one; the vectors of a trial are not kept
+TEMPLATES = ("a picture of {}, in the morning", "{}, beside a tree")  # none of the report's
+HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
+
+
+def at_weight(objective: Objective, weight: float, start: Vectors) -> Objective:
+    """A prepared objective for vectors that are typed with another weight."""
+    other = copy.copy(objective)
+    other.teacher = objective.teacher.typed(weight)
+    other.held_out_start = other.held_out(start)
+    return other
+
+
+def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) -> float:
+    """The weight with which short trainings get furthest on the select set.
+
+    1 where it is the best, or where the other would do harm inside other prompts: the mode "Original" restores the mean
+    of a whole chunk, so that a weight is felt by its neighbours.
+    """
+    trial = replace(job, settings=replace(job.settings, learning_steps=TRIAL_STEPS, save_every=0, preview_every=0))
+    trials: dict[float, Training] = {}
+
+    def run(weight: float) -> None:
+        training = Training(dict(start))
+        train(training, at_weight(objective, weight, start), space, replace(trial, on_progress=lambda progress: None))
+        trials[weight] = training
+
+    def best() -> float:
+        return min(trials, key=lambda weight: trials[weight].best_error)
+
+    for weight in (1.0, *GRID):
+        job.stop.check()
+        run(weight)
+    middle = best()
+    if middle != 1:
+        for weight in (middle - FINER, middle + FINER):
+            job.stop.check()
+            run(round(weight, 2))
+    weight = best()
+    if weight == 1:
+        return 1.0
+
+    def inside(weight: float) -> float:
+        teacher, vectors = objective.teacher.typed(weight), trials[weight].best
+        found = [in_template_of(teacher, vectors, t, [SELECT_SEED], job.settings.batch) for t in TEMPLATES]
+        return mean(found)
+
+    return weight if inside(weight) >= inside(1.0) - HARM else 1.0
