@@ -102,6 +102,19 @@ class Settings:
         choices=tuple(optimizers.SCHEDULERS),
     )
     batch: int = setting(4, "States per step", "Noised latents compared at each learning step.", minimum=1, maximum=256)
+    attention_memory: int = setting(
+        256,
+        "Attention memory",
+        "For the rows of cross-attentions that the Attention part keeps; less keeps fewer rows.",
+        unit="MB",
+        minimum=1,
+        maximum=65536,
+    )
+    checkpointing: bool = setting(
+        False,
+        "Save memory",
+        "Gradient checkpointing: backward passes through the U-Net take less memory and more time.",
+    )
     early_stop: int = setting(
         0,
         "Early stop",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,7 +130,8 @@ def _stage(training: Training, job: Job, teacher: Teacher, space: VectorSpace, m
             raise
         training.stopped = "interrupted"
         return teacher
-    train(training, objective, space, job)
+    with teacher.model.checkpointed() if job.settings.checkpointing else nullcontext():
+        train(training, objective, space, job)
     return objective.teacher
 
 

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from embedding_estimate.errors import PromptError
-from embedding_estimate.host import Vectors
+from embedding_estimate.host import BorrowedModel, Vectors
+from embedding_estimate.memory import Prober
 from embedding_estimate.objectives import SCHEDULED, Loss, mean
-from embedding_estimate.probes import Probes, probe
+from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
 
 ROWS = 400  # of each layer, to train on
 TRAIN_STATES = 32  # that they are spread over, from
-TRAIN_SEEDS = 4  # trajectories at least, shared among the templates; at least one for each other prompt
+TRAIN_SEEDS = 6  # trajectories at least, shared among the templates; at least one for each other prompt
+EVALUATIONS = 10  # of each trajectory, about: more pictures tell more than more steps to each
 SELECT_ROWS = 150
-SELECT_STATES = 24
+SELECT_STATES = 16
 SELECT_SEEDS = 2
 SELECT_SAMPLER = "Euler"  # the cheapest
 
@@ -50,8 +53,8 @@ class AttentionObjective:
         self.teacher = teacher
         self.loss_function = loss
         share = len(settings.template_list)
-        self._train = Trajectory.of(settings)
-        self._select = replace(self._train, sampler=SELECT_SAMPLER)
+        self._train = self._shortened(Trajectory.of(settings))
+        self._select = self._shortened(replace(Trajectory.of(settings), sampler=SELECT_SAMPLER))
         seeds = max(TRAIN_SEEDS // share, 1, len(teacher.task.other_prompts))
         self._train_seeds = range(settings.seed, settings.seed + seeds)
         self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
@@ -66,9 +69,17 @@ class AttentionObjective:
         self._scale = 1.0  # root mean squared difference of readings at the start
         self._start = 1.0  # loss at the start, in those units
 
+    def _shortened(self, trajectory: Trajectory) -> Trajectory:
+        """With as many sampler steps as make `EVALUATIONS`, if it has more."""
+        evaluations = self.teacher.model.evaluations(trajectory.sampler, trajectory.steps)
+        return replace(trajectory, steps=max(1, round(trajectory.steps * min(1.0, EVALUATIONS / evaluations))))
+
     def prepare(self, start: Vectors) -> None:
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        self._lessons = [self._lesson(template, start, generator) for template in self.settings.template_list]
+        settings = self.settings
+        share = min(1.0, settings.attention_memory / _megabytes(self.teacher.model))
+        prober = Prober(self.teacher.model, share, settings.batch, settings.seed, settings.checkpointing)
+        self._lessons = [self._lesson(template, start, prober) for template in settings.template_list]
+        self.notes += prober.notes
         self.held_out_empty = mean([lesson.empty for lesson in self._lessons])
         if self.held_out_empty == 0:
             raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
@@ -78,7 +89,7 @@ class AttentionObjective:
             self._scale = max(math.sqrt(mean(squares)), 1e-12)
             self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
 
-    def _lesson(self, template: str, start: Vectors, generator: torch.Generator) -> Lesson:
+    def _lesson(self, template: str, start: Vectors, prober: Prober) -> Lesson:
         text = template.replace("{}", self.settings.text)
         side = self.teacher.replaced(text, self._train)
         if side.composed:
@@ -90,10 +101,10 @@ class AttentionObjective:
             self.notes.append(SCHEDULED)
         share = len(self.settings.template_list)
         states = self._states(side, self._train, self._train_seeds, TRAIN_STATES // share)
-        train = self._probe(side, states, ROWS // share, generator)
+        train = prober(side, states, ROWS // share)
         side = self.teacher.replaced(text, self._select)
         states = self._states(side, self._select, self._select_seeds, SELECT_STATES // share)
-        select = self._probe(side, states, SELECT_ROWS // share, generator)
+        select = prober(side, states, SELECT_ROWS // share)
         with torch.no_grad():
             student = self.teacher.student(start, template)
             foreseen = float(select.error(student.stages[0].parts[0][0]))
@@ -103,14 +114,7 @@ class AttentionObjective:
 
     def _states(self, side: Side, trajectory: Trajectory, seeds: range, number: int) -> States:
         """So many of a side's states, spread evenly over its sampling."""
-        found = self.teacher.record(side, trajectory, seeds, self.settings.batch)
-        found = found[found.evaluation.argsort(stable=True)]
-        return found[torch.linspace(0, len(found) - 1, min(max(number, 1), len(found))).round().long()]
-
-    def _probe(self, side: Side, states: States, rows: int, generator: torch.Generator) -> Probes:
-        return probe(
-            self.teacher.model, side, states, rows=max(rows, 1), batch=self.settings.batch, generator=generator
-        )
+        return self.teacher.record(side, trajectory, seeds, self.settings.batch).spread(number)
 
     def draw(self, generator: torch.Generator) -> Lesson:
         return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
@@ -134,3 +138,9 @@ class AttentionObjective:
                 for lesson in self._lessons
             ]
         )
+
+
+def _megabytes(model: BorrowedModel) -> float:
+    """What all rows take: queries and gradients of each, in the precision of the U-Net."""
+    weights = [cast(Tensor, attention.to_q.weight) for attention in model.cross_attentions()]
+    return sum(2 * len(weight) * weight.element_size() for weight in weights) * (ROWS + SELECT_ROWS) / 2**20

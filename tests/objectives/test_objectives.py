@@ -146,7 +146,7 @@ def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> 
 def test_no_unet_in_the_loop_of_the_attention_part(toy: ToyModel) -> None:
     meter = Meter(toy)
     objective = prepared(meter, part="Attention")
-    assert meter.backwards == 6 * (4 + 2)  # as many as there are, in both sets
+    assert meter.backwards == 32 + 6 * 2  # states of both sets, of the second all there are
     meter.forwards = 0
     objective.loss(start(), objective.draw(torch.Generator().manual_seed(0)))
     objective.held_out(start())
