@@ -72,7 +72,7 @@ class Settings:
         maximum=2.0,
     )
     templates: str = setting(
-        "{}",
+        "{}\na picture of {}, in the morning",
         "Templates",
         "Prompts that the embedding must work inside, one per line, {} where it stands; one is drawn per step.",
         lines=True,

@@ -27,11 +27,10 @@ from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Traje
 ROWS = 400  # of each layer, to train on
 TRAIN_STATES = 32  # that they are spread over, from
 TRAIN_SEEDS = 6  # trajectories at least, shared among the templates; at least one for each other prompt
-EVALUATIONS = 10  # of each trajectory, about: more pictures tell more than more steps to each
 SELECT_ROWS = 150
 SELECT_STATES = 16
 SELECT_SEEDS = 2
-SELECT_SAMPLER = "Euler"  # the cheapest
+SAMPLER, STEPS = "Euler", 10  # of all trajectories: more pictures tell more than more steps to each
 
 
 @dataclass(frozen=True)
@@ -53,26 +52,19 @@ class AttentionObjective:
         self.teacher = teacher
         self.loss_function = loss
         share = len(settings.template_list)
-        self._train = self._shortened(Trajectory.of(settings))
-        self._select = self._shortened(replace(Trajectory.of(settings), sampler=SELECT_SAMPLER))
+        asked = Trajectory.of(settings)
+        self._trajectory = replace(asked, sampler=SAMPLER, steps=min(STEPS, asked.steps))
         seeds = max(TRAIN_SEEDS // share, 1, len(teacher.task.other_prompts))
         self._train_seeds = range(settings.seed, settings.seed + seeds)
         self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
-        self.states_to_record = share * sum(
-            len(seeds) * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
-            for seeds, trajectory in ((self._train_seeds, self._train), (self._select_seeds, self._select))
-        )
+        evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
+        self.states_to_record = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
         self.notes: list[str] = []
         self.held_out_empty = 0.0
         self.held_out_start = 0.0
         self._lessons: list[Lesson] = []
         self._scale = 1.0  # root mean squared difference of readings at the start
         self._start = 1.0  # loss at the start, in those units
-
-    def _shortened(self, trajectory: Trajectory) -> Trajectory:
-        """With as many sampler steps as make `EVALUATIONS`, if it has more."""
-        evaluations = self.teacher.model.evaluations(trajectory.sampler, trajectory.steps)
-        return replace(trajectory, steps=max(1, round(trajectory.steps * min(1.0, EVALUATIONS / evaluations))))
 
     def prepare(self, start: Vectors) -> None:
         settings = self.settings
@@ -91,30 +83,28 @@ class AttentionObjective:
 
     def _lesson(self, template: str, start: Vectors, prober: Prober) -> Lesson:
         text = template.replace("{}", self.settings.text)
-        side = self.teacher.replaced(text, self._train)
+        side = self.teacher.replaced(text, self._trajectory)
         if side.composed:
             raise PromptError(
                 "the prompt composes predictions with AND, after the cross-attentions: "
                 "choose the U-Net part, or drop AND"
             )
-        if side.scheduled and not self.notes:
+        if side.scheduled and SCHEDULED not in self.notes:
             self.notes.append(SCHEDULED)
         share = len(self.settings.template_list)
-        states = self._states(side, self._train, self._train_seeds, TRAIN_STATES // share)
-        train = prober(side, states, ROWS // share)
-        side = self.teacher.replaced(text, self._select)
-        states = self._states(side, self._select, self._select_seeds, SELECT_STATES // share)
+        train = prober(side, self._states(side, self._train_seeds, TRAIN_STATES // share), ROWS // share)
+        states = self._states(side, self._select_seeds, SELECT_STATES // share)
         select = prober(side, states, SELECT_ROWS // share)
         with torch.no_grad():
             student = self.teacher.student(start, template)
             foreseen = float(select.error(student.stages[0].parts[0][0]))
             calibration = error(student, states, self.settings.batch) / max(foreseen, 1e-30)
-            empty = error(self.teacher.replaced("", self._select), states, self.settings.batch)
+            empty = error(self.teacher.replaced("", self._trajectory), states, self.settings.batch)
         return Lesson(template, train, select, calibration, empty)
 
-    def _states(self, side: Side, trajectory: Trajectory, seeds: range, number: int) -> States:
+    def _states(self, side: Side, seeds: range, number: int) -> States:
         """So many of a side's states, spread evenly over its sampling."""
-        return self.teacher.record(side, trajectory, seeds, self.settings.batch).spread(number)
+        return self.teacher.record(side, self._trajectory, seeds, self.settings.batch).spread(number)
 
     def draw(self, generator: torch.Generator) -> Lesson:
         return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]

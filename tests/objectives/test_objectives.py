@@ -15,7 +15,17 @@ PARTS = ("Attention", "U-Net", "Transformer")
 
 
 def prepared(toy: ToyModel, **values) -> Objective:
-    settings = Settings(**{"text": "red (circle:1.8)", "name": "x", "steps": 6, "tokens": 2, "part": "U-Net", **values})
+    settings = Settings(
+        **{
+            "text": "red (circle:1.8)",
+            "name": "x",
+            "steps": 6,
+            "tokens": 2,
+            "part": "U-Net",
+            "templates": "{}",
+            **values,
+        }
+    )
     objective = make_objective(settings, Teacher(toy, Task.of(settings, toy)), make_loss(settings.loss))
     objective.prepare(start())
     return objective
@@ -157,3 +167,15 @@ def test_what_the_attention_part_holds_out_is_in_true_units(toy: ToyModel) -> No
     one, other = prepared(toy, part="Attention"), prepared(toy, part="U-Net")
     assert one.held_out_start == pytest.approx(other.held_out(start()), rel=0.2)
     assert one.held_out_empty == pytest.approx(other.held_out_empty, rel=0.2)
+
+
+def test_words_are_put_around_no_and(toy: ToyModel) -> None:
+    objective = prepared(toy, text="red AND green", templates="{}\na {} star")
+    generator = torch.Generator().manual_seed(0)
+    assert {objective.draw(generator)[0].template for _ in range(20)} == {"{}"}
+
+
+def test_transformer_leaves_out_a_template_in_which_the_chunks_differ(toy: ToyModel) -> None:
+    objective = prepared(toy, part="Transformer", text="a red big circle", templates="{}\na {} star")
+    assert [lesson.template for lesson in objective.fixed(torch.Generator())] == ["{}"]
+    assert "'a {} star' was left out" in objective.notes[0]
