@@ -27,8 +27,9 @@ def test_estimate_saves_an_embedding_and_ends_in_one_json_object(run: Run, tmp_p
     told = last(result)
     assert list(told) == KEYS
     assert told["path"] == str(Path("embeddings", "madeup.safetensors"))
-    assert (told["name"], told["tokens"], told["part"], told["steps"]) == ("madeup", 2, "U-Net", 10)
-    assert told["stopped"] == "done" and told["unet_backwards"] == 40
+    assert (told["name"], told["tokens"], told["part"], told["steps"]) == ("madeup", 2, "Attention", 10)
+    to_train_on, to_select_by = 4 * 4, 2 * 4  # states, of so many seeds and steps each
+    assert told["stopped"] == "done" and told["unet_backwards"] == to_train_on + to_select_by
     assert read(tmp_path / told["path"]).tokens == 2
     assert files(tmp_path) == ["embeddings", "embeddings/madeup.safetensors"]
 

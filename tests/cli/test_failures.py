@@ -8,7 +8,7 @@ import pytest
 from command_line import QUICK, Run, files, last
 
 from embedding_estimate import embedding as embeddings
-from embedding_estimate import trainer
+from embedding_estimate import trainer, training
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import EmbeddingError
 
@@ -105,7 +105,7 @@ def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pyt
         return real(*arguments, on_progress=see, **options)
 
     monkeypatch.setattr(trainer, "estimate", pressed)
-    monkeypatch.setattr(trainer, "READ_EVERY", 0)
+    monkeypatch.setattr(training, "READ_EVERY", 0)
     before = signal.getsignal(signal.SIGINT)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--json", "--report", "r.png", "--save-every", "1")
     assert result.exit_code == 130
