@@ -14,6 +14,7 @@ from PIL import Image
 from embedding_estimate import wording
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Job, Saved
+from embedding_estimate.names import typed_name
 from embedding_estimate.previews import Preview
 from embedding_estimate.ui import PREFIX, chart
 
@@ -90,12 +91,13 @@ def _thumbnail(picture: Image.Image) -> str:
 def _done(job: Job, saved: Saved, in_webui: bool) -> str:
     result = saved.estimate
     name = result.embedding.name
+    typed = typed_name(name, result.typed_weight)
     vectors = "1 vector" if result.embedding.tokens == 1 else f"{result.embedding.tokens} vectors"
     figures = _figures(result.fidelity, result.embedding.tokens) if result.fidelity else ""
     unmeasured = "" if result.fidelity else "; the best of them was saved without being measured"
     return (
-        f"<p>Saved: {vectors}, typed as the word <code>{escape(name)}</code></p>"
-        f"{_uses(name, job.settings.negative, in_webui)}"
+        f"<p>Saved: {vectors}, typed as{' the word' if typed == name else ''} <code>{escape(typed)}</code></p>"
+        f"{_uses(typed, job.settings.negative, in_webui)}"
         f"{_small(str(saved.path))}{figures}"
         f"<p>{result.steps} steps ({result.stopped}{unmeasured}) in "
         f"{result.seconds_prepare + result.seconds_train:.1f} s; "
@@ -106,14 +108,14 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
     )
 
 
-def _uses(name: str, negative: bool, in_webui: bool) -> str:
-    """Buttons, made to work by the javascript: to copy the name, or to type it in the prompts next door."""
-    uses = {"copy": "Copy the word"}
+def _uses(typed: str, negative: bool, in_webui: bool) -> str:
+    """Buttons, made to work by the javascript: to copy what is typed, or to type it in the prompts next door."""
+    uses = {"copy": "Copy"}
     if in_webui:
         sides = {"txt2img_prompt": "To the prompt", "txt2img_neg_prompt": "To the negative prompt"}
         uses |= dict(reversed(sides.items())) if negative else sides
     buttons = "".join(
-        f'<button type="button" data-embedding-estimate="{use}" data-name="{escape(name)}">{label}</button>'
+        f'<button type="button" data-embedding-estimate="{use}" data-typed="{escape(typed)}">{label}</button>'
         for use, label in uses.items()
     )
     return f'<p class="{PREFIX}uses">{buttons}</p>'

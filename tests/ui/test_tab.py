@@ -233,6 +233,14 @@ def test_a_job_that_is_done(place: Place) -> None:
     assert "data:image" not in status.render(done, "", in_webui=True)
 
 
+def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
+    html = status.render(finished(place, measure="Figures", typed_weight=1.2), "", in_webui=True)
+    assert "typed as <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
+    assert "<dt>bare name</dt>" in html
+    html = status.render(finished(place, measure="Nothing", overwrite=True), "", in_webui=True)
+    assert "typed as the word <code>it</code>" in html and html.count('data-typed="it"') == 3
+
+
 def test_figures_without_images(place: Place) -> None:
     html = status.render(finished(place, measure="Figures"), "", in_webui=True)
     assert "<dt>explained</dt>" in html and "image distance" not in html and "data:image/png;base64," in html
