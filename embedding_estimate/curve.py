@@ -53,6 +53,8 @@ def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
         raise SettingsError([f"token_source={settings.token_source!r}: a curve sets the number itself; leave it out"])
     every = {tokens: replace(settings, tokens=tokens, measure="Figures") for tokens in counts}
     problems = list(dict.fromkeys(problem for one in every.values() for problem in one.problems()))
+    if 0 in every:
+        problems.append("tokens=0: a curve sets the number itself; give whole numbers from 1 on")
     if problems:
         raise SettingsError(problems)
     return every

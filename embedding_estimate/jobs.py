@@ -48,6 +48,7 @@ class Job:
     state: State = "running"
     progress: Progress | None = None  # None before the model is there
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, loss, explained)
+    steps: int = 0  # that the curve goes up to
     preview: Preview | None = None  # the latest
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # why it failed, one line each
@@ -59,6 +60,7 @@ class Job:
             self.phase_began = time.monotonic()
         if progress.loss is not None and progress.explained is not None:
             self.curve.append((progress.done, progress.loss, progress.explained))
+            self.steps = progress.total
         self.progress = progress
 
     def show(self, preview: Preview) -> None:

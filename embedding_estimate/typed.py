@@ -13,7 +13,7 @@ from typing import Any
 
 from embedding_estimate.fidelity import inside
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import Objective, mean
+from embedding_estimate.objectives import Objective, mean, starting_from
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teacher import SELECT_SEED
 from embedding_estimate.training import Job, Training, train
@@ -30,8 +30,7 @@ def at_weight(objective: Objective, weight: float, start: Vectors) -> Objective:
     """A prepared objective for vectors that are typed with another weight."""
     other = copy.copy(objective)
     other.teacher = objective.teacher.typed(weight)
-    other.held_out_start = other.held_out(start)
-    return other
+    return starting_from(other, start)
 
 
 def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) -> float:

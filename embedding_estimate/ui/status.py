@@ -64,7 +64,7 @@ def _running(job: Job) -> str:
         f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
         f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
-        f"{chart.svg(job.curve, job.settings.learning_steps)}{_previewed(job.preview)}{_notes(job.notes)}"
+        f"{chart.svg(job.curve, job.steps)}{_previewed(job.preview)}{_notes(job.notes)}"
     )
 
 
@@ -103,7 +103,7 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
         f"{result.seconds_prepare + result.seconds_train:.1f} s; "
         f"longest vector {result.norm_ratio:.1f} times a word's</p>"
         f"{_notes(job.notes)}"
-        f"{_picture(saved.report) or chart.svg(job.curve, job.settings.learning_steps)}"
+        f"{_picture(saved.report) or chart.svg(job.curve, job.steps)}"
         f"{'' if saved.pictures else _previewed(job.preview)}"
     )
 

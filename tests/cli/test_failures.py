@@ -15,7 +15,6 @@ from embedding_estimate.errors import EmbeddingError
 BAD = {
     "empty text": (["", "--name", "x1"], "text is empty"),
     "no text": (["--name", "x1"], "text is empty"),
-    "no tokens": (["red", "--tokens", "0"], "tokens=0 is out of range"),
     "negative tokens": (["red", "--tokens", "-3"], "tokens=-3 is out of range"),
     "no number": (["red", "--tokens", "two"], "tokens='two': give a whole number"),
     "too many tokens for a chunk": (["red", "--tokens", "5"], "tokens=5: a chunk of this model holds 4"),
@@ -47,7 +46,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, case
 
 
 def test_every_problem_is_told(run: Run) -> None:
-    result = run("estimate", "red", "--tokens", "0", "--loss", "x", "--name", "a:b", "--rate", "-1")
+    result = run("estimate", "red", "--tokens", "-1", "--loss", "x", "--name", "a:b", "--rate", "-1")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 3
 
 
