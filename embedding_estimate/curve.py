@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from embedding_estimate.enough import counts
 from embedding_estimate.errors import Interrupted, SettingsError
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import Host
@@ -45,6 +46,13 @@ def curve(
         if result.fidelity is None:  # stopped before it was measured
             return
         yield Point(tokens, result.fidelity, result.seconds_prepare + result.seconds_train)
+
+
+def numbers(settings: Settings, host: Host) -> list[int]:
+    """Those to try where nobody says: 1, 2, 4 and so on, as many as the text has tokens, and twice as many."""
+    with host.borrow() as model:
+        found = counts(replace(settings, tokens=0), model)
+        return sorted({*found, min(2 * found[-1], model.info.chunk_tokens)})
 
 
 def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:

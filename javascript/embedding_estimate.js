@@ -39,11 +39,12 @@
     });
 
     document.addEventListener("click", (event) => {
-        const button = event.target.closest?.("button[data-embedding-estimate]");
+        const button = event.target.closest?.("[data-embedding-estimate]");
         if (!button) return;
         const use = button.dataset.embeddingEstimate;
         if (use === "copy") copy(button);
         else if (use === "open") open(button.querySelector("img"));
+        else if (use === "tokens") choose(button);
         else type(use, button.dataset.typed);
     });
 
@@ -60,6 +61,14 @@
     async function open(picture) {
         const data = await (await fetch(picture.src)).blob();
         window.open(URL.createObjectURL(data));
+    }
+
+    function choose(row) {
+        for (const each of row.parentElement.children) each.classList.toggle("embedding_estimate_chosen", each === row);
+        for (const box of find("tokens").querySelectorAll("input")) {
+            box.value = row.dataset.tokens;
+            box.dispatchEvent(new Event("input", { bubbles: true }));
+        }
     }
 
     function type(id, typed) {
