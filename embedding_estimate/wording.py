@@ -25,7 +25,12 @@ class Row:
 
     @property
     def number(self) -> str:
-        return "-" if self.value is None else f"{self.value:.3f}"
+        return number(self.value)
+
+
+def number(value: float | None) -> str:
+    """A figure; one too small to show has no sign."""
+    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def typed_as(name: str, weight: float) -> str:

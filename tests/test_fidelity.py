@@ -9,7 +9,7 @@ from toy import ToyModel
 
 from embedding_estimate import fidelity
 from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.wording import rows
+from embedding_estimate.wording import number, rows
 
 TEXT = "red (circle:1.8)"
 
@@ -106,6 +106,11 @@ def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
         *("emphasis explained", "bare name"),
         *("in other prompts", "bare name"),
     ]
+
+
+def test_a_figure_is_three_digits_or_a_dash() -> None:
+    shown = [number(value) for value in (None, 0.98765, -0.0001, -2.0, float("nan"), float("-inf"))]
+    assert shown == ["-", "0.988", "0.000", "-2.000", "nan", "-inf"]
 
 
 @pytest.mark.parametrize("weight", [1.0, 1.2])

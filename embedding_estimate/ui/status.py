@@ -99,7 +99,7 @@ def _curve(job: Curve) -> str:
 def _point(point: Point) -> str:
     figures = point.fidelity
     shown = (figures.explained, figures.emphasis_explained, figures.in_template)
-    cells = "".join(f"<td>{'-' if value is None else f'{value:.3f}'}</td>" for value in shown)
+    cells = "".join(f"<td>{wording.number(value)}</td>" for value in shown)
     return (
         f'<tr data-embedding-estimate="tokens" data-tokens="{point.tokens}">'
         f'<td><button type="button">{point.tokens}</button></td>{cells}<td>{point.seconds:.1f}</td></tr>'
