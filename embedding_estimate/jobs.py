@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from PIL.Image import Image
 
 from embedding_estimate import names, report, saving, trainer
 from embedding_estimate.curve import Point, curve, numbers, variants
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
 from embedding_estimate.host import Host
+from embedding_estimate.memory import ran_out
 from embedding_estimate.previews import Preview, Previews
 from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
@@ -244,7 +244,7 @@ def _listener(job: Job, host: Host) -> OnProgress:
 
 def _reason(error: Exception) -> str:
     """One line for what no part of this program raised on purpose."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
+    if ran_out(error):
         return "out of memory: lower the states per step, or width and height, and try again"
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (the whole story is in the console)"

@@ -14,7 +14,7 @@ counts each row's error in full and takes different rows' as independent of each
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from embedding_estimate.host import BorrowedModel, Conditioning, CrossAttention
+from embedding_estimate.sensitivity import Pass, Sensitivity, by_gradient
 from embedding_estimate.teacher import Side, States, by_stage
 
 
@@ -40,6 +41,12 @@ class LayerProbes:
         keys, values = (heads(value, self.attention.heads)[0] for value in self.attention.read(context))  # (H, L, d)
         gathered = scaled_dot_product_attention(self.queries.to(keys)[None], keys[None], values[None])[0]  # (H, R, d)
         return (gathered * self.gradients.to(keys)).sum(dim=(0, 2))
+
+    @classmethod
+    def join(cls, parts: Sequence[LayerProbes]) -> LayerProbes:
+        """Rows of the same cross-attention, together."""
+        queries = torch.cat([part.queries for part in parts], dim=1)
+        return cls(parts[0].attention, queries, torch.cat([part.gradients for part in parts], dim=1))
 
 
 @dataclass(frozen=True)
@@ -68,114 +75,81 @@ def heads(value: Tensor, number: int) -> Tensor:
 
 
 def probe(
-    model: BorrowedModel, side: Side, states: States, *, rows: int, batch: int, generator: torch.Generator
+    model: BorrowedModel,
+    side: Side,
+    states: States,
+    *,
+    rows: int,
+    batch: int,
+    generator: torch.Generator,
+    sensitivity: Sensitivity = by_gradient,
 ) -> Probes:
     """Probes of about `rows` rows in each layer, spread over the states; `batch` states go through together.
 
-    Costs a forward and a backward pass per state. Each stretch of a schedule is read with its own conditioning; a
-    side that composes predictions with `AND` has no one context to read, and is not for this.
+    Each stretch of a schedule is read with its own conditioning; a side that composes predictions with `AND` has no one
+    context to read, and is not for this.
     """
-    watches = [_Watch(attention, math.ceil(rows / len(states)), generator) for attention in model.cross_attentions()]
+    attentions = model.cross_attentions()
+    share = math.ceil(rows / len(states))
+    layers: list[list[LayerProbes]] = [[] for _ in attentions]
     vectors: list[Tensor] = []
-    aims: list[Tensor] = []
+    aims: list[list[Tensor]] = [[] for _ in (*attentions, "vector")]
     for part in by_stage(side, states[states.evaluation.argsort(stable=True)]):
         conditioning = side.stage(int(part.evaluation[0])).parts[0][0]
         for chunk in part.split(batch):
-            vector = _backward(model, chunk, conditioning, watches, generator, 1 / math.sqrt(len(states)))
-            if vector is not None and conditioning.vector is not None:
-                vectors.append(vector)
-                aims.append(vector @ conditioning.vector[0])
-        for watch in watches:
-            watch.aim(conditioning.context)
+            with _queries(attentions, share, generator) as picked:
+                found = sensitivity(Pass(model, attentions, chunk, conditioning), generator)
+            for layer, (attention, gradient) in enumerate(zip(attentions, found, strict=False)):
+                kept = picked[layer].with_gradient(attention, gradient / math.sqrt(len(states)))
+                with torch.no_grad():
+                    aims[layer].append(kept.read(conditioning.context))
+                layers[layer].append(kept)
+            if conditioning.vector is not None:
+                vectors.append(found[-1] / math.sqrt(len(states)))
+                aims[-1].append(vectors[-1] @ conditioning.vector[0])
     return Probes(
-        [watch.probes() for watch in watches],
+        [LayerProbes.join(kept) for kept in layers],
         torch.cat(vectors) if vectors else None,
-        torch.cat([aim for watch in watches for aim in watch.aims] + aims),
+        torch.cat([aim for of_layer in aims for aim in of_layer]),
     )
 
 
-def _backward(
-    model: BorrowedModel,
-    states: States,
-    conditioning: Conditioning,
-    watches: Sequence[_Watch],
-    generator: torch.Generator,
-    scale: float,
-) -> Tensor | None:
-    """One pass of states (B, ...) with the watches on; returns the gradients (B, V) by SDXL's vector."""
-    by = conditioning.vector
-    vector = None if by is None else by.detach().expand(len(states), -1).clone().requires_grad_()
-    with ExitStack() as stack, torch.enable_grad():
-        for watch in watches:
-            stack.enter_context(watch.watching())
-        denoised = model.denoise(states.x, states.sigma, Conditioning(conditioning.context.detach(), vector))
-        signs = torch.randint(2, denoised.shape, generator=generator).to(denoised) * 2 - 1  # (B, C, h, w)
-        leaves = [watch.leaf for watch in watches] + ([] if vector is None else [vector])
-        # gradients of +-1, so that a host that scales those of half precision leaves them alone
-        gradients = torch.autograd.grad(denoised, leaves, signs)
-    size = denoised[0].numel()
-    weights = scale / (states.sigma * math.sqrt(size))  # (B,): to epsilon units, mean over elements and states
-    for watch, gradient in zip(watches, gradients, strict=False):
-        watch.keep(gradient, weights)
-    return None if vector is None else gradients[-1] * weights[:, None]
+@dataclass(frozen=True)
+class _Picked:
+    """Rows of one cross-attention in one pass."""
 
+    places: tuple[Tensor, Tensor]  # state (B, 1) and row (B, rows)
+    queries: Tensor  # (B, rows, H * d)
+    total: int  # rows that there are
 
-class _Watch:
-    """Picks rows of one cross-attention while the U-Net runs."""
-
-    def __init__(self, attention: CrossAttention, rows: int, generator: torch.Generator):
-        """`rows` of each state."""
-        self.attention = attention
-        self.rows = rows
-        self.generator = generator
-        self.aims: list[Tensor] = []  # (R,) each
-        self._kept: list[LayerProbes] = []
-        self._aimed = 0
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """During one pass of the U-Net."""
-        handles = [
-            self.attention.to_q.register_forward_hook(self._see_queries),
-            self.attention.to_out.register_forward_pre_hook(self._add_leaf),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _see_queries(self, _module: nn.Module, _args: Any, queries: Tensor) -> None:
-        batch, total = queries.shape[:2]
-        picked = torch.rand(batch, total, generator=self.generator).argsort(dim=1)[:, : self.rows]  # (B, rows)
-        self.picked = torch.arange(batch, device=queries.device)[:, None], picked.to(queries.device)
-        self.queries = queries.detach()[self.picked]  # (B, rows, H * d)
-
-    def _add_leaf(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """A zero by which to differentiate."""
-        self.leaf = torch.zeros_like(args[0], requires_grad=True)  # (B, T, H * d)
-        return (args[0] + self.leaf, *args[1:])
-
-    def keep(self, gradient: Tensor, weights: Tensor) -> None:
-        """The gradient (B, T, H * d) at the rows picked; `weights` (B,) are those of the states."""
-        total = gradient.shape[1]
-        weights = weights * math.sqrt(total / self.picked[1].shape[1])  # each row stands for so many
-        picked = gradient[self.picked] * weights[:, None, None].to(gradient)
-        queries, gradients = (
-            heads(value, self.attention.heads).transpose(0, 1).flatten(1, 2) for value in (self.queries, picked)
-        )
-        self._kept.append(LayerProbes(self.attention, queries, gradients))
-        del self.leaf, self.queries
-
-    @torch.no_grad()
-    def aim(self, context: Tensor) -> None:
-        """Reads the prompt's context (1, L, C) with the rows kept since the last time."""
-        self.aims += [probes.read(context) for probes in self._kept[self._aimed :]]
-        self._aimed = len(self._kept)
-
-    def probes(self) -> LayerProbes:
+    def with_gradient(self, attention: CrossAttention, gradient: Tensor) -> LayerProbes:
+        """`gradient` (B, T, H * d) is for all rows; each row that was picked stands for several."""
+        picked = gradient[self.places] * math.sqrt(self.total / self.queries.shape[1])  # (B, rows, H * d)
         return LayerProbes(
-            self.attention,
-            torch.cat([kept.queries for kept in self._kept], dim=1),
-            torch.cat([kept.gradients for kept in self._kept], dim=1),
+            attention,
+            *(heads(value, attention.heads).transpose(0, 1).flatten(1, 2) for value in (self.queries, picked)),
         )
+
+
+@contextmanager
+def _queries(
+    attentions: Sequence[CrossAttention], rows: int, generator: torch.Generator
+) -> Iterator[dict[int, _Picked]]:
+    """Within, the first pass of the U-Net leaves `rows` rows of each state here, picked at random in each layer."""
+    picked: dict[int, _Picked] = {}
+
+    def hook(layer: int) -> Callable[..., None]:
+        def pick(_module: nn.Module, _args: Any, queries: Tensor) -> None:
+            if layer in picked:
+                return
+            batch, total = queries.shape[:2]
+            chosen = torch.rand(batch, total, generator=generator).argsort(dim=1)[:, :rows].to(queries.device)
+            places = torch.arange(batch, device=queries.device)[:, None], chosen
+            picked[layer] = _Picked(places, queries.detach()[places], total)
+
+        return pick
+
+    with ExitStack() as stack:
+        for layer, attention in enumerate(attentions):
+            stack.callback(attention.to_q.register_forward_hook(hook(layer)).remove)
+        yield picked

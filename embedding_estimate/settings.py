@@ -76,7 +76,7 @@ class Settings:
         maximum=2.0,
     )
     templates: str = setting(
-        "{}",
+        "{}\na picture of {}, in the morning",
         "Templates",
         "Prompts that the embedding must work inside, one per line, {} where it stands; one is drawn per step.",
         lines=True,
@@ -106,6 +106,19 @@ class Settings:
         choices=tuple(optimizers.SCHEDULERS),
     )
     batch: int = setting(4, "States per step", "Noised latents compared at each learning step.", minimum=1, maximum=256)
+    attention_memory: int = setting(
+        256,
+        "Attention memory",
+        "For the rows of cross-attentions that the Attention part keeps; less keeps fewer rows.",
+        unit="MB",
+        minimum=1,
+        maximum=65536,
+    )
+    checkpointing: bool = setting(
+        False,
+        "Save memory",
+        "Gradient checkpointing: backward passes through the U-Net take less memory and more time.",
+    )
     early_stop: int = setting(
         0,
         "Early stop",

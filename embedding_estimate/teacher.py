@@ -79,6 +79,11 @@ class States:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
+    def spread(self, number: int) -> States:
+        """At most so many of them, spread evenly over the sampling."""
+        ordered = self[self.evaluation.argsort(stable=True)]
+        return ordered[torch.linspace(0, len(self) - 1, min(max(number, 1), len(self))).round().long()]
+
     @classmethod
     def join(cls, parts: Sequence[States]) -> States:
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,10 +142,11 @@ def _stage(
             raise
         training.stopped = "interrupted"
         return training, teacher
-    if first and len(starts) > 1:
-        training = train_each(objective, space, starts, job)
-    else:
-        train(training, objective, space, job)
+    with teacher.model.checkpointed() if job.settings.checkpointing else nullcontext():
+        if first and len(starts) > 1:
+            training = train_each(objective, space, starts, job)
+        else:
+            train(training, objective, space, job)
     return training, objective.teacher
 
 

@@ -23,6 +23,7 @@ def settings(**values) -> Settings:
             "text": "red (circle:1.8)",
             "name": "madeup",
             "part": "U-Net",
+            "templates": "{}",
             "steps": 6,
             "learning_steps": 60,
             "tokens": 2,

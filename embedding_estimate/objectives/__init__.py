@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embedding_estimate.host import Vectors
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Teacher
+from embedding_estimate.teacher import Teacher, Trajectory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,6 +48,14 @@ class Objective(Protocol):
 
 
 SCHEDULED = "the prompt changes with the step and an embedding does not: it is matched on average"
+
+
+def templates_of(settings: Settings, teacher: Teacher) -> tuple[str, ...]:
+    """The templates; of a prompt with `AND` only the bare one, where it is among them, since words around the prompt
+    would stand in one of its parts only."""
+    templates = settings.template_list
+    composed = teacher.replaced(settings.text, Trajectory.of(settings)).composed
+    return tuple(template for template in templates if not composed or template == "{}") or templates
 
 
 def mean(values: list[float]) -> float:

@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from embedding_estimate.errors import PromptError
-from embedding_estimate.host import Vectors
+from embedding_estimate.host import BorrowedModel, Vectors
+from embedding_estimate.memory import Prober
 from embedding_estimate.objectives import SCHEDULED, Loss, mean
-from embedding_estimate.probes import Probes, probe
+from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
 
 ROWS = 400  # of each layer, to train on
 TRAIN_STATES = 32  # that they are spread over, from
-TRAIN_SEEDS = 4  # trajectories at least, shared among the templates; at least one for each other prompt
+TRAIN_SEEDS = 6  # trajectories at least, shared among the templates; at least one for each other prompt
 SELECT_ROWS = 150
-SELECT_STATES = 24
+SELECT_STATES = 16
 SELECT_SEEDS = 2
-SELECT_SAMPLER = "Euler"  # the cheapest
+SAMPLER, STEPS = "Euler", 10  # of all trajectories: more pictures tell more than more steps to each
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,13 @@ class AttentionObjective:
         self.teacher = teacher
         self.loss_function = loss
         share = len(settings.template_list)
-        self._train = Trajectory.of(settings)
-        self._select = replace(self._train, sampler=SELECT_SAMPLER)
+        asked = Trajectory.of(settings)
+        self._trajectory = replace(asked, sampler=SAMPLER, steps=min(STEPS, asked.steps))
         seeds = max(TRAIN_SEEDS // share, 1, len(teacher.task.other_prompts))
         self._train_seeds = range(settings.seed, settings.seed + seeds)
         self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
-        self.states_to_record = share * sum(
-            len(seeds) * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
-            for seeds, trajectory in ((self._train_seeds, self._train), (self._select_seeds, self._select))
-        )
+        evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
+        self.states_to_record = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
         self.notes: list[str] = []
         self.held_out_empty = 0.0
         self.held_out_start = 0.0
@@ -67,8 +67,11 @@ class AttentionObjective:
         self._start = 1.0  # loss at the start, in those units
 
     def prepare(self, start: Vectors) -> None:
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        self._lessons = [self._lesson(template, start, generator) for template in self.settings.template_list]
+        settings = self.settings
+        share = min(1.0, settings.attention_memory / _megabytes(self.teacher.model))
+        prober = Prober(self.teacher.model, share, settings.batch, settings.seed, settings.checkpointing)
+        self._lessons = [self._lesson(template, start, prober) for template in settings.template_list]
+        self.notes += prober.notes
         self.held_out_empty = mean([lesson.empty for lesson in self._lessons])
         if self.held_out_empty == 0:
             raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
@@ -78,39 +81,30 @@ class AttentionObjective:
             self._scale = max(math.sqrt(mean(squares)), 1e-12)
             self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
 
-    def _lesson(self, template: str, start: Vectors, generator: torch.Generator) -> Lesson:
+    def _lesson(self, template: str, start: Vectors, prober: Prober) -> Lesson:
         text = template.replace("{}", self.settings.text)
-        side = self.teacher.replaced(text, self._train)
+        side = self.teacher.replaced(text, self._trajectory)
         if side.composed:
             raise PromptError(
                 "the prompt composes predictions with AND, after the cross-attentions: "
                 "choose the U-Net part, or drop AND"
             )
-        if side.scheduled and not self.notes:
+        if side.scheduled and SCHEDULED not in self.notes:
             self.notes.append(SCHEDULED)
         share = len(self.settings.template_list)
-        states = self._states(side, self._train, self._train_seeds, TRAIN_STATES // share)
-        train = self._probe(side, states, ROWS // share, generator)
-        side = self.teacher.replaced(text, self._select)
-        states = self._states(side, self._select, self._select_seeds, SELECT_STATES // share)
-        select = self._probe(side, states, SELECT_ROWS // share, generator)
+        train = prober(side, self._states(side, self._train_seeds, TRAIN_STATES // share), ROWS // share)
+        states = self._states(side, self._select_seeds, SELECT_STATES // share)
+        select = prober(side, states, SELECT_ROWS // share)
         with torch.no_grad():
             student = self.teacher.student(start, template)
             foreseen = float(select.error(student.stages[0].parts[0][0]))
             calibration = error(student, states, self.settings.batch) / max(foreseen, 1e-30)
-            empty = error(self.teacher.replaced("", self._select), states, self.settings.batch)
+            empty = error(self.teacher.replaced("", self._trajectory), states, self.settings.batch)
         return Lesson(template, train, select, calibration, empty)
 
-    def _states(self, side: Side, trajectory: Trajectory, seeds: range, number: int) -> States:
+    def _states(self, side: Side, seeds: range, number: int) -> States:
         """So many of a side's states, spread evenly over its sampling."""
-        found = self.teacher.record(side, trajectory, seeds, self.settings.batch)
-        found = found[found.evaluation.argsort(stable=True)]
-        return found[torch.linspace(0, len(found) - 1, min(max(number, 1), len(found))).round().long()]
-
-    def _probe(self, side: Side, states: States, rows: int, generator: torch.Generator) -> Probes:
-        return probe(
-            self.teacher.model, side, states, rows=max(rows, 1), batch=self.settings.batch, generator=generator
-        )
+        return self.teacher.record(side, self._trajectory, seeds, self.settings.batch).spread(number)
 
     def draw(self, generator: torch.Generator) -> Lesson:
         return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
@@ -134,3 +128,9 @@ class AttentionObjective:
                 for lesson in self._lessons
             ]
         )
+
+
+def _megabytes(model: BorrowedModel) -> float:
+    """What all rows take: queries and gradients of each, in the precision of the U-Net."""
+    weights = [cast(Tensor, attention.to_q.weight) for attention in model.cross_attentions()]
+    return sum(2 * len(weight) * weight.element_size() for weight in weights) * (ROWS + SELECT_ROWS) / 2**20

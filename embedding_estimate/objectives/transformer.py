@@ -30,6 +30,10 @@ class Lesson:
     scale: Sequence[float]  # root mean squared difference at the start, of each
 
 
+class ChunksError(PromptError):
+    """Prompt and embedding fill different numbers of chunks."""
+
+
 class TransformerObjective:
     states_to_record = 0
     check_every = 10  # a check is one forward pass of the encoder, a third of a step
@@ -46,7 +50,13 @@ class TransformerObjective:
 
     @torch.no_grad()
     def prepare(self, start: Vectors) -> None:
-        self._lessons = [self._lesson(template, start) for template in self.settings.template_list]
+        first, *others = self.settings.template_list
+        self._lessons = [self._lesson(first, start)]
+        for template in others:
+            try:
+                self._lessons.append(self._lesson(template, start))
+            except ChunksError as error:
+                self.notes.append(f"template {template!r} was left out: {error}")
         self.held_out_empty = self.held_out({key: torch.zeros_like(value) for key, value in start.items()})
         self.held_out_start = self.held_out(start)
         self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
@@ -59,13 +69,13 @@ class TransformerObjective:
                 "the prompt composes predictions with AND, which the text encoder does not see: "
                 "choose the U-Net part, or drop AND"
             )
-        if side.scheduled and not self.notes:
+        if side.scheduled and SCHEDULED not in self.notes:
             self.notes.append(SCHEDULED)
         mine = self._encode(start, template)
         marked = self.teacher.model.info.chunk_tokens + 2  # with the begin and end marks
         chunks = [len(context[0]) // marked for context, *_ in (mine, *map(_parts, _conditionings(side)))]
         if len(set(chunks)) > 1:
-            raise PromptError(
+            raise ChunksError(
                 f"the prompt fills {max(chunks[1:])} chunks of {marked - 2} tokens and the embedding {chunks[0]}: "
                 "the Transformer part needs the same number; choose the U-Net part, or change the tokens"
             )

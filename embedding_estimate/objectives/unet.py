@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import PromptError
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import SCHEDULED, Loss, mean
+from embedding_estimate.objectives import SCHEDULED, Loss, mean, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
@@ -42,7 +42,8 @@ class UNetObjective:
         self.settings = settings
         self.teacher = teacher
         self.loss_function = loss
-        share = len(settings.template_list)
+        self._templates = templates_of(settings, teacher)
+        share = len(self._templates)
         self._train = Trajectory.of(settings)
         evaluations = teacher.model.evaluations(settings.sampler, settings.steps)
         trajectories = max(TRAIN_SEEDS, math.ceil(TRAIN_STATES / evaluations))
@@ -63,7 +64,7 @@ class UNetObjective:
         self._start = 1.0  # loss at the start, in those units
 
     def prepare(self, start: Vectors) -> None:
-        self._lessons = [self._lesson(template) for template in self.settings.template_list]
+        self._lessons = [self._lesson(template) for template in self._templates]
         states = sum(len(lesson.select) for lesson in self._lessons)
         # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
         self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
@@ -85,7 +86,7 @@ class UNetObjective:
         train = self.teacher.record(side, self._train, self._train_seeds, self.settings.batch)
         side = self.teacher.replaced(text, self._select)
         select = self.teacher.record(side, self._select, self._select_seeds, self.settings.batch)
-        keep = max(1, SELECT_STATES // len(self.settings.template_list))
+        keep = max(1, SELECT_STATES // len(self._templates))
         return Lesson(
             template,
             train[train.evaluation.argsort(stable=True)],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hosts.attention_contract import AttentionContract
 from torch import Tensor, nn
 
 from embedding_estimate.host import BorrowedModel, Conditioning, Host, Stage, Vectors
@@ -96,7 +97,7 @@ def rough_job(model: BorrowedModel, modules: Sequence[nn.Module]) -> None:
     random.random(), np.random.rand(), torch.rand(1, device=model.device), torch.rand(1)
 
 
-class HostContract:
+class HostContract(AttentionContract):
     """Provide `host` (a host with a model loaded) and `modules` (all that it runs on)."""
 
     @pytest.fixture

@@ -15,7 +15,17 @@ PARTS = ("Attention", "U-Net", "Transformer")
 
 
 def prepared(toy: ToyModel, **values) -> Objective:
-    settings = Settings(**{"text": "red (circle:1.8)", "name": "x", "steps": 6, "tokens": 2, "part": "U-Net", **values})
+    settings = Settings(
+        **{
+            "text": "red (circle:1.8)",
+            "name": "x",
+            "steps": 6,
+            "tokens": 2,
+            "part": "U-Net",
+            "templates": "{}",
+            **values,
+        }
+    )
     objective = make_objective(settings, Teacher(toy, Task.of(settings, toy)), make_loss(settings.loss))
     objective.prepare(start())
     return objective
@@ -146,7 +156,7 @@ def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> 
 def test_no_unet_in_the_loop_of_the_attention_part(toy: ToyModel) -> None:
     meter = Meter(toy)
     objective = prepared(meter, part="Attention")
-    assert meter.backwards == 6 * (4 + 2)  # as many as there are, in both sets
+    assert meter.backwards == 32 + 6 * 2  # states of both sets, of the second all there are
     meter.forwards = 0
     objective.loss(start(), objective.draw(torch.Generator().manual_seed(0)))
     objective.held_out(start())
@@ -157,3 +167,15 @@ def test_what_the_attention_part_holds_out_is_in_true_units(toy: ToyModel) -> No
     one, other = prepared(toy, part="Attention"), prepared(toy, part="U-Net")
     assert one.held_out_start == pytest.approx(other.held_out(start()), rel=0.2)
     assert one.held_out_empty == pytest.approx(other.held_out_empty, rel=0.2)
+
+
+def test_words_are_put_around_no_and(toy: ToyModel) -> None:
+    objective = prepared(toy, text="red AND green", templates="{}\na {} star")
+    generator = torch.Generator().manual_seed(0)
+    assert {objective.draw(generator)[0].template for _ in range(20)} == {"{}"}
+
+
+def test_transformer_leaves_out_a_template_in_which_the_chunks_differ(toy: ToyModel) -> None:
+    objective = prepared(toy, part="Transformer", text="a red big circle", templates="{}\na {} star")
+    assert [lesson.template for lesson in objective.fixed(torch.Generator())] == ["{}"]
+    assert "'a {} star' was left out" in objective.notes[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from embedding_estimate.host import Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
+from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.standalone import sampling
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
@@ -69,6 +70,9 @@ class StandaloneModel:
 
     def cross_attentions(self) -> Sequence[CrossAttention]:
         return cross_attentions(self._denoiser.unet)
+
+    def checkpointed(self) -> AbstractContextManager[None]:
+        return checkpointed(self._denoiser.unet)
 
     def evaluations(self, sampler: str, steps: int) -> int:
         return sampling.evaluations(sampler, steps)

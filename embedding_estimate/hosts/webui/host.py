@@ -7,7 +7,7 @@ extra networks, precision, k-diffusion. `modules` is the WebUI's package and is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from embedding_estimate.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
+from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui import networks, support
@@ -109,6 +110,9 @@ class WebuiModel:
 
     def cross_attentions(self) -> Sequence[CrossAttention]:
         return cross_attentions(self._model.model.diffusion_model, self._autocast)
+
+    def checkpointed(self) -> AbstractContextManager[None]:
+        return checkpointed(self._model.model.diffusion_model)
 
     def evaluations(self, sampler: str, steps: int) -> int:
         return self._samplers.evaluations(sampler, steps)
