@@ -17,6 +17,7 @@ from embedding_estimate.initial import exact_note
 from embedding_estimate.objectives import Objective, starting_from
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Teacher
 from embedding_estimate.training import Job, Training, train
 from embedding_estimate.vectors import VectorSpace, count
 
@@ -84,7 +85,7 @@ def _counted_on(job: Job, before: int, number: int) -> Job:
     def on_snapshot(embedding: Embedding, step: int) -> None:
         job.on_snapshot(embedding, before * steps + step)
 
-    def on_preview(vectors: Vectors, step: int) -> None:
-        job.on_preview(vectors, before * steps + step)
+    def on_preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
+        job.on_preview(teacher, vectors, before * steps + step)
 
     return replace(job, on_progress=on_progress, on_snapshot=on_snapshot, on_preview=on_preview)

@@ -75,7 +75,7 @@ def estimate(
         teacher = Teacher(model, Task.of(settings, model))
         space = VectorSpace.of(model)
 
-        def preview(vectors: Vectors, step: int) -> None:
+        def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
             with suppress(Stopped), meter.interruptible(stop):
                 on_preview(teacher, vectors, step)
 

@@ -40,6 +40,16 @@ def test_the_weight_is_solved_for(toy_host: ToyHost) -> None:
     assert bare and result.fidelity.explained > bare.explained
 
 
+def test_previews_are_typed_with_the_weight_that_was_found(toy_host: ToyHost) -> None:
+    seen: list[float] = []
+    result = estimate(
+        replace(EMPHASISED, typed_weight=0.0, preview_every=10),
+        toy_host,
+        on_preview=lambda teacher, vectors, step: seen.append(teacher.task.typed_weight),
+    )
+    assert seen == [result.typed_weight] * 2
+
+
 def test_a_weight_that_does_harm_among_other_words_is_not_taken(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
