@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from embedding_estimate.enough import counts
 from embedding_estimate.errors import Interrupted, SettingsError
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import Host
@@ -47,12 +48,21 @@ def curve(
         yield Point(tokens, result.fidelity, result.seconds_prepare + result.seconds_train)
 
 
+def numbers(settings: Settings, host: Host) -> list[int]:
+    """Those to try where nobody says: 1, 2, 4 and so on, as many as the text has tokens, and twice as many."""
+    with host.borrow() as model:
+        found = counts(replace(settings, tokens=0), model)
+        return sorted({*found, min(2 * found[-1], model.info.chunk_tokens)})
+
+
 def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
     """The settings of each N, without images. Raises `SettingsError` with the problems of all."""
     if settings.token_source != "Number":
         raise SettingsError([f"token_source={settings.token_source!r}: a curve sets the number itself; leave it out"])
     every = {tokens: replace(settings, tokens=tokens, measure="Figures") for tokens in counts}
     problems = list(dict.fromkeys(problem for one in every.values() for problem in one.problems()))
+    if 0 in every:
+        problems.append("tokens=0: a curve sets the number itself; give whole numbers from 1 on")
     if problems:
         raise SettingsError(problems)
     return every

@@ -47,7 +47,11 @@ class Fidelity:
     in_template: float
     image_distance: float | None  # None where no images were asked for
     image_distance_without_weights: float | None  # over the distance of the unweighted prompt's images instead
-    errors: Mapping[str, float]  # err by row: embedding, empty, without weights, truncated
+    errors: Mapping[str, float]  # err by row: embedding, empty, without weights, truncated; bare name beside a weight
+    typed_weight: float = 1.0  # that all of the above is measured at, as in (name:1.2)
+    explained_bare: float | None = None  # of the name typed without that weight; None where there is none
+    emphasis_explained_bare: float | None = None
+    in_template_bare: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +82,8 @@ def measure(
     teacher = Teacher(model, replace(task, width=size, height=size))
     rows = _rows(teacher, vectors)
     pictured = PICTURED if images else ()
-    total = _work(len(SEEDS), len(rows) - 1) + len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 2)
+    weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
+    total = _work(len(SEEDS), len(rows) - 1) + len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
     total += len(pictured) * _work(len(IMAGE_SEEDS), 0)
     passed = 0
 
@@ -96,16 +101,18 @@ def measure(
             errors[name] = error(side, states, batch)
             tick(len(states))
 
-    in_template = 0.0
+    in_template = dict.fromkeys(weights, 0.0)
     for template in TEMPLATES:
-        in_template += in_template_of(teacher, vectors, template, TEMPLATE_SEEDS, batch) / len(TEMPLATES)
-        tick(_work(len(TEMPLATE_SEEDS), 2))
+        explained = inside(teacher, template, TEMPLATE_SEEDS, batch)
+        for weight in weights:
+            in_template[weight] += explained(teacher.typed(weight), vectors) / len(TEMPLATES)
+        tick(_work(len(TEMPLATE_SEEDS), 1 + len(weights)))
 
     latents: dict[str, Tensor] = {}
     for name in pictured:
         latents[name] = teacher.run(rows[name], TRAJECTORY, IMAGE_SEEDS, batch)
         tick(_work(len(IMAGE_SEEDS), 0))
-    return _figures(errors, in_template, latents), Images(latents)
+    return _figures(task.typed_weight, errors, in_template, latents), Images(latents)
 
 
 def _work(seeds: int, errors: int) -> int:
@@ -118,25 +125,37 @@ def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
     text = teacher.task.text
     plain = teacher.model.token_vectors(text)
     truncated = fit(plain, min(count(vectors), count(plain)))
-    return {
+    bare = teacher.typed(1.0)
+    rows = {
         "prompt": teacher.replaced(text, TRAJECTORY),
         "embedding": teacher.student(vectors),
         "without weights": teacher.replaced(text, TRAJECTORY, weights=False),
         "empty": teacher.replaced("", TRAJECTORY),
-        "truncated": teacher.student(truncated),
+        "truncated": bare.student(truncated),
     }
+    return rows if teacher.task.typed_weight == 1 else {**rows, "bare name": bare.student(vectors)}
 
 
-def in_template_of(teacher: Teacher, vectors: Vectors, template: str, seeds: Sequence[int], batch: int) -> float:
-    """What the vectors explain inside another prompt, T[prompt] being the teacher and T[nothing] the baseline."""
+def inside(teacher: Teacher, template: str, seeds: Sequence[int], batch: int) -> Callable[[Teacher, Vectors], float]:
+    """What vectors explain inside another prompt, T[prompt] being the teacher and T[nothing] the baseline.
+
+    Asked with a teacher of the weight that they are typed with.
+    """
     prompt = teacher.replaced(template.replace("{}", teacher.task.text), TRAJECTORY)
     nothing = teacher.replaced(template.replace("{}", ""), TRAJECTORY)
     states = teacher.record(prompt, TRAJECTORY, seeds, batch)
-    return 1 - _ratio(error(teacher.student(vectors, template), states, batch), error(nothing, states, batch))
+    baseline = error(nothing, states, batch)
+    return lambda typed, vectors: 1 - _ratio(error(typed.student(vectors, template), states, batch), baseline)
 
 
-def _figures(errors: Mapping[str, float], in_template: float, latents: Mapping[str, Tensor]) -> Fidelity:
-    empty, unweighted = errors["empty"], errors["without weights"]
+def _figures(
+    typed_weight: float,
+    errors: Mapping[str, float],
+    in_template: Mapping[float, float],
+    latents: Mapping[str, Tensor],
+) -> Fidelity:
+    """`in_template` goes by the weight typed."""
+    empty, unweighted, bare = errors["empty"], errors["without weights"], errors.get("bare name")
     emphasised = unweighted >= NO_EMPHASIS * empty
     distance = {name: _distance(value, latents["prompt"]) for name, value in latents.items()}
     return Fidelity(
@@ -145,12 +164,16 @@ def _figures(errors: Mapping[str, float], in_template: float, latents: Mapping[s
         emphasis_explained=1 - _ratio(errors["embedding"], unweighted) if emphasised else None,
         explained_without_weights=1 - _ratio(unweighted, empty),
         explained_truncated=1 - _ratio(errors["truncated"], empty),
-        in_template=in_template,
+        in_template=in_template[typed_weight],
         image_distance=_ratio(distance["embedding"], distance["empty"]) if distance else None,
         image_distance_without_weights=(
             _ratio(distance["embedding"], distance["without weights"]) if distance and emphasised else None
         ),
         errors=errors,
+        typed_weight=typed_weight,
+        explained_bare=None if bare is None else 1 - _ratio(bare, empty),
+        emphasis_explained_bare=None if bare is None or not emphasised else 1 - _ratio(bare, unweighted),
+        in_template_bare=None if bare is None else in_template[1.0],
     )
 
 

@@ -1,4 +1,4 @@
-"""One estimate at a time, in a thread of its own, for a tab or an API that looks in now and then."""
+"""One estimate or curve at a time, in a thread of its own, for a tab or an API that looks in now and then."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from PIL.Image import Image
 
 from embedding_estimate import names, report, saving, trainer
+from embedding_estimate.curve import Point, curve, numbers, variants
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
 from embedding_estimate.host import Host
 from embedding_estimate.memory import ran_out
 from embedding_estimate.previews import Preview, Previews
-from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate
 
@@ -48,6 +49,7 @@ class Job:
     state: State = "running"
     progress: Progress | None = None  # None before the model is there
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, loss, explained)
+    steps: int = 0  # that the curve goes up to
     preview: Preview | None = None  # the latest
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # why it failed, one line each
@@ -59,10 +61,15 @@ class Job:
             self.phase_began = time.monotonic()
         if progress.loss is not None and progress.explained is not None:
             self.curve.append((progress.done, progress.loss, progress.explained))
+            self.steps = progress.total
         self.progress = progress
 
     def show(self, preview: Preview) -> None:
         self.preview = preview
+
+    @property
+    def title(self) -> str:
+        return self.settings.name
 
     @property
     def seconds_left(self) -> float | None:
@@ -71,6 +78,18 @@ class Job:
             return None
         passed = time.monotonic() - self.phase_began
         return passed * (self.progress.total - self.progress.done) / self.progress.done
+
+
+@dataclass
+class Curve(Job):
+    """Estimates with one number of vectors after the other, for their figures. Saves none of them."""
+
+    numbers: Sequence[int] = ()  # empty before the model is there
+    points: list[Point] = field(default_factory=list)  # of the first numbers
+
+    @property
+    def title(self) -> str:
+        return "the number of tokens"
 
 
 class Jobs:
@@ -116,27 +135,42 @@ class Jobs:
         settings = self._read(settings)
         settings.check()
         with self._lock:
-            last = self.latest
-            if last and last.state == "running":
-                raise Busy(f"{last.settings.name} is being estimated: wait until it is done, or interrupt it")
+            self._refuse_a_second()
             folder, tree = self._embeddings(), self._tree()
             with saving.made(folder):
                 extension = f".{settings.format}"
                 names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite, tree=tree)
             job = Job(secrets.token_hex(8), settings)
-            self._jobs[job.id] = job
-            for old in list(self._jobs)[:-KEPT]:
-                del self._jobs[old]
-            threading.Thread(
-                target=self._work, args=(job, folder, tree), name="embedding-estimate", daemon=True
-            ).start()
+            self._begin(job, lambda: self._save(job, folder, tree))
         return job
 
-    def _work(self, job: Job, folder: Path, tree: Path) -> None:
+    def explore(self, settings: Settings) -> Curve:
+        """Starts a curve and returns at once. The settings' name and number of tokens do not matter.
+
+        Raises `SettingsError` with every problem, `Busy` while another job runs.
+        """
+        settings = self._read(replace(settings, name="curve", tokens=1))
+        variants(settings, [1])
+        with self._lock:
+            self._refuse_a_second()
+            curve = Curve(secrets.token_hex(8), settings)
+            self._begin(curve, lambda: self._explore(curve))
+        return curve
+
+    def _refuse_a_second(self) -> None:
+        last = self.latest
+        if last and last.state == "running":
+            raise Busy(f"{last.title} is being estimated: wait until it is done, or interrupt it")
+
+    def _begin(self, job: Job, work: Callable[[], None]) -> None:
+        self._jobs[job.id] = job
+        for old in list(self._jobs)[:-KEPT]:
+            del self._jobs[old]
+        threading.Thread(target=self._work, args=(job, work), name="embedding-estimate", daemon=True).start()
+
+    def _work(self, job: Job, work: Callable[[], None]) -> None:
         try:
-            job.saved = self._estimate(job, folder, tree)
-            job.notes += job.saved.estimate.notes
-            self._on_saved(job)
+            work()
             job.state = "done"
         except Interrupted as error:
             job.problems, job.state = [str(error)], "dropped"
@@ -148,16 +182,23 @@ class Jobs:
             logging.getLogger(__name__).exception("the estimate of %s failed", job.settings.name)
             job.problems, job.state = [_reason(error)], "failed"
 
+    def _save(self, job: Job, folder: Path, tree: Path) -> None:
+        job.saved = self._estimate(job, folder, tree)
+        job.notes += job.saved.estimate.notes
+        self._on_saved(job)
+
+    def _explore(self, job: Curve) -> None:
+        host = self._host(job.settings)
+        job.numbers = numbers(job.settings, host)
+        for point in curve(job.settings, host, job.numbers, on_progress=lambda _: _listener(job, host), stop=job.stop):
+            job.points.append(point)
+        if not job.points:
+            raise Interrupted("interrupted before there was anything to show")
+
     def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
         settings = job.settings
         started = time.monotonic()
         host = self._host(settings)
-
-        def on_progress(progress: Progress) -> None:
-            job.follow(progress)
-            if host.show(progress.phase, progress.done, progress.total):
-                job.stop.stop(save=True)
-
         with ExitStack() as stack:
             stack.enter_context(saving.made(folder))
             snapshots = saving.Snapshots(settings, tree, on_failure=job.notes.append)
@@ -166,7 +207,7 @@ class Jobs:
             result = trainer.estimate(
                 settings,
                 host,
-                on_progress=on_progress,
+                on_progress=_listener(job, host),
                 on_snapshot=snapshots.write,
                 on_preview=Previews(job.show, on_failure=job.notes.append).make,
                 stop=job.stop,
@@ -188,6 +229,17 @@ class Jobs:
             path = folder / f"{sheet.name}.png"
             report.save(report.draw(sheet), path)
         return path
+
+
+def _listener(job: Job, host: Host) -> OnProgress:
+    """Tells the job and the host, whose own button may stop it."""
+
+    def on_progress(progress: Progress) -> None:
+        job.follow(progress)
+        if host.show(progress.phase, progress.done, progress.total):
+            job.stop.stop(save=True)
+
+    return on_progress
 
 
 def _reason(error: Exception) -> str:

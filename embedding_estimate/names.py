@@ -43,6 +43,11 @@ GRAMMAR = {
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 
 
+def typed_name(name: str, weight: float) -> str:
+    """What is typed in a prompt."""
+    return name if weight == 1 else f"({name}:{weight:g})"
+
+
 def problems(name: str) -> list[str]:
     """Why this cannot be an embedding's name: lines of the value, the rule, the way out; none if it can."""
     if not name.strip():

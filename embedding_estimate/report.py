@@ -30,6 +30,7 @@ from embedding_estimate.drawing import (
 )
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host
+from embedding_estimate.names import typed_name
 from embedding_estimate.previews import picture
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate
@@ -75,13 +76,13 @@ def of_estimate(settings: Settings, host: Host, result: Estimate) -> Report:
         with host.borrow() as model:
             images = pictures(model, result.images)
     return Report(
-        name=settings.name,
+        name=typed_name(settings.name, result.typed_weight),
         prompt="" if settings.private else settings.text,
         facts=[
             settings.prompt_type.lower(),
             f"{settings.part} part",
             f"N = {result.embedding.tokens}",
-            f"{result.steps} steps of {settings.optimizer}",
+            f"{result.steps} steps of {' and '.join(stage.optimizer_used for stage in settings.stages)}",
             f"{result.seconds_prepare + result.seconds_train:.0f} s",
             f"model {result.embedding.provenance['model']['name']}",
         ],

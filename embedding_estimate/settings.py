@@ -49,7 +49,11 @@ class Settings:
         choices=PARTS,
     )
     tokens: int = setting(
-        8, "Tokens", "Vectors in the embedding: the places it takes in a prompt.", minimum=1, maximum=75
+        8,
+        "Tokens",
+        "Vectors in the embedding: the places it takes in a prompt; 0: as few as explain nearly all that more would.",
+        minimum=0,
+        maximum=75,
     )
     token_source: str = setting(
         "Number",

@@ -21,6 +21,7 @@ def of_estimate(settings: Settings, estimate: Estimate, path: Path, seconds: flo
         "path": str(path),
         "name": estimate.embedding.name,
         "tokens": estimate.embedding.tokens,
+        "typed_weight": estimate.typed_weight,
         "part": settings.part,
         "steps": estimate.steps,
         **of_figures(estimate.fidelity),

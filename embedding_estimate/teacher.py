@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel, Conditioning, Stage, Vectors
+from embedding_estimate.names import typed_name
 from embedding_estimate.settings import Settings
 
 SELECT_SEED = 2_000_010_000  # beyond `settings.SEED_LIMIT`: nothing is trained on these
@@ -120,11 +121,6 @@ class Side:
         return other + sum(
             weight * (prediction - other) for prediction, (_, weight) in zip(predictions, parts, strict=True)
         )
-
-
-def typed_name(name: str, weight: float) -> str:
-    """What is typed in a prompt."""
-    return name if weight == 1 else f"({name}:{weight:g})"
 
 
 class Teacher:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from embedding_estimate import __version__, fidelity, names
 from embedding_estimate.checks import check_against
 from embedding_estimate.embedding import Embedding
+from embedding_estimate.enough import counts, train_each
 from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
@@ -74,19 +75,21 @@ def estimate(
         teacher = Teacher(model, Task.of(settings, model))
         space = VectorSpace.of(model)
 
-        def preview(vectors: Vectors, step: int) -> None:
+        def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
             with suppress(Stopped), meter.interruptible(stop):
                 on_preview(teacher, vectors, step)
 
         job = Job(settings, on_progress, on_snapshot, stop, preview)
         started = time.perf_counter()
-        exact = exact_vectors(teacher, Trajectory.of(settings), settings.tokens)
+        numbers = counts(settings, model)
+        exact = exact_vectors(teacher, Trajectory.of(settings), numbers[0])
         if exact is None:
-            training = Training(starting_vectors(settings, model))
+            starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model) for tokens in numbers}
+            training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in
             for stage in settings.stages:
-                teacher = _stage(training, replace(job, settings=stage), teacher, space, meter)
+                training, teacher = _stage(training, starts, replace(job, settings=stage), teacher, space, meter)
         else:
-            training = Training(exact, stopped="exact", notes=[exact_note(settings.tokens, count(exact))])
+            training = Training(exact, stopped="exact", notes=[exact_note(numbers[0], count(exact))])
         spent = time.perf_counter() - started
         forwards, backwards = meter.forwards, meter.backwards
 
@@ -112,27 +115,39 @@ def estimate(
         )
 
 
-def _stage(training: Training, job: Job, teacher: Teacher, space: VectorSpace, meter: Meter) -> Teacher:
+def _stage(
+    training: Training,
+    starts: Mapping[int, Vectors],
+    job: Job,
+    teacher: Teacher,
+    space: VectorSpace,
+    meter: Meter,
+) -> tuple[Training, Teacher]:
     """One training part from what the ones before it have reached; none after a stop, which keeps that.
 
-    Returns the teacher with the typed weight, which the first part solves for where that is asked.
+    The first part solves for the typed weight, which the teacher returned then has, and chooses among the numbers of
+    vectors, where the settings ask for it.
     """
-    if training.stopped == "interrupted":
-        return teacher
+    if training.stopped in ("interrupted", "exact"):
+        return training, teacher
+    first = not training.step
     objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
     try:
         with meter.interruptible(job.stop):
             _prepare(objective, training.best, teacher, job)
-            if job.settings.typed_weight == 0 and not training.step:
+            if first and job.settings.typed_weight == 0:
                 objective = at_weight(objective, solve(objective, space, training.best, job), training.best)
     except Stopped:
-        if not training.step:
+        if first:
             raise
         training.stopped = "interrupted"
-        return teacher
+        return training, teacher
     with teacher.model.checkpointed() if job.settings.checkpointing else nullcontext():
-        train(training, objective, space, job)
-    return objective.teacher
+        if first and len(starts) > 1:
+            training = train_each(objective, space, starts, job)
+        else:
+            train(training, objective, space, job)
+    return training, objective.teacher
 
 
 def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:

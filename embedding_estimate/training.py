@@ -17,6 +17,7 @@ from embedding_estimate.objectives import Objective
 from embedding_estimate.optimizers import FULL, automatic_rate, make_optimizer, make_scheduler
 from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Teacher
 from embedding_estimate.vectors import VectorSpace
 
 READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes the device wait
@@ -32,7 +33,7 @@ class Job:
     on_progress: OnProgress
     on_snapshot: Callable[[Embedding, int], None]
     stop: StopToken
-    on_preview: Callable[[Vectors, int], None] = lambda vectors, step: None
+    on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None
 
 
 @dataclass
@@ -128,7 +129,7 @@ class _Run:
             if settings.save_every and training.step % settings.save_every == 0:
                 self.job.on_snapshot(Embedding(settings.name, _detached(self.space.vectors(leaves))), training.step)
             if settings.preview_every and training.step % settings.preview_every == 0 and not stopped:
-                self.job.on_preview(_detached(self.space.vectors(leaves)), training.step)
+                self.job.on_preview(objective.teacher, _detached(self.space.vectors(leaves)), training.step)
             if last or time.monotonic() - read > READ_EVERY:
                 read, value = time.monotonic(), float(loss)
                 if not math.isfinite(value):

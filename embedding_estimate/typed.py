@@ -7,11 +7,14 @@ number beside the name can make up for most of what is out of their reach; which
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from embedding_estimate.fidelity import in_template_of
+from embedding_estimate.fidelity import inside
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import Objective, mean
+from embedding_estimate.objectives import Objective, mean, starting_from
+from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teacher import SELECT_SEED
 from embedding_estimate.training import Job, Training, train
 from embedding_estimate.vectors import VectorSpace
@@ -27,8 +30,7 @@ def at_weight(objective: Objective, weight: float, start: Vectors) -> Objective:
     """A prepared objective for vectors that are typed with another weight."""
     other = copy.copy(objective)
     other.teacher = objective.teacher.typed(weight)
-    other.held_out_start = other.held_out(start)
-    return other
+    return starting_from(other, start)
 
 
 def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) -> float:
@@ -60,9 +62,16 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
     if weight == 1:
         return 1.0
 
-    def inside(weight: float) -> float:
-        teacher, vectors = objective.teacher.typed(weight), trials[weight].best
-        found = [in_template_of(teacher, vectors, t, [SELECT_SEED], job.settings.batch) for t in TEMPLATES]
-        return mean(found)
+    explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
 
-    return weight if inside(weight) >= inside(1.0) - HARM else 1.0
+    def among_words(weight: float) -> float:
+        return mean([of(objective.teacher.typed(weight), trials[weight].best) for of in explained])
+
+    return weight if among_words(weight) >= among_words(1.0) - HARM else 1.0
+
+
+def told(provenance: Mapping[str, Any]) -> float:
+    """The weight that a file says its name is typed with; 1 where it says none that can be one."""
+    weight = provenance.get("typed_weight")
+    (parameter,) = (parameter for parameter in PARAMETERS if parameter.name == "typed_weight")
+    return float(weight) if weight and parameter.problem(weight) is None else 1.0

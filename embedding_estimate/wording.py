@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedding_estimate.names import typed_name
+
 if TYPE_CHECKING:
     from embedding_estimate.fidelity import Fidelity
 
@@ -23,7 +25,17 @@ class Row:
 
     @property
     def number(self) -> str:
-        return "-" if self.value is None else f"{self.value:.3f}"
+        return number(self.value)
+
+
+def number(value: float | None) -> str:
+    """A figure; one too small to show has no sign."""
+    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"
+
+
+def typed_as(name: str, weight: float) -> str:
+    """How an embedding is called in prompts."""
+    return f"typed as the word {name}" if weight == 1 else f"typed as {typed_name(name, weight)}"
 
 
 def rows(figures: Fidelity, tokens: int) -> list[Row]:
@@ -32,12 +44,20 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
     if figures.emphasis_explained is not None:
         weights = "of what the weights add to the bare words"
     cut = f"the first {tokens} of its own token vectors, untrained"
+
+    def bare(value: float | None) -> list[Row]:
+        """To hold a typed weight against."""
+        return [] if figures.typed_weight == 1 else [Row("bare name", value, "typed without its weight", baseline=True)]
+
     found = [
         Row("explained", figures.explained, "of what the prompt does to the model; 1 is the prompt itself"),
+        *bare(figures.explained_bare),
         Row("bare words", figures.explained_without_weights, "the same prompt, every weight 1", baseline=True),
         Row("cut to fit", figures.explained_truncated, cut, baseline=True),
         Row("emphasis explained", figures.emphasis_explained, weights),
+        *bare(figures.emphasis_explained_bare),
         Row("in other prompts", figures.in_template, "explained, with other words around it"),
+        *bare(figures.in_template_bare),
     ]
     if figures.image_distance is not None:
         distance = "same-seed images: 0 the prompt's, 1 as far as empty"

@@ -39,17 +39,18 @@
     });
 
     document.addEventListener("click", (event) => {
-        const button = event.target.closest?.("button[data-embedding-estimate]");
+        const button = event.target.closest?.("[data-embedding-estimate]");
         if (!button) return;
         const use = button.dataset.embeddingEstimate;
         if (use === "copy") copy(button);
         else if (use === "open") open(button.querySelector("img"));
-        else type(use, button.dataset.name);
+        else if (use === "tokens") choose(button);
+        else type(use, button.dataset.typed);
     });
 
     async function copy(button) {
         try {
-            await navigator.clipboard.writeText(button.dataset.name);
+            await navigator.clipboard.writeText(button.dataset.typed);
             button.textContent = "Copied";
         } catch { // pages that came over plain http may not
             getSelection().selectAllChildren(find("state").querySelector("code"));
@@ -62,10 +63,18 @@
         window.open(URL.createObjectURL(data));
     }
 
-    function type(id, name) {
+    function choose(row) {
+        for (const each of row.parentElement.children) each.classList.toggle("embedding_estimate_chosen", each === row);
+        for (const box of find("tokens").querySelectorAll("input")) {
+            box.value = row.dataset.tokens;
+            box.dispatchEvent(new Event("input", { bubbles: true }));
+        }
+    }
+
+    function type(id, typed) {
         const box = document.querySelector(`#${id} textarea`);
         const before = box.value.replace(/[\s,]+$/, "");
-        box.value = before ? `${before}, ${name}` : name;
+        box.value = before ? `${before}, ${typed}` : typed;
         box.dispatchEvent(new Event("input", { bubbles: true }));
         if (typeof switch_to_txt2img === "function") switch_to_txt2img();
     }

@@ -65,7 +65,7 @@ def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
 @pytest.mark.parametrize(
     ("wrong", "lines"),
     [
-        ({"tokens": 0, "optimizer": "Adm"}, ["tokens=0", "optimizer='Adm'"]),
+        ({"tokens": -1, "optimizer": "Adm"}, ["tokens=-1", "optimizer='Adm'"]),
         ({"text": " "}, ["text is empty"]),
         ({"tokens": "many"}, ["tokens='many'"]),
         ({"tokns": 3}, ["'tokns' is no setting"]),

@@ -1,9 +1,11 @@
 """The figures over N, on the toy host."""
 
+from dataclasses import replace
+
 import pytest
 from toy import ToyHost
 
-from embedding_estimate.curve import curve, variants
+from embedding_estimate.curve import curve, numbers, variants
 from embedding_estimate.errors import Interrupted, SettingsError
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
@@ -48,9 +50,17 @@ def test_a_stop_leaves_the_points_that_are_whole(toy_host: ToyHost, phase: str, 
     assert points == [1] and not toy_host.lent
 
 
+def test_numbers_go_to_twice_the_prompts_own_within_a_chunk(toy_host: ToyHost) -> None:
+    def tried(text: str) -> list[int]:
+        return numbers(replace(SETTINGS, text=text), toy_host)
+
+    assert tried("red") == [1, 2] and tried("red (circle:1.8)") == [1, 2, 4]
+    assert tried("a red circle") == [1, 2, 3, 4]  # a chunk holds four
+
+
 def test_every_n_is_checked_before_the_first(toy_host: ToyHost) -> None:
     with pytest.raises(SettingsError) as raised:
         variants(SETTINGS, [1, 0, 76])
-    assert len(raised.value.problems) == 2
+    assert len(raised.value.problems) == 2 and "a curve sets the number itself" in raised.value.problems[1]
     with pytest.raises(SettingsError, match="a curve sets the number itself"):
         variants(Settings(text="red", name="x1", token_source="Initial prompt", initial_prompt="red"), [1])

@@ -1,5 +1,6 @@
 """Protocol v1 against its own definition."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from toy import ToyModel
 
 from embedding_estimate import fidelity
 from embedding_estimate.teacher import Task, Teacher
+from embedding_estimate.wording import number, rows
 
 TEXT = "red (circle:1.8)"
 
@@ -72,16 +74,51 @@ def test_errors_by_hand(toy: ToyModel) -> None:
 
 
 def test_the_batch_changes_nothing(toy: ToyModel) -> None:
-    one, many = (fidelity.measure(toy, task(), random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))
+    asked = dataclasses.replace(task(), typed_weight=1.2)
+    one, many = (fidelity.measure(toy, asked, random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))
     assert one.pop("protocol") == many.pop("protocol") == "v1"
     assert one.pop("errors") == pytest.approx(many.pop("errors"), rel=1e-9)
     assert one == pytest.approx(many, rel=1e-9)
 
 
-def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel) -> None:
+def test_a_typed_weight_is_measured_beside_the_bare_name(toy: ToyModel) -> None:
+    bare, _ = fidelity.measure(toy, task(), random_vectors(2), batch=8)
+    assert bare.typed_weight == 1 and "bare name" not in bare.errors
+    assert bare.explained_bare is bare.emphasis_explained_bare is bare.in_template_bare is None
+    typed, _ = fidelity.measure(toy, dataclasses.replace(task(), typed_weight=1.2), random_vectors(2), batch=8)
+    assert typed.typed_weight == 1.2 and typed.explained != bare.explained
+    assert typed.explained_bare == bare.explained
+    assert typed.emphasis_explained_bare == bare.emphasis_explained
+    assert typed.in_template_bare == bare.in_template != typed.in_template
+    assert typed.explained_truncated == bare.explained_truncated  # what is free of charge has no weight
+    assert typed.errors["bare name"] == bare.errors["embedding"]
+
+
+def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
+    def labels(weight: float) -> list[str]:
+        asked = dataclasses.replace(task(), typed_weight=weight)
+        figures, _ = fidelity.measure(toy, asked, random_vectors(2), batch=8, images=False)
+        return [row.label for row in rows(figures, 2)]
+
+    assert "bare name" not in labels(1.0)
+    assert labels(0.9) == [
+        *("explained", "bare name", "bare words", "cut to fit"),
+        *("emphasis explained", "bare name"),
+        *("in other prompts", "bare name"),
+    ]
+
+
+def test_a_figure_is_three_digits_or_a_dash() -> None:
+    shown = [number(value) for value in (None, 0.98765, -0.0001, -2.0, float("nan"), float("-inf"))]
+    assert shown == ["-", "0.988", "0.000", "-2.000", "nan", "-inf"]
+
+
+@pytest.mark.parametrize("weight", [1.0, 1.2])
+def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: float) -> None:
     seen: list[tuple[int, int]] = []
+    asked = dataclasses.replace(task(), typed_weight=weight)
     _, images = fidelity.measure(
-        toy, task(), random_vectors(1), batch=4, on_progress=lambda done, total: seen.append((done, total))
+        toy, asked, random_vectors(1), batch=4, on_progress=lambda done, total: seen.append((done, total))
     )
     total = seen[0][1]
     assert seen[0] == (0, total) and seen[-1] == (total, total) and seen == sorted(set(seen))
@@ -91,7 +128,7 @@ def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel) -> None:
 
 
 def test_ratio_of_sums_by_hand(toy: ToyModel) -> None:
-    rows = [fidelity.measure(toy, task(t), random_vectors(2), batch=8, images=False)[0] for t in (TEXT, "red star")]
-    mine = sum(row.errors["embedding"] for row in rows)
-    assert fidelity.ratio_of_sums(rows, "empty") == 1 - mine / sum(row.errors["empty"] for row in rows)
-    assert fidelity.ratio_of_sums(rows, "without weights") == rows[0].emphasis_explained
+    found = [fidelity.measure(toy, task(t), random_vectors(2), batch=8, images=False)[0] for t in (TEXT, "red star")]
+    mine = sum(each.errors["embedding"] for each in found)
+    assert fidelity.ratio_of_sums(found, "empty") == 1 - mine / sum(each.errors["empty"] for each in found)
+    assert fidelity.ratio_of_sums(found, "without weights") == found[0].emphasis_explained

@@ -9,7 +9,7 @@ from toy import ToyHost
 
 from embedding_estimate.embedding import read
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
-from embedding_estimate.jobs import KEPT, Job, Jobs
+from embedding_estimate.jobs import KEPT, Curve, Job, Jobs
 from embedding_estimate.settings import Settings
 
 TEXT = "(red:1.5) circle"
@@ -78,7 +78,7 @@ def test_a_job_saves_an_embedding_and_draws_a_report(place: Place) -> None:
 
 def test_bad_settings_are_told_at_once(place: Place) -> None:
     with pytest.raises(SettingsError) as caught:
-        place.start(text="", tokens=0)
+        place.start(text="", tokens=-1)
     assert len(caught.value.problems) == 1 and place.jobs.latest is None
     with pytest.raises(SettingsError):
         place.start(text="")
@@ -154,6 +154,57 @@ def test_a_report_that_cannot_be_drawn_costs_nothing_else(place: Place, tmp_path
     job = place.finished()
     assert job.state == "done" and job.saved and job.saved.report is None
     assert any("report" in note for note in job.notes)
+
+
+def explored(place: Place, **settings: Any) -> Curve:
+    return place.jobs.explore(Settings(**{"text": TEXT, "learning_steps": 5, "steps": 4} | settings))
+
+
+def test_a_curve_has_the_figures_of_each_number_and_saves_nothing(place: Place) -> None:
+    curve = explored(place)
+    ended(curve)
+    assert (curve.state, curve.problems, curve.saved) == ("done", [], None)
+    assert curve.numbers == [point.tokens for point in curve.points] == [1, 2, 4]
+    assert all(point.fidelity.image_distance is None for point in curve.points)
+    assert place.jobs.latest is curve and place.saved == [] and not place.embeddings.exists()
+
+
+def test_a_curve_takes_what_an_estimate_takes(place: Place) -> None:
+    with pytest.raises(SettingsError, match="text is empty"):
+        explored(place, text="")
+    with pytest.raises(SettingsError, match="a curve sets the number itself"):
+        explored(place, token_source="Initial prompt", initial_prompt="red")
+    curve = explored(place, sampler="Heun")
+    ended(curve)
+    assert curve.state == "failed" and "Heun" in curve.problems[0]
+
+
+def test_a_curve_and_an_estimate_exclude_each_other(place: Place, held: threading.Event) -> None:
+    curve = explored(place)
+    with pytest.raises(Busy, match="the number of tokens is being estimated"):
+        place.start()
+    with pytest.raises(Busy, match="the number of tokens is being estimated"):
+        explored(place)
+    held.set()
+    ended(curve)
+    assert place.finished().state == "done"
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_a_curve_that_is_stopped_keeps_its_points_or_not(place: Place, save: bool) -> None:
+    curve = explored(place, learning_steps=2000, part="U-Net")
+    while not curve.points:
+        time.sleep(0.005)
+    curve.stop.stop(save=save)
+    ended(curve)
+    assert curve.state == ("done" if save else "dropped") and [point.tokens for point in curve.points] == [1]
+
+
+def test_a_curve_that_is_stopped_before_its_first_point(place: Place) -> None:
+    place.host.stop_at = "prepare"
+    curve = explored(place)
+    ended(curve)
+    assert curve.state == "dropped" and "before there was anything to show" in curve.problems[0]
 
 
 def test_old_jobs_are_forgotten(place: Place) -> None:

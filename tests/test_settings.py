@@ -77,7 +77,7 @@ def test_contradictions_are_told(values: dict, message: str) -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as raised:
-        Settings.from_mapping({**GOOD, "tokens": 0, "loss": "x", "rate": -1.0}).check()
+        Settings.from_mapping({**GOOD, "tokens": -1, "loss": "x", "rate": -1.0}).check()
     assert len(raised.value.problems) == 3 == len(str(raised.value).splitlines())
 
 

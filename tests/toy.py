@@ -137,10 +137,13 @@ class ToyModel:
     def encode_vectors(
         self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
     ) -> Conditioning:
-        before, after = template.split("{}")
+        weighted = re.search(r"\(\{\}:([\d.]+)\)", template)
+        before, after = template.replace(weighted.group(0), "{}").split("{}") if weighted else template.split("{}")
         mine = vectors["clip_l"].to(self.table)
-        rows = torch.cat([self.token_vectors(before)["clip_l"], mine, self.token_vectors(after)["clip_l"]])
-        return self._conditioning(rows, torch.ones(len(rows)))
+        words = self.token_vectors(before)["clip_l"], self.token_vectors(after)["clip_l"]
+        weights = torch.ones(len(words[0]) + len(mine) + len(words[1]))
+        weights[len(words[0]) : len(words[0]) + len(mine)] = float(weighted.group(1)) if weighted else 1.0
+        return self._conditioning(torch.cat([words[0], mine, words[1]]), weights)
 
     # the picture side
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ from embedding_estimate.cli.options import (
     checked,
     json_option,
     report_option,
+    setting_option,
     setting_options,
     typed_settings,
 )
 from embedding_estimate.cli.progress import Bars
 from embedding_estimate.cli.sections import Sections
+from embedding_estimate.errors import SettingsError
+from embedding_estimate.names import typed_name
 from embedding_estimate.saving import check_report
+from embedding_estimate.settings import PARAMETERS
+
+(WEIGHT,) = (
+    replace(parameter, default="", help="The weight that the name is typed with, instead of the file's own.")
+    for parameter in PARAMETERS
+    if parameter.name == "typed_weight"
+)
 
 
 @click.command(cls=Sections)
@@ -29,9 +40,12 @@ from embedding_estimate.saving import check_report
 @json_option
 @host_options
 @setting_options({"prompt_type", "other_prompt", "batch"})
+@setting_option(WEIGHT)
 def compare(file: Path, text: str, report: Path | None, as_json: bool, **options: Any) -> None:
     """Measures how faithful the embedding in FILE is to the prompt TEXT, whatever made it."""
     settings = checked({**typed_settings(options), "text": text, "name": "compared"})
+    if settings.typed_weight == 0:
+        raise SettingsError(["typed_weight=0: nothing is solved for here; give the weight that the name is typed with"])
     if warning := check_report(report, file.parent):
         click.echo(f"Note: {warning}", err=True)
 
@@ -39,8 +53,12 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
     from embedding_estimate.embedding import read
     from embedding_estimate.progress import Progress
     from embedding_estimate.teacher import Task
+    from embedding_estimate.typed import told
 
     embedding = read(file)
+    if options["typed_weight"] is None:
+        settings = replace(settings, typed_weight=told(embedding.provenance))
+    typed = typed_name(embedding.name, settings.typed_weight)
     host = load(HostOptions.of(options))
     with host.borrow() as model, Bars() as bars:
         figures, images = fidelity.measure(
@@ -50,7 +68,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
             batch=settings.batch,
             on_progress=lambda done, total: bars(Progress("measure", done, total)),
         )
-    click.echo(f"{embedding.name} ({embedding.tokens} vectors) beside {text}\n")
+    click.echo(f"{typed} ({embedding.tokens} vectors) beside {text}\n")
     show_figures(figures, embedding.tokens)
     if report:
         from embedding_estimate import report as drawn
@@ -58,7 +76,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
         with host.borrow() as model:
             rows = drawn.pictures(model, images)
             facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
-        drawn.save(drawn.draw(drawn.Report(embedding.name, text, facts, figures, pictures=rows)), report)
+        drawn.save(drawn.draw(drawn.Report(typed, text, facts, figures, pictures=rows)), report)
         click.echo(f"\nreport: {report}")
     if as_json:
         print_json(
@@ -66,6 +84,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
                 "path": str(file),
                 "name": embedding.name,
                 "tokens": embedding.tokens,
+                "typed_weight": settings.typed_weight,
                 **summary.of_figures(figures),
                 "in_template": figures.in_template,
                 "protocol": figures.protocol,

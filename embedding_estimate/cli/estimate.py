@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate import names, saving, summary
+from embedding_estimate import names, saving, summary, wording
 from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import print_json, printable, show_figures
 from embedding_estimate.cli.host import EMPHASIS, HostOptions, host_options, load
@@ -157,7 +157,7 @@ def _note(text: str) -> None:
 def _tell(result: Estimate, path: Path, seconds: float) -> None:
     embedding = result.embedding
     vectors = "1 vector" if embedding.tokens == 1 else f"{embedding.tokens} vectors"
-    click.echo(f"{path}: {vectors}, typed as the word {embedding.name}\n")
+    click.echo(f"{path}: {vectors}, {wording.typed_as(embedding.name, result.typed_weight)}\n")
     if result.fidelity:
         show_figures(result.fidelity, embedding.tokens)
     else:

@@ -11,6 +11,7 @@ import click
 from embedding_estimate.cli.figures import print_json, printable
 from embedding_estimate.cli.options import json_option
 from embedding_estimate.settings import PARAMETERS
+from embedding_estimate.wording import typed_as
 
 if TYPE_CHECKING:
     from embedding_estimate.embedding import Embedding
@@ -27,9 +28,11 @@ def inspect(file: Path, as_json: bool) -> None:
     Reads the files of any tool, and runs nothing that may be in them.
     """
     from embedding_estimate.embedding import read
+    from embedding_estimate.typed import told
 
     embedding = read(file)
-    for line in _lines(embedding):
+    weight = told(embedding.provenance)
+    for line in _lines(embedding, weight):
         click.echo(printable(line))
     if as_json:
         print_json(
@@ -37,6 +40,7 @@ def inspect(file: Path, as_json: bool) -> None:
                 "path": str(file),
                 "name": embedding.name,
                 "tokens": embedding.tokens,
+                "typed_weight": weight,
                 "vectors": {key: {"width": t.shape[1], "norms": _norms(t)} for key, t in embedding.vectors.items()},
                 "provenance": embedding.provenance,
             }
@@ -47,8 +51,8 @@ def _norms(vectors: Any) -> list[float]:
     return [float(norm) for norm in vectors.norm(dim=1)]
 
 
-def _lines(embedding: Embedding) -> Iterator[str]:
-    yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens"
+def _lines(embedding: Embedding, weight: float) -> Iterator[str]:
+    yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens, {typed_as(embedding.name, weight)}"
     for key, vectors in embedding.vectors.items():
         norms = _norms(vectors)
         yield _row(key, f"{len(vectors)} x {vectors.shape[1]}, norms {min(norms):.3g} to {max(norms):.3g}")

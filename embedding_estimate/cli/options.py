@@ -82,7 +82,7 @@ def _facts(parameter: Parameter) -> list[str]:
     if parameter.lines:
         facts.append("several times for several lines")
     default = {True: "on", False: "off"}[parameter.default] if parameter.kind is bool else parameter.default
-    return [*facts, f"default: {default}"] if default != "" else facts
+    return [*facts, f"default: {' / '.join(str(default).splitlines())}"] if default != "" else facts
 
 
 def _join(context: click.Context, option: click.Parameter, lines: tuple[str, ...]) -> str | None:

@@ -40,6 +40,7 @@ class Bars:
         if progress.loss is not None and progress.explained is not None:
             figures = f"loss {progress.loss:.3f}, explained {progress.explained:.3f}"
             self._bar.set_postfix_str(figures, refresh=False)
+        self._bar.total = progress.total
         self._bar.update(progress.done - self._bar.n)
 
     def _opened(self, progress: Progress) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -59,6 +60,13 @@ def templates_of(settings: Settings, teacher: Teacher) -> tuple[str, ...]:
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def starting_from(objective: Objective, start: Vectors) -> Objective:
+    """A prepared objective for a training that starts elsewhere."""
+    other = copy.copy(objective)
+    other.held_out_start = other.held_out(start)
+    return other
 
 
 def make_objective(settings: Settings, teacher: Teacher, loss: Loss) -> Objective:

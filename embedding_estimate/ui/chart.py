@@ -1,10 +1,11 @@
-"""The curve of a running job as inline SVG; its colours are the page's, see style.css."""
+"""Curves of jobs as inline SVG; its colours are the page's, see style.css."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from embedding_estimate.curve import Point
 from embedding_estimate.drawing import smoothed
 from embedding_estimate.ui import PREFIX
 
@@ -29,15 +30,40 @@ def svg(curve: Sequence[tuple[int, float, float]], total: int) -> str:
     drawn = "".join(
         f'<polyline class="{PREFIX}{name}" points="{_points(line, total)}"/>' for name, line in lines.items()
     )
+    _, loss, explained = curve[-1]
+    return _figure(drawn, {"loss": f"loss {loss:.3f}", "explained": f"explained {explained:.3f}"})
+
+
+def over_tokens(points: Sequence[Point], numbers: Sequence[int]) -> str:
+    """Explained and emphasis explained of the first of these numbers, at even distances: most of them are doubles."""
+    lines: dict[str, list[float | None]] = {
+        "explained": [point.fidelity.explained for point in points],
+        "emphasis": [point.fidelity.emphasis_explained for point in points],
+    }
+    drawn = ""
+    for name, values in lines.items():
+        line = [(place + 0.5, y) for place, y in enumerate(values) if y is not None and math.isfinite(y)]
+        if line:
+            places = _points(line, len(numbers))
+            dots = "".join(f"M{place}h0" for place in places.split())  # lines of no length, which no stretching harms
+            drawn += f'<polyline class="{PREFIX}{name}" points="{places}"/><path class="{PREFIX}{name}" d="{dots}"/>'
+    below = "".join(
+        f'<small class="{PREFIX}number" style="left: {(place + 0.5) / len(numbers):.1%}">{number}</small>'
+        for place, number in enumerate(numbers)
+    )
+    return _figure(drawn, {"explained": "explained", "emphasis": "emphasis explained"}, below)
+
+
+def _figure(drawn: str, legend: Mapping[str, str], below: str = "") -> str:
+    """Lines within their frame, and what they are."""
     grid = "".join(f'<path d="M0 {HEIGHT * _below(tick):.1f}H{WIDTH}"/>' for tick in TICKS)
     ticks = "".join(f'<small style="top: {_below(tick):.1%}">{tick}</small>' for tick in TICKS)
-    _, loss, explained = curve[-1]
+    spans = "".join(f'<span class="{PREFIX}{name}">{label}</span>' for name, label in legend.items())
     return (
         f'<figure class="{PREFIX}chart"><div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" aria-hidden="true">{grid}{drawn}</svg>'
-        f"{ticks}</div><figcaption>"  # the ticks are no part of the drawing, which would stretch them
-        f'<span class="{PREFIX}loss">loss {loss:.3f}</span>'
-        f'<span class="{PREFIX}explained">explained {explained:.3f}</span></figcaption></figure>'
+        f"{ticks}{below}</div>"  # what is written is no part of the drawing, which would stretch it
+        f"<figcaption>{spans}</figcaption></figure>"
     )
 
 
@@ -46,6 +72,6 @@ def _below(y: float) -> float:
     return 1 - min(max(y, 0), TOP) / TOP
 
 
-def _points(line: Sequence[tuple[int, float]], total: int) -> str:
+def _points(line: Sequence[tuple[float, float]], total: int) -> str:
     kept = [*line[:: math.ceil(len(line) / POINTS)], line[-1]]
     return " ".join(f"{WIDTH * x / total:.1f},{HEIGHT * _below(y):.1f}" for x, y in kept)

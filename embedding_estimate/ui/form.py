@@ -20,7 +20,7 @@ OPEN: tuple[tuple[str, ...], ...] = (  # rows; all other settings follow in an a
     ("rate", "optimizer"),
     ("loss", "learning_steps"),
     ("initial_prompt",),
-    ("token_source",),
+    ("token_source", "typed_weight"),
     ("name", "overwrite"),
 )
 COUNTED = ("text", "initial_prompt")  # prompts with a token count beside them
@@ -88,7 +88,9 @@ def component(parameter: Parameter, names: Sequence[str] = ()) -> Any:
 
 
 def _step(parameter: Parameter) -> float:
-    return 0.5 if parameter.kind is float else 8 if parameter.unit == "pixels" else 1
+    if parameter.kind is float:
+        return 0.5 if parameter.maximum is None or parameter.maximum > 10 else 0.05
+    return 8 if parameter.unit == "pixels" else 1
 
 
 def _slides(parameter: Parameter) -> bool:

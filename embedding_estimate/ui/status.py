@@ -12,12 +12,15 @@ from pathlib import Path
 from PIL import Image
 
 from embedding_estimate import wording
+from embedding_estimate.curve import Point
 from embedding_estimate.fidelity import Fidelity
-from embedding_estimate.jobs import Job, Saved
+from embedding_estimate.jobs import Curve, Job, Saved
+from embedding_estimate.names import typed_name
 from embedding_estimate.previews import Preview
 from embedding_estimate.ui import PREFIX, chart
 
 THUMBNAIL = 256  # pixels, the longer side: it comes with every answer
+MANY = "How many tokens?"
 HELLO = "A prompt goes in, an embedding comes out: one word to type in its place."
 
 
@@ -25,9 +28,11 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
     """The state of the latest job; `folder` is where embeddings go."""
     if job is None:
         return _section("idle", f"<p>{HELLO}</p>{_small(f'Embeddings are saved in {folder}')}")
-    name = escape(job.settings.name)
+    name = escape(job.title)
     if job.state == "running":
         return _section("running", _running(job))
+    if isinstance(job, Curve) and job.state == "done":
+        return _section("done", f"<p><b>{MANY}</b> A row sets <i>Tokens</i>.</p>{_curve(job)}")
     if job.saved is not None and job.state == "done":
         return _section("done", _done(job, job.saved, in_webui))
     if job.state == "dropped":
@@ -52,18 +57,52 @@ def _running(job: Job) -> str:
     share = progress.done / progress.total if progress and progress.total else 0.0
     left = job.seconds_left
     if job.stop.stopped:
-        doing = "stopping; nothing will be saved" if job.stop.dropped else "stopping; the best so far will be saved"
+        kept = "the rows so far will stay" if isinstance(job, Curve) else "the best so far will be saved"
+        doing = f"stopping; {'nothing will be saved' if job.stop.dropped else kept}"
         left = None
     elif progress:
-        doing = f"{wording.PHASES[progress.phase]}, {progress.done} of {progress.total}"
+        doing = f"{_number(job)}{wording.PHASES[progress.phase]}, {progress.done} of {progress.total}"
     else:
         doing = "waiting for the model"
     return (
-        f'<p class="{PREFIX}head"><span><b>{escape(job.settings.name)}</b>: {doing}</span>'
+        f'<p class="{PREFIX}head"><span>{_heading(job)} {doing}</span>'
         f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
         f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
-        f"{chart.svg(job.curve, job.settings.learning_steps)}{_previewed(job.preview)}{_notes(job.notes)}"
+        f"{_curve(job) if isinstance(job, Curve) else chart.svg(job.curve, job.steps)}"
+        f"{_previewed(job.preview)}{_notes(job.notes)}"
+    )
+
+
+def _heading(job: Job) -> str:
+    return f"<b>{MANY}</b>" if isinstance(job, Curve) else f"<b>{escape(job.title)}</b>:"
+
+
+def _number(job: Job) -> str:
+    """Where a curve is; its last point may be there before the job is over."""
+    left = job.numbers[len(job.points) :] if isinstance(job, Curve) else ()
+    return f"N = {left[0]}, " if left else ""
+
+
+def _curve(job: Curve) -> str:
+    """The figures over N; rows are made to work by the javascript."""
+    if not job.points:
+        return ""
+    titles = ("N", "explained", "emphasis explained", "in other prompts", "seconds")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    return (
+        f"{chart.over_tokens(job.points, job.numbers)}"
+        f'<table class="{PREFIX}points"><tr>{head}</tr>{"".join(map(_point, job.points))}</table>'
+    )
+
+
+def _point(point: Point) -> str:
+    figures = point.fidelity
+    shown = (figures.explained, figures.emphasis_explained, figures.in_template)
+    cells = "".join(f"<td>{wording.number(value)}</td>" for value in shown)
+    return (
+        f'<tr data-embedding-estimate="tokens" data-tokens="{point.tokens}">'
+        f'<td><button type="button">{point.tokens}</button></td>{cells}<td>{point.seconds:.1f}</td></tr>'
     )
 
 
@@ -90,30 +129,31 @@ def _thumbnail(picture: Image.Image) -> str:
 def _done(job: Job, saved: Saved, in_webui: bool) -> str:
     result = saved.estimate
     name = result.embedding.name
+    typed = typed_name(name, result.typed_weight)
     vectors = "1 vector" if result.embedding.tokens == 1 else f"{result.embedding.tokens} vectors"
     figures = _figures(result.fidelity, result.embedding.tokens) if result.fidelity else ""
     unmeasured = "" if result.fidelity else "; the best of them was saved without being measured"
     return (
-        f"<p>Saved: {vectors}, typed as the word <code>{escape(name)}</code></p>"
-        f"{_uses(name, job.settings.negative, in_webui)}"
+        f"<p>Saved: {vectors}, typed as{' the word' if typed == name else ''} <code>{escape(typed)}</code></p>"
+        f"{_uses(typed, job.settings.negative, in_webui)}"
         f"{_small(str(saved.path))}{figures}"
         f"<p>{result.steps} steps ({result.stopped}{unmeasured}) in "
         f"{result.seconds_prepare + result.seconds_train:.1f} s; "
         f"longest vector {result.norm_ratio:.1f} times a word's</p>"
         f"{_notes(job.notes)}"
-        f"{_picture(saved.report) or chart.svg(job.curve, job.settings.learning_steps)}"
+        f"{_picture(saved.report) or chart.svg(job.curve, job.steps)}"
         f"{'' if saved.pictures else _previewed(job.preview)}"
     )
 
 
-def _uses(name: str, negative: bool, in_webui: bool) -> str:
-    """Buttons, made to work by the javascript: to copy the name, or to type it in the prompts next door."""
-    uses = {"copy": "Copy the word"}
+def _uses(typed: str, negative: bool, in_webui: bool) -> str:
+    """Buttons, made to work by the javascript: to copy what is typed, or to type it in the prompts next door."""
+    uses = {"copy": "Copy"}
     if in_webui:
         sides = {"txt2img_prompt": "To the prompt", "txt2img_neg_prompt": "To the negative prompt"}
         uses |= dict(reversed(sides.items())) if negative else sides
     buttons = "".join(
-        f'<button type="button" data-embedding-estimate="{use}" data-name="{escape(name)}">{label}</button>'
+        f'<button type="button" data-embedding-estimate="{use}" data-typed="{escape(typed)}">{label}</button>'
         for use, label in uses.items()
     )
     return f'<p class="{PREFIX}uses">{buttons}</p>'

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
 
 from embedding_estimate.errors import EstimateError, SettingsError
+from embedding_estimate.jobs import Job
+from embedding_estimate.settings import Settings
 from embedding_estimate.ui import PREFIX, filling, status
 from embedding_estimate.ui.compat import QUIET
 from embedding_estimate.ui.form import Form
@@ -25,6 +27,7 @@ def build(place: Place) -> None:
             form = Form(place.choices, place.defaults())
         with gr.Column(scale=2, min_width=320, elem_id=f"{PREFIX}side"):
             estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
+            explore = gr.Button("How many tokens?", size="sm", elem_id=f"{PREFIX}explore")
             with gr.Row(elem_classes=[f"{PREFIX}interrupts"]):
                 save = gr.Button("Interrupt (save)", interactive=False, elem_id=f"{PREFIX}interrupt_save")
                 drop = gr.Button("Interrupt (not save)", interactive=False, elem_id=f"{PREFIX}interrupt_drop")
@@ -39,7 +42,10 @@ def build(place: Place) -> None:
         return status.render(job, place.folder(), place.in_webui), running, running
 
     def start(*values: Any) -> tuple[Any, ...]:
-        return status.problems(refused(place, form, values)), *now()
+        return status.problems(refused(place.jobs.start, form, values)), *now()
+
+    def try_numbers(*values: Any) -> tuple[Any, ...]:
+        return status.problems(refused(place.jobs.explore, form, values)), *now()
 
     def stop(save: bool) -> tuple[Any, ...]:
         if job := place.jobs.latest:
@@ -48,6 +54,7 @@ def build(place: Place) -> None:
 
     shown = [state, save, drop]
     estimate.click(start, list(form.components.values()), [problems, *shown], **QUIET)
+    explore.click(try_numbers, list(form.components.values()), [problems, *shown], **QUIET)
     save.click(lambda: stop(save=True), None, shown, **QUIET)
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
     poll.click(now, None, shown, **QUIET)
@@ -67,10 +74,10 @@ def build(place: Place) -> None:
     infotext.click(read, [prompt_type, form.components["text"]], written, **QUIET).then(*counting, **QUIET)
 
 
-def refused(place: Place, form: Form, values: tuple[Any, ...]) -> list[str]:
+def refused(start: Callable[[Settings], Job], form: Form, values: tuple[Any, ...]) -> list[str]:
     """Starts a job; the lines that say why it may not start, or none."""
     try:
-        place.jobs.start(form.settings(values))
+        start(form.settings(values))
     except SettingsError as error:
         return error.problems
     except EstimateError as error:

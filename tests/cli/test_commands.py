@@ -15,7 +15,17 @@ from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.settings import PARAMETERS
 
 KEYS = [
-    *("path", "name", "tokens", "part", "steps", "explained", "emphasis_explained", "explained_without_weights"),
+    *(
+        "path",
+        "name",
+        "tokens",
+        "typed_weight",
+        "part",
+        "steps",
+        "explained",
+        "emphasis_explained",
+        "explained_without_weights",
+    ),
     *("explained_truncated", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
     *("unet_forwards", "unet_backwards", "stopped"),
 ]
@@ -27,8 +37,9 @@ def test_estimate_saves_an_embedding_and_ends_in_one_json_object(run: Run, tmp_p
     told = last(result)
     assert list(told) == KEYS
     assert told["path"] == str(Path("embeddings", "madeup.safetensors"))
-    assert (told["name"], told["tokens"], told["part"], told["steps"]) == ("madeup", 2, "U-Net", 10)
-    assert told["stopped"] == "done" and told["unet_backwards"] == 40
+    assert (told["name"], told["tokens"], told["part"], told["steps"]) == ("madeup", 2, "Attention", 10)
+    assert told["typed_weight"] == 1 and "2 vectors, typed as the word madeup" in result.stdout
+    assert told["stopped"] == "done" and 0 < told["unet_backwards"] < told["unet_forwards"]
     assert read(tmp_path / told["path"]).tokens == 2
     assert files(tmp_path) == ["embeddings", "embeddings/madeup.safetensors"]
 
@@ -159,6 +170,25 @@ def test_compare_measures_any_file(run: Run, tmp_path: Path) -> None:
     assert wide.exit_code == 2 and "vectors 7 wide" in wide.stderr
 
 
+def test_a_typed_weight_goes_with_the_file(run: Run, tmp_path: Path) -> None:
+    result = run("estimate", "(red circle:1.3)", "--name", "x1", *QUICK, "--typed-weight", "1.3", "--json")
+    assert result.exit_code == 0, result.output
+    assert last(result)["typed_weight"] == 1.3 and "2 vectors, typed as (x1:1.3)" in result.stdout
+    assert "bare name" in result.stdout
+
+    shown = run("inspect", "embeddings/x1.safetensors", "--json")
+    assert last(shown)["typed_weight"] == 1.3 and "typed as (x1:1.3)" in shown.stdout
+
+    measured = run("compare", "embeddings/x1.safetensors", "(red circle:1.3)", "--json")
+    assert measured.stdout.startswith("(x1:1.3) (2 vectors) beside") and "bare name" in measured.stdout
+    assert last(measured)["typed_weight"] == 1.3
+    assert last(measured)["explained"] == pytest.approx(last(result)["explained"])
+    bare = run("compare", "embeddings/x1.safetensors", "(red circle:1.3)", "--typed-weight", "1", "--json")
+    assert last(bare)["typed_weight"] == 1 and last(bare)["explained"] < last(measured)["explained"]
+    unsolved = run("compare", "embeddings/x1.safetensors", "red", "--typed-weight", "0")
+    assert unsolved.exit_code == 2 and "typed_weight=0: nothing is solved for here" in unsolved.stderr
+
+
 def test_prompts_may_name_the_embeddings_of_a_folder(run: Run, toy_host: ToyHost, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     for name, width in (("y", 6), ("w", 7)):
@@ -196,7 +226,7 @@ def test_every_setting_is_an_option_of_estimate() -> None:
 def test_help_tells_the_bounds_and_defaults() -> None:
     shown = program("estimate", "--help", text=True)
     words = " ".join(shown.stdout.split())
-    assert shown.returncode == 0 and "[1 to 75; default: 8]" in words
+    assert shown.returncode == 0 and "[0 to 75; default: 8]" in words
     assert "Lion" in words and "--no-private" in words and "[]" not in words
 
 

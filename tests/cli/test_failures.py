@@ -8,14 +8,13 @@ import pytest
 from command_line import QUICK, Run, files, last
 
 from embedding_estimate import embedding as embeddings
-from embedding_estimate import trainer
+from embedding_estimate import trainer, training
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import EmbeddingError
 
 BAD = {
     "empty text": (["", "--name", "x1"], "text is empty"),
     "no text": (["--name", "x1"], "text is empty"),
-    "no tokens": (["red", "--tokens", "0"], "tokens=0 is out of range"),
     "negative tokens": (["red", "--tokens", "-3"], "tokens=-3 is out of range"),
     "no number": (["red", "--tokens", "two"], "tokens='two': give a whole number"),
     "too many tokens for a chunk": (["red", "--tokens", "5"], "tokens=5: a chunk of this model holds 4"),
@@ -47,7 +46,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, case
 
 
 def test_every_problem_is_told(run: Run) -> None:
-    result = run("estimate", "red", "--tokens", "0", "--loss", "x", "--name", "a:b", "--rate", "-1")
+    result = run("estimate", "red", "--tokens", "-1", "--loss", "x", "--name", "a:b", "--rate", "-1")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 3
 
 
@@ -105,7 +104,7 @@ def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pyt
         return real(*arguments, on_progress=see, **options)
 
     monkeypatch.setattr(trainer, "estimate", pressed)
-    monkeypatch.setattr(trainer, "READ_EVERY", 0)
+    monkeypatch.setattr(training, "READ_EVERY", 0)
     before = signal.getsignal(signal.SIGINT)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--json", "--report", "r.png", "--save-every", "1")
     assert result.exit_code == 130

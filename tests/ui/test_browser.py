@@ -84,6 +84,42 @@ def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -
     opened.says("text_count", "3 tokens")  # the word is read as the embedding now
 
 
+def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, shots: Path) -> None:
+    opened.fill(text="(red:1.5) circle", steps="4", tokens="8", learning_steps="5")
+    opened.press("explore")
+    opened.says("state", "N = ")
+    opened.page.reload()
+    opened.page.locator("[data-tokens='1']").wait_for()
+    opened.shoot("exploring", shots)
+    result = opened.state("done", "failed")
+    assert "emphasis explained" in result and len(opened.page.locator("[data-tokens]").all()) == 3
+    opened.page.locator("[data-tokens='4'] td").last.click()
+    boxes = opened.page.locator("#embedding_estimate_tokens input").all()
+    assert {box.input_value() for box in boxes} == {"4"}
+    opened.shoot("explored", shots)
+
+    opened.fill(text="(red:1.5) circle", steps="4", learning_steps="5", name="four")
+    opened.page.get_by_text("More settings").click()
+    opened.page.get_by_label("Nothing", exact=True).check()
+    opened.press("estimate")
+    opened.says("state", "typed as the word four")
+    assert read(folder / "embeddings" / "four.safetensors").tokens == 4  # the form knows what was clicked
+
+
+def test_a_typed_weight_is_told_and_copied(opened: Tab, shots: Path) -> None:
+    opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", typed_weight="1.3", name="disc")
+    opened.page.get_by_text("More settings").click()
+    opened.page.get_by_label("Figures", exact=True).check()
+    opened.press("estimate")
+    opened.says("state", "typed as (disc:1.3)")
+    assert "bare name" in opened.state("done")
+    opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.page.get_by_role("button", name="Copy").click()
+    opened.page.get_by_role("button", name="Copied").wait_for()
+    assert opened.page.evaluate("navigator.clipboard.readText()") == "(disc:1.3)"
+    opened.shoot("typed", shots)
+
+
 def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, shots: Path) -> None:  # type: ignore[no-untyped-def]
     opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="half-way")
     opened.page.focus("#embedding_estimate_estimate")

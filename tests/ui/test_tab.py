@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 from toy import ToyHost
 
+from embedding_estimate.curve import Point
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import EmbeddingError
-from embedding_estimate.jobs import Job, Jobs, Saved
+from embedding_estimate.fidelity import Fidelity
+from embedding_estimate.jobs import Curve, Job, Jobs, Saved
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
 from embedding_estimate.trainer import Estimate
@@ -83,7 +85,7 @@ def values(built: form.Form, **changed: Any) -> tuple[Any, ...]:
 
 def unmeasured(name: str, folder: Path) -> Saved:
     embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
-    result = Estimate(embedding, None, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    result = Estimate(embedding, 1.0, None, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
     return Saved(result, folder / "it.safetensors", {}, None, 2.0)
 
 
@@ -156,17 +158,17 @@ def test_the_tab_builds_within_other_blocks(place: Place) -> None:
 
 
 def test_problems_come_back_as_lines(place: Place, built: form.Form) -> None:
-    lines = tab.refused(place, built, values(built, text="", name="a,b|c"))
+    lines = tab.refused(place.jobs.start, built, values(built, text="", name="a,b|c"))
     assert len(lines) == 3 and "text is empty" in lines[0] and "','" in lines[1] and "'|'" in lines[2]
     assert place.jobs.latest is None
 
 
 def test_a_job_starts_and_a_second_is_refused(place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Jobs, "_work", lambda self, job, folder, tree: None)
+    monkeypatch.setattr(Jobs, "_work", lambda self, job, work: None)
     good = values(built, text="red circle", name="it", schedule="Karras")
-    assert tab.refused(place, built, good) == []
+    assert tab.refused(place.jobs.start, built, good) == []
     assert place.jobs.latest is not None and place.jobs.latest.settings.name == "it"
-    assert "it is being estimated" in tab.refused(place, built, good)[0]
+    assert "it is being estimated" in tab.refused(place.jobs.start, built, good)[0]
 
 
 def test_tokens_are_counted(place: Place) -> None:
@@ -233,6 +235,14 @@ def test_a_job_that_is_done(place: Place) -> None:
     assert "data:image" not in status.render(done, "", in_webui=True)
 
 
+def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
+    html = status.render(finished(place, measure="Figures", typed_weight=1.2), "", in_webui=True)
+    assert "typed as <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
+    assert "<dt>bare name</dt>" in html
+    html = status.render(finished(place, measure="Nothing", overwrite=True), "", in_webui=True)
+    assert "typed as the word <code>it</code>" in html and html.count('data-typed="it"') == 3
+
+
 def test_figures_without_images(place: Place) -> None:
     html = status.render(finished(place, measure="Figures"), "", in_webui=True)
     assert "<dt>explained</dt>" in html and "image distance" not in html and "data:image/png;base64," in html
@@ -267,6 +277,46 @@ def test_a_job_that_was_interrupted_has_no_figures(tmp_path: Path) -> None:
     done.state, done.saved = "done", unmeasured("it", tmp_path)
     html = status.render(done, "", in_webui=False)
     assert "7 steps (interrupted; the best of them was saved without being measured)" in html and "<dl" not in html
+
+
+def point(tokens: int, explained: float, emphasis: float | None) -> Point:
+    return Point(tokens, Fidelity("v1", explained, emphasis, 0.5, 0.5, 0.75, None, None, {}), 1.5)
+
+
+def test_a_curve_that_runs_shows_where_it_is_and_what_it_has() -> None:
+    running = Curve("1", Settings(text="red circle"), numbers=[1, 2, 4])
+    assert "waiting for the model" in status.render(running, "", in_webui=False)
+    running.points.append(point(1, 0.5, None))
+    running.follow(Progress("train", 20, 150, loss=0.5, explained=0.25))
+    html = status.render(running, "", in_webui=False)
+    assert "N = 2, training, 20 of 150" in html and 'data-tokens="1"' in html
+    assert html.count('embedding_estimate_number"') == 3  # the axis is there from the start
+    running.stop.stop(save=True)
+    assert "the rows so far will stay" in status.render(running, "", in_webui=False)
+
+
+def test_a_curve_that_is_done_is_a_chart_and_rows_to_choose_from() -> None:
+    done = Curve("1", Settings(text="red circle"), numbers=[1, 2, 4])
+    done.points += [point(1, 0.5, -3.0), point(2, 0.75, 0.25), point(4, float("nan"), None)]
+    done.state = "done"
+    html = status.render(done, "", in_webui=False)
+    assert 'data-state="done"' in html
+    assert re.findall(r'data-embedding-estimate="tokens" data-tokens="(\d)"', html) == ["1", "2", "4"]
+    assert "<td>0.750</td><td>0.250</td>" in html
+    lines = re.findall(r'<polyline class="embedding_estimate_(\w+)" points="([^"]+)"', html)
+    assert [name for name, _ in lines] == ["explained", "emphasis"]
+    below = [float(place.split(",")[1]) for place in lines[1][1].split()]
+    assert max(below) <= chart.HEIGHT and "nan" not in lines[0][1]
+
+
+def test_the_number_in_the_form_does_not_matter_to_a_curve(place: Place, built: form.Form) -> None:
+    good = values(built, text="(red:1.5) circle", schedule="Karras", learning_steps=3, tokens=0)
+    assert tab.refused(place.jobs.explore, built, good) == []
+    explored = place.jobs.latest
+    while explored.state == "running":
+        time.sleep(0.01)
+    assert isinstance(explored, Curve) and [each.tokens for each in explored.points] == [1, 2, 4]
+    assert 'data-tokens="4"' in status.render(explored, "", in_webui=True)
 
 
 @pytest.mark.parametrize("state", ["failed", "dropped"])

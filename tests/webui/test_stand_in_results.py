@@ -55,6 +55,13 @@ def test_the_card_has_a_picture_and_a_description(loaded: Any, tmp_path: Path) -
     assert (tmp_path / "embeddings-reports" / "zebra-two.png").is_file()
 
 
+def test_the_card_tells_the_typed_weight(loaded: Any, tmp_path: Path) -> None:
+    loaded.opts.emphasis = "Original"
+    finished(loaded, typed_weight=1.2, measure="Nothing")
+    card = json.loads((tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8"))
+    assert "To be typed as (zebra-two:1.2)" in card["description"]
+
+
 def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> None:
     finished(loaded, private=True)
     assert "circle" not in (tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8")

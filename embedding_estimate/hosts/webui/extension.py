@@ -16,6 +16,7 @@ from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
 from embedding_estimate.jobs import Job, Jobs
+from embedding_estimate.names import typed_name
 from embedding_estimate.settings import Settings
 
 
@@ -118,6 +119,8 @@ def _card(job: Job) -> dict[str, Any]:
     estimate, figures = job.saved.estimate, job.saved.estimate.fidelity
     family = estimate.embedding.provenance["model"]["family"]
     lines = [f"For the {job.settings.prompt_type.lower()}; {estimate.embedding.tokens} vectors"]
+    if estimate.typed_weight != 1:
+        lines.append(f"To be typed as {typed_name(estimate.embedding.name, estimate.typed_weight)}")
     if not job.settings.private:
         lines.append(f"Does what this does: {job.settings.text}")
     if figures:

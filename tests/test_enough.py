@@ -1,0 +1,130 @@
+"""As few vectors as are enough, on the toy host, whose chunk holds four tokens."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from toy import ToyHost, ToyModel
+
+from embedding_estimate import enough, training
+from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import Estimate, estimate
+
+OPEN = Settings(text="red (circle:1.8)", name="madeup", tokens=0, steps=4, learning_steps=30)
+
+
+def run(host: ToyHost, **values: Any) -> Estimate:
+    return estimate(replace(OPEN, **values), host)
+
+
+def told(result: Estimate) -> dict[int, float]:
+    """What the note says each number explains."""
+    (note,) = (note for note in result.notes if "enough" in note)
+    return {int(tokens): float(value) for tokens, value in re.findall(r"N = (\d+) explains (-?[\d.]+)", note)}
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number is tried, for the toy's prompts need few vectors."""
+    monkeypatch.setattr(enough, "TOLERANCE", 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"text": "red"}, [1]),
+        ({"text": "red (circle:1.8)"}, [1, 2]),
+        ({"text": "a red circle"}, [1, 2, 3]),
+        ({"text": "a small red circle"}, [1, 2, 4]),
+        ({"text": "a small red circle on a table"}, [1, 2, 4]),  # a chunk holds no more
+        ({"text": "(,)"}, [1]),
+        ({"tokens": 3}, [3]),
+        ({"token_source": "Initial prompt", "initial_prompt": "a red"}, [2]),
+    ],
+)
+def test_the_numbers_to_choose_from(toy: ToyModel, values: dict[str, Any], expected: list[int]) -> None:
+    assert enough.counts(replace(OPEN, **values), toy) == expected
+
+
+@pytest.mark.parametrize(
+    ("explained", "expected"),
+    [({1: 0.5}, 1), ({1: 0.5, 2: 0.9, 4: 0.915}, 2), ({1: 0.5, 2: 0.9, 4: 0.95, 7: 0.96}, 4), ({1: 0.9, 2: -0.2}, 1)],
+)
+def test_the_fewest_near_the_best_are_enough(explained: dict[int, float], expected: int) -> None:
+    assert enough.fewest(explained) == expected
+
+
+@pytest.mark.parametrize("part", ["Attention", "U-Net", "Transformer"])
+def test_the_number_follows_from_what_each_explains(toy_host: ToyHost, part: str) -> None:
+    result = run(toy_host, text="a (small:1.4) (red:1.6) (circle:1.8)", part=part)
+    explained = told(result)
+    assert list(explained) == [1, 2, 4][: len(explained)]
+    assert result.embedding.tokens == enough.fewest(explained)
+    assert result.fidelity is not None
+    assert result.embedding.provenance["settings"]["tokens"] == 0
+
+
+def test_more_start_where_fewer_ended(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # start and end
+    real = training.train
+
+    def train(run: training.Training, *rest: Any) -> None:
+        start = run.best["clip_l"].clone()
+        real(run, *rest)
+        seen.append((start, run.best["clip_l"]))
+
+    monkeypatch.setattr(enough, "train", train)
+    run(toy_host, text="a (small:0.3) (red:1.6) (circle:1.8)", part="U-Net")
+    own = toy_host.model.token_vectors(OPEN.text)["clip_l"]
+    assert [len(start) for start, _ in seen] == [1, 2, 4]
+    assert not torch.equal(seen[0][1], own[:1])
+    assert torch.equal(seen[1][0][:1], seen[0][1]) and torch.equal(seen[2][0][:2], seen[1][1])
+
+
+def test_a_plain_prompt_needs_no_training_at_its_own_number(toy_host: ToyHost, strict: None) -> None:
+    result = run(toy_host, text="red circle")
+    assert result.embedding.tokens == 2 and result.stopped == "exact" and result.steps == 0
+    assert any("saved without training" in note for note in result.notes)
+    assert told(result)[2] == pytest.approx(1)
+    single = run(toy_host, text="red")
+    assert single.embedding.tokens == 1 and single.stopped == "exact"
+
+
+def test_steps_are_counted_over_all_numbers(toy_host: ToyHost, strict: None) -> None:
+    heard: list[Progress] = []
+    snapshots: list[tuple[int, int]] = []
+    result = estimate(
+        replace(OPEN, save_every=20),
+        toy_host,
+        on_progress=heard.append,
+        on_snapshot=lambda embedding, step: snapshots.append((step, embedding.tokens)),
+    )
+    trained = [progress for progress in heard if progress.phase == "train"]
+    assert {progress.total for progress in trained} == {60} and trained[-1].done == 60
+    assert [progress.done for progress in trained] == sorted(progress.done for progress in trained)
+    assert snapshots == [(20, 1), (50, 2)]
+    assert result.steps == len(result.losses) == 30
+
+
+def test_a_stop_keeps_the_best_of_what_there_is(
+    toy_host: ToyHost, strict: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "READ_EVERY", 0.0)
+    stop = StopToken()
+
+    def listen(progress: Progress) -> None:
+        if progress.phase == "train" and progress.done == 32:
+            stop.stop(save=True)
+
+    result = estimate(OPEN, toy_host, on_progress=listen, stop=stop)
+    assert result.stopped == "interrupted" and result.fidelity is None
+    assert list(told(result)) == [1, 2] and result.embedding.tokens == enough.fewest(told(result))
+
+
+def test_a_second_part_refines_the_number_that_was_chosen(toy_host: ToyHost) -> None:
+    result = run(toy_host, part="Attention + U-Net", typed_weight=0.0)
+    assert result.embedding.tokens == enough.fewest(told(result))
+    assert result.steps > OPEN.learning_steps
