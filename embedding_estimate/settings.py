@@ -82,7 +82,7 @@ class Settings:
         lines=True,
     )
     learning_steps: int = setting(
-        150, "Learning steps", "Updates of the vectors.", unit="steps", minimum=1, maximum=100_000
+        250, "Learning steps", "Updates of the vectors.", unit="steps", minimum=1, maximum=100_000
     )
     rate: float = setting(
         0.0,

@@ -107,7 +107,6 @@ class _Run:
             training.step += 1
             before = [leaf.detach().clone() for leaf in leaves.values()] if full else []
             loss: Any = optimizer.step(evaluate)
-            self.space.bound_(leaves)
             training.losses.append(loss)
             advance(loss)
             if not full:

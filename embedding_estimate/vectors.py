@@ -10,7 +10,7 @@ from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel, Vectors
 
-NORM_LIMIT = 30.0
+NORM_LIMIT = 60.0
 """Longest vector allowed, in median norms of the vocabulary. Trained vectors are much longer than a word's (emphasis
 is reached that way), but length without end bends the neighbouring words and leaves fp16's range."""
 
@@ -36,19 +36,32 @@ class VectorSpace:
         )
 
     def leaves(self, vectors: Vectors) -> dict[str, Tensor]:
-        """Fresh trainable tensors (N, width), in spreads."""
-        return {key: (value / self.spread[key]).detach().clone().requires_grad_() for key, value in vectors.items()}
+        """Fresh trainable tensors (N, width), in spreads, for which `vectors` gives these vectors.
+
+        Those that are too long are shortened to just under the limit.
+        """
+        found = {}
+        for key, value in vectors.items():
+            norm = value.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)  # (N, 1)
+            share = (norm / self._limit(key)).clamp(max=0.99)
+            direction = value.detach() / norm
+            free = direction * share * self._limit(key) / (1 - share.square()).sqrt()
+            found[key] = (free / self.spread[key]).requires_grad_()
+        return found
 
     def vectors(self, leaves: Vectors) -> dict[str, Tensor]:
-        """The vectors (N, width) that the leaves stand for; differentiable."""
-        return {key: value * self.spread[key] for key, value in leaves.items()}
+        """The vectors (N, width) that the leaves stand for, none as long as `NORM_LIMIT`; differentiable.
 
-    @torch.no_grad()
-    def bound_(self, leaves: Vectors) -> None:
-        """Shortens, in place, what is longer than `NORM_LIMIT`."""
+        |v| = |x| / sqrt(1 + |x|^2 / limit^2): smooth, so that a line search meets no wall.
+        """
+        found = {}
         for key, value in leaves.items():
-            limit = NORM_LIMIT * self.norm[key] / self.spread[key]
-            value.mul_((limit / value.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1))  # (N, 1)
+            free = value * self.spread[key]
+            found[key] = free / (1 + free.square().sum(dim=1, keepdim=True) / self._limit(key) ** 2).sqrt()
+        return found
+
+    def _limit(self, key: str) -> float:
+        return NORM_LIMIT * self.norm[key]
 
     def norm_ratio(self, vectors: Vectors) -> float:
         """The longest vector, in median norms of the vocabulary."""
