@@ -1,0 +1,182 @@
+"""What the tab shows of a job, on the toy host."""
+
+import base64
+import io
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from test_jobs import Place
+from toy import ToyHost
+
+from embedding_estimate.curve import Point
+from embedding_estimate.embedding import Embedding
+from embedding_estimate.fidelity import Fidelity
+from embedding_estimate.jobs import Curve, Job, Saved
+from embedding_estimate.progress import Progress
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import Estimate
+from embedding_estimate.ui import chart, status
+
+NASTY = '<img src=x onerror="alert(1)"> & (b:1.2)'
+
+
+@pytest.fixture
+def place(toy_host: ToyHost, tmp_path: Path) -> Place:
+    return Place(toy_host, tmp_path)
+
+
+def job(**settings: Any) -> Job:
+    return Job("1", Settings(**{"text": "(red:1.5) circle", "name": "it"} | settings))
+
+
+def unmeasured(name: str, folder: Path) -> Saved:
+    embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
+    result = Estimate(embedding, 1.0, None, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    return Saved(result, folder / "it.safetensors", {}, None, 2.0)
+
+
+def test_before_the_first_job() -> None:
+    html = status.render(None, "the <folder>", in_webui=False)
+    assert 'data-state="idle"' in html and "the &lt;folder&gt;" in html
+
+
+def test_a_job_that_runs() -> None:
+    running = job()
+    assert "waiting for the model" in status.render(running, "", in_webui=False)
+    running.follow(Progress("train", 75, 150, loss=0.5, explained=0.25))
+    running.phase_began -= 90
+    html = status.render(running, "", in_webui=False)
+    assert 'data-state="running"' in html and 'aria-valuenow="50"' in html and "training, 75 of 150" in html
+    assert re.search("1:3[01] left", html)
+    assert "loss 0.500" in html and "explained 0.250" in html
+
+
+@pytest.mark.parametrize(("save", "said"), [(True, "the best so far will be saved"), (False, "nothing will be saved")])
+def test_a_job_that_is_stopping(save: bool, said: str) -> None:
+    stopping = job()
+    stopping.stop.stop(save=save)
+    assert said in status.render(stopping, "", in_webui=False)
+
+
+def finished(place: Place, **settings: Any) -> Job:
+    done = place.jobs.start(Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3, **settings))
+    while done.state == "running":
+        time.sleep(0.01)
+    return done
+
+
+def test_a_job_that_is_done(place: Place) -> None:
+    done = finished(place)
+    html = status.render(done, "", in_webui=True)
+    assert 'data-state="done"' in html and "<code>it</code>" in html and str(done.saved.path) in html
+    for label in ("explained", "emphasis explained", "bare words", "cut to fit", "in other prompts", "image distance"):
+        assert f"<dt>{label}</dt>" in html
+    assert "data:image/png;base64," in html
+    assert html.index("txt2img_prompt") < html.index("txt2img_neg_prompt")
+    assert "txt2img" not in status.render(done, "", in_webui=False)
+
+    done.saved.report.unlink()
+    assert "data:image" not in status.render(done, "", in_webui=True)
+
+
+def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
+    html = status.render(finished(place, measure="Figures", typed_weight=1.2), "", in_webui=True)
+    assert "typed as <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
+    assert "<dt>bare name</dt>" in html
+    html = status.render(finished(place, measure="Nothing", overwrite=True), "", in_webui=True)
+    assert "typed as the word <code>it</code>" in html and html.count('data-typed="it"') == 3
+
+
+def test_figures_without_images(place: Place) -> None:
+    html = status.render(finished(place, measure="Figures"), "", in_webui=True)
+    assert "<dt>explained</dt>" in html and "image distance" not in html and "data:image/png;base64," in html
+
+
+def test_the_latest_preview_is_shown_while_nothing_better_is_there(place: Place) -> None:
+    done = finished(place, measure="Nothing", preview_every=2)
+    assert done.preview is not None and done.preview.step == 2
+    html = status.render(done, "", in_webui=False)
+    assert html.count("data:image/jpeg;base64,") == 3 and "The same seed at step 2" in html
+    better = finished(place, preview_every=2, overwrite=True)
+    assert "image/jpeg" not in status.render(better, "", in_webui=False)
+    better.state = "running"
+    assert "image/jpeg" in status.render(better, "", in_webui=False)
+
+
+def test_a_preview_is_made_small() -> None:
+    large = Image.new("RGB", (2048, 1024))
+    shown = status._thumbnail(large)
+    with Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))) as small:
+        assert small.size == (256, 128)
+    assert large.size == (2048, 1024)
+
+
+def test_a_negative_embedding_goes_to_the_negative_prompt_first() -> None:
+    html = status._uses("it", negative=True, in_webui=True)
+    assert html.index("txt2img_neg_prompt") < html.index('"txt2img_prompt"')
+
+
+def test_a_job_that_was_interrupted_has_no_figures(tmp_path: Path) -> None:
+    done = job()
+    done.state, done.saved = "done", unmeasured("it", tmp_path)
+    html = status.render(done, "", in_webui=False)
+    assert "7 steps (interrupted; the best of them was saved without being measured)" in html and "<dl" not in html
+
+
+def point(tokens: int, explained: float, emphasis: float | None) -> Point:
+    return Point(tokens, Fidelity("v1", explained, emphasis, 0.5, 0.5, 0.75, None, None, {}), 1.5)
+
+
+def test_a_curve_that_runs_shows_where_it_is_and_what_it_has() -> None:
+    running = Curve("1", Settings(text="red circle"), numbers=[1, 2, 4])
+    assert "waiting for the model" in status.render(running, "", in_webui=False)
+    running.points.append(point(1, 0.5, None))
+    running.follow(Progress("train", 20, 150, loss=0.5, explained=0.25))
+    html = status.render(running, "", in_webui=False)
+    assert "N = 2, training, 20 of 150" in html and 'data-tokens="1"' in html
+    assert html.count('embedding_estimate_number"') == 3  # the axis is there from the start
+    running.stop.stop(save=True)
+    assert "the rows so far will stay" in status.render(running, "", in_webui=False)
+
+
+def test_a_curve_that_is_done_is_a_chart_and_rows_to_choose_from() -> None:
+    done = Curve("1", Settings(text="red circle"), numbers=[1, 2, 4])
+    done.points += [point(1, 0.5, -3.0), point(2, 0.75, 0.25), point(4, float("nan"), None)]
+    done.state = "done"
+    html = status.render(done, "", in_webui=False)
+    assert 'data-state="done"' in html
+    assert re.findall(r'data-embedding-estimate="tokens" data-tokens="(\d)"', html) == ["1", "2", "4"]
+    assert "<td>0.750</td><td>0.250</td>" in html
+    lines = re.findall(r'<polyline class="embedding_estimate_(\w+)" points="([^"]+)"', html)
+    assert [name for name, _ in lines] == ["explained", "emphasis"]
+    below = [float(place.split(",")[1]) for place in lines[1][1].split()]
+    assert max(below) <= chart.HEIGHT and "nan" not in lines[0][1]
+
+
+@pytest.mark.parametrize("state", ["failed", "dropped"])
+def test_a_job_that_left_nothing_says_why(state: Any) -> None:
+    ended = job()
+    ended.state, ended.problems = state, ["a < b", "out of memory"]
+    html = status.render(ended, "", in_webui=False)
+    assert f'data-state="{state}"' in html and "a &lt; b" in html and "out of memory" in html
+
+
+def test_what_was_typed_is_escaped(tmp_path: Path) -> None:
+    for state in ("running", "done", "failed", "dropped"):
+        shown = job(text=NASTY, name=NASTY)
+        shown.state, shown.problems, shown.notes = state, [NASTY], [NASTY]
+        shown.saved = unmeasured(NASTY, tmp_path / NASTY)
+        html = status.render(shown, NASTY, in_webui=True)
+        assert "<img" not in html and '"alert(' not in html and "&lt;img src=x" in html
+    assert "<img" not in status.problems([NASTY]) and "<img" not in status.render(None, NASTY, in_webui=True)
+
+
+def test_a_long_curve_is_thinned() -> None:
+    html = chart.svg([(step, float("nan") if step == 3 else 0.5, 2.0) for step in range(1, 10_001)], 10_000)
+    assert html.count(",") < 2 * (chart.POINTS + 3) and "nan" not in html
+    assert chart.svg([], 10) == ""
