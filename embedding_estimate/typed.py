@@ -22,7 +22,7 @@ from embedding_estimate.vectors import VectorSpace
 GRID = (0.8, 0.9, 1.1, 1.2, 1.3, 1.45)
 FINER = 0.05  # on both sides of the best of them
 TRIAL_STEPS = 25  # what tells a good weight from a poor one; the vectors of a trial are not kept
-TEMPLATES = ("a picture of {}, in the morning", "{}, beside a tree")  # none of the report's
+TEMPLATES = ("a drawing of {}, on a wall", "{}, beside a tree")  # neither trained on nor the report's
 HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
 
 
