@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.prompts import Prompt
 from benchmarks.reference import RATES, Reference
+from benchmarks.summary import REFERENCE, RIVALS
 from benchmarks.yardstick import Score, Yardstick
 from embedding_estimate.embedding import Embedding
-from embedding_estimate.host import Host, Vectors
+from embedding_estimate.host import BorrowedModel, Host, Vectors
+from embedding_estimate.initial import starting_vectors
+from embedding_estimate.objectives import make_objective
+from embedding_estimate.optimizers import make_loss
+from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Task
+from embedding_estimate.teacher import Task, Teacher
 from embedding_estimate.trainer import estimate
+from embedding_estimate.training import Job, Training, train
+from embedding_estimate.typed import at_weight
 from embedding_estimate.vectors import VectorSpace, count, fit
 
-METHODS: Mapping[str, Mapping[str, Any]] = {"transformer": {"part": "Transformer"}, "unet": {"part": "U-Net"}}
-"""Ours, by name: the settings that differ from the defaults."""
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "transformer": {"part": "Transformer"},
+    "unet": {"part": "U-Net"},
+    "attention": {"part": "Attention"},
+    "attention+unet": {"part": "Attention + U-Net"},
+    "attention-typed": {"part": "Attention", "typed_weight": 0.0},
+}
+"""Ours, by name, in the order of their turns: the settings that differ from the defaults."""
 REFERENCE_STEPS = 150
 WATCH_EVERY = 10  # learning steps between two looks at how faithful the vectors are
+WATCH_CLOSELY = 5  # where a step takes milliseconds
+CEILING_STEPS = 20  # times the default
+RANDOM_STARTS = 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +53,12 @@ class Run:
     """A method on a prompt."""
 
     result: Score
+    inside: Sequence[float]  # err(T[embedding]) by template
     seconds: float  # all of them, its own preparation included
-    seconds_to_best: float | None  # to the reference's best; None: never reached, or there is none
+    seconds_to: Mapping[str, float | None]  # a rival's best, or its own; None: never reached
+    typed_weight: float = 1.0
+    unet_forwards: int | None = None  # samples; None: not counted
+    unet_backwards: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,16 +66,31 @@ class Case:
     """A prompt, ready to be measured on."""
 
     prompt: Prompt
-    tokens: int  # N, as many as the prompt has
+    tokens: int  # N
     yardstick: Yardstick
 
     @classmethod
-    def of(cls, prompt: Prompt, host: Host) -> Case:
+    def of(cls, prompt: Prompt, host: Host, tokens_factor: float = 1.0) -> Case:
+        """With so many vectors per token of the prompt, at least one and no more than a chunk holds."""
         with host.borrow() as model:
             size = model.info.default_size
             task = Task(prompt.text, prompt.negative, prompt.other or ("",), size, size)
-            tokens = min(count(model.token_vectors(prompt.text)), model.info.chunk_tokens)
-            return cls(prompt, tokens, Yardstick.of(model, task))
+            tokens = max(1, round(tokens_factor * count(model.token_vectors(prompt.text))))
+            return cls(prompt, min(tokens, model.info.chunk_tokens), Yardstick.of(model, task))
+
+    def settings(self, method: str, seed: int) -> Settings:
+        """As a user gives them; with snapshots that tell how faithful the vectors are on the way."""
+        return Settings(
+            text=self.prompt.text,
+            prompt_type="Negative Prompt" if self.prompt.negative else "Prompt",
+            other_prompt="\n".join(self.prompt.other),
+            tokens=self.tokens,
+            seed=seed,
+            name="measured",
+            measure="Nothing",
+            save_every=WATCH_CLOSELY if METHODS[method]["part"].startswith("Attention") else WATCH_EVERY,
+            **METHODS[method],
+        )
 
 
 def run_reference(host: Host, case: Case, *, seed: int, random_start: bool = False) -> Run:
@@ -65,14 +100,15 @@ def run_reference(host: Host, case: Case, *, seed: int, random_start: bool = Fal
     """
     with host.borrow() as model:
         space = VectorSpace.of(model)
-        plain = fit(model.token_vectors(case.prompt.text), case.tokens)
+        plain = fit(model.token_vectors(case.prompt.text), case.tokens, model.padding_vectors())
         start = space.random(case.tokens, seed) if random_start else plain
         spread = sum(space.spread.values()) / len(space.spread)
         reference = Reference(model, case.yardstick.task, seed)
         ways = [_way(start, reference.learn(start, rate * spread)) for rate in RATES]
         points = [(point, way[-1].seconds) for way in ways for point in way]
         best, seconds = min(points, key=lambda pair: case.yardstick.glance(model, pair[0].vectors))
-        return Run(case.yardstick.measure(model, best.vectors), seconds, best.seconds)
+        result, inside = (measure(model, best.vectors) for measure in (case.yardstick.measure, case.yardstick.inside))
+        return Run(result, inside, seconds, {REFERENCE: best.seconds})
 
 
 def _way(start: Vectors, learning: Iterator[Vectors]) -> list[Point]:
@@ -82,37 +118,70 @@ def _way(start: Vectors, learning: Iterator[Vectors]) -> list[Point]:
     return [Point(0.0, start), *(Point(time.perf_counter() - began, vectors) for vectors in watched)]
 
 
-def run_ours(host: Host, case: Case, method: str, *, seed: int, to_reach: float | None) -> Run:
-    """An estimate as a user gets it; snapshots on the way tell when `to_reach` was reached.
+def run_ours(host: Host, case: Case, method: str, *, seed: int, to_reach: Mapping[str, float]) -> Run:
+    """An estimate as a user gets it; snapshots on the way tell when the figures `to_reach`, by rival, were reached.
 
     Their clock starts at the call, so borrowing the model counts too. They are measured when it has stopped.
     """
-    prompt = case.prompt
-    settings = Settings(
-        text=prompt.text,
-        prompt_type="Negative Prompt" if prompt.negative else "Prompt",
-        other_prompt="\n".join(prompt.other),
-        tokens=case.tokens,
-        seed=seed,
-        name="measured",
-        measure="Nothing",
-        save_every=0 if to_reach is None else WATCH_EVERY,
-        **METHODS[method],
-    )
     way: list[Point] = []
     began = time.perf_counter()
 
     def keep(embedding: Embedding, step: int) -> None:
         way.append(Point(time.perf_counter() - began, embedding.vectors))
 
-    result = estimate(settings, host, on_snapshot=keep)
-    seconds = result.seconds_prepare + result.seconds_train
+    result = estimate(case.settings(method, seed), host, on_snapshot=keep)
+    way.append(Point(result.seconds_prepare + result.seconds_train, result.embedding.vectors))
+    yardstick = case.yardstick.typed(result.typed_weight)
     with host.borrow() as model:
-        on_device = {key: value.to(model.device) for key, value in result.embedding.vectors.items()}
-        score = case.yardstick.measure(model, on_device)
-        reached = None
-        if to_reach is not None:
-            on_the_way = ((point.seconds, case.yardstick.measure(model, point.vectors)) for point in way)
-            scores = itertools.chain(on_the_way, [(seconds, score)])
-            reached = next((at for at, s in scores if s.figure >= to_reach), None)
-    return Run(score, seconds, reached)
+        way = [replace(p, vectors={key: value.to(model.device) for key, value in p.vectors.items()}) for p in way]
+        *_, last = way
+        score = yardstick.measure(model, last.vectors)
+        if method in RIVALS and score.emphasis_explained is not None:
+            to_reach = {**to_reach, method: score.emphasis_explained}
+        return Run(
+            result=score,
+            inside=yardstick.inside(model, last.vectors),
+            seconds=last.seconds,
+            seconds_to=_reached(yardstick, model, way, to_reach),
+            typed_weight=result.typed_weight,
+            unet_forwards=result.unet_forwards,
+            unet_backwards=result.unet_backwards,
+        )
+
+
+def _reached(
+    yardstick: Yardstick, model: BorrowedModel, way: Sequence[Point], to_reach: Mapping[str, float]
+) -> dict[str, float | None]:
+    """The seconds of the first point that is as good as each rival's best; what comes after all is not measured."""
+    reached: dict[str, float | None] = dict.fromkeys(to_reach)
+    for point in way:
+        left = [rival for rival, seconds in reached.items() if seconds is None]
+        if not left:
+            break
+        figure = yardstick.measure(model, point.vectors).figure
+        reached |= {rival: point.seconds for rival in left if figure >= to_reach[rival]}
+    return reached
+
+
+def run_ceiling(host: Host, case: Case, *, seed: int) -> Run:
+    """What the Attention part could reach: many times its learning steps, from the prompt's own and random vectors.
+
+    The best of them is chosen by the report states, so that nothing but the part itself limits it.
+    """
+    settings = case.settings("attention", seed)
+    settings = replace(settings, learning_steps=CEILING_STEPS * settings.learning_steps, save_every=0)
+    job = Job(settings, lambda progress: None, lambda embedding, step: None, StopToken())
+    began = time.perf_counter()
+    with host.borrow() as model:
+        space = VectorSpace.of(model)
+        own = starting_vectors(settings, model)
+        objective = make_objective(settings, Teacher(model, case.yardstick.task), make_loss(settings.loss))
+        objective.prepare(own)
+        ends = []
+        for start in (own, *(space.random(case.tokens, seed + number) for number in range(RANDOM_STARTS))):
+            training = Training(start)
+            train(training, at_weight(objective, 1.0, start), space, job)
+            ends.append(training.best)
+        seconds = time.perf_counter() - began
+        best = min(ends, key=lambda vectors: case.yardstick.measure(model, vectors).error)
+        return Run(case.yardstick.measure(model, best), case.yardstick.inside(model, best), seconds, {})

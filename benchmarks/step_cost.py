@@ -1,7 +1,11 @@
 """What a training step costs, beside a bare forward and backward pass of the same models on the same shapes.
 
-The trainer's own loop is timed. After each of its steps a bare one runs, and now and then one of the reference's, so
-that whatever else the machine does falls on all of them alike; the ratio is the median over such pairs.
+The trainer's own loop is timed. After each of its steps a bare one runs, and now and then a larger one to compare with
+(the reference's for the U-Net part, the U-Net's for the parts that do without it), so that whatever else the machine
+does falls on all of them alike; the ratio is the median over such pairs.
+
+All parts are timed with Adam, whose step is one evaluation of loss and gradient. LBFGS, the Attention part's own
+optimizer, takes from one to several in a step, as its line search goes: its steps have no one cost.
 """
 
 from __future__ import annotations
@@ -18,30 +22,32 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.random_sd15 import random_sd15
+from benchmarks.random_models import random_sd15
 from benchmarks.reference import Reference
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.embedding import Embedding
-from embedding_estimate.host import BorrowedModel
+from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.host import StandaloneHost, StandaloneModel
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.initial import starting_vectors
 from embedding_estimate.objectives import make_objective
 from embedding_estimate.optimizers import make_loss
+from embedding_estimate.probes import LayerProbes, heads
 from embedding_estimate.progress import Meter, StopToken
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import PARTS, Settings
 from embedding_estimate.teacher import Task, Teacher
 from embedding_estimate.training import Job, Training, train
 from embedding_estimate.vectors import VectorSpace
 
 TEXT = "(blurry:1.4), a (large:1.3) orange triangle, on a blue background"
 TOKENS = 11
-SD15_SIZE = 128  # pixels: latents of 16x16
-REFERENCE_EVERY = 4  # steps
+LARGER_EVERY = 4  # steps
 REFERENCE_RATE = 1e-4  # changes nothing of what is timed
 DEFAULT = Settings()
-OF_BARE, OF_REFERENCE = 1.1, 0.25  # at most
+SINGLE_PARTS = tuple(part for part in PARTS if " + " not in part)
+OF_BARE, OF_REFERENCE, OF_UNET = 1.1, 0.25, 1 / 20  # at most
+REAL_LATENT = "64x64"  # Stable Diffusion 1.5's own, at which a step is judged against the U-Net's
 
 
 @dataclass(frozen=True)
@@ -50,29 +56,48 @@ class Row:
 
     model: str
     part: str
-    batch: int  # states per step
+    batch: int  # states per step; for the parts that have none there, of the preparation
     latent: str
     seconds: float
     seconds_bare: float
     of_bare: float
-    seconds_reference: float  # for its one state
-    per_state_of_reference: float | None  # None for the Transformer part, which has no states
+    seconds_reference: float | None  # for its one state; None for the parts without states
+    per_state_of_reference: float | None
+    seconds_unet: float | None  # a bare forward and backward pass of the U-Net for one state; None for its own part
+    of_unet: float | None
 
 
 class Bare:
-    """Text encoder and U-Net called directly; loss = mean of the output's square; gradients for N vectors only."""
+    """A part's models called directly; loss = mean of the output's square; gradients for N vectors only.
 
-    def __init__(self, loaded: LoadedModel, settings: Settings, latent: tuple[int, int]):
+    The U-Net part runs text encoder and U-Net, the Attention part the text encoder and the attention of as many
+    queries as `probes` hold, the Transformer part the text encoder.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        part: str,
+        *,
+        tokens: int,
+        batch: int,
+        latent: tuple[int, int],
+        probes: Sequence[LayerProbes] = (),
+    ):
         (encoder,) = loaded.text_encoders.values()
         self.encoder = encoder.model
-        self.unet = loaded.unet if settings.part == "U-Net" else None
+        self.unet = loaded.unet if part == "U-Net" else None
+        self.layers = [
+            (module, torch.randn_like(probe.queries), torch.randn_like(probe.gradients))
+            for module, probe in zip(_cross_attentions(loaded.unet) if probes else (), probes, strict=True)
+        ]
         self.table = self.encoder.get_input_embeddings()  # (V, width)
         pad = encoder.tokenizer.pad_token_id
         self.ids = torch.full((1, encoder.tokenizer.model_max_length), pad, device=loaded.device)  # (1, L)
-        self.vectors = self.table.weight[pad].repeat(settings.tokens, 1).requires_grad_()  # (N, width)
-        shape = (settings.batch, loaded.unet.config.in_channels, *latent)
+        self.vectors = self.table.weight[pad].repeat(tokens, 1).requires_grad_()  # (N, width)
+        shape = (batch, loaded.unet.config.in_channels, *latent)
         self.x = torch.randn(shape).to(loaded.device, loaded.dtype)
-        self.timestep = torch.linspace(0, 999, settings.batch, device=loaded.device)
+        self.timestep = torch.linspace(0, 999, batch, device=loaded.device)
 
     def step(self) -> None:
         hook = self.table.register_forward_hook(self._splice)
@@ -81,6 +106,8 @@ class Bare:
         if self.unet is not None:
             context = output.to(self.x.dtype).expand(len(self.x), -1, -1)
             output = self.unet(self.x, self.timestep, context, return_dict=False)[0]
+        elif self.layers:
+            output = torch.cat([self._read(*layer, output.to(self.x.dtype)) for layer in self.layers])
         self.vectors.grad = None
         output.square().mean().backward()
 
@@ -88,12 +115,23 @@ class Bare:
         """The vectors behind the begin mark: rows (1, L, width)."""
         return torch.cat([rows[:, :1], self.vectors[None], rows[:, 1 + len(self.vectors) :]], dim=1)
 
+    @staticmethod
+    def _read(module: Any, queries: Tensor, gradients: Tensor, context: Tensor) -> Tensor:
+        """What queries (H, R, d) gather of the context (1, L, C), times the gradients (H, R, d): (R,)."""
+        keys, values = (heads(projection(context), module.heads) for projection in (module.to_k, module.to_v))
+        gathered = torch.nn.functional.scaled_dot_product_attention(queries[None], keys, values)[0]
+        return (gathered * gradients).sum(dim=(0, 2))
+
+
+def _cross_attentions(unet: Any) -> list[Any]:
+    return [module for name, module in unet.named_modules() if name.endswith("attn2")]
+
 
 def cost(loaded: LoadedModel, settings: Settings) -> Row:
     """Times the steps of the trainer's own loop, but for the first."""
     steps: list[float] = []
     bares: list[float] = []
-    references: list[float] = []
+    larger: list[float] = []
 
     with _host(loaded).borrow() as borrowed:
         stop = StopToken()
@@ -103,22 +141,23 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
         objective = make_objective(settings, Teacher(model, task), make_loss(settings.loss))
         objective.prepare(start)
         latent = (task.height // model.info.latent_scale, task.width // model.info.latent_scale)
-        bare = Bare(loaded, settings, latent)
-        theirs = Reference(model, task, settings.seed).learn(start, REFERENCE_RATE)
+        probes = objective.draw(torch.Generator()).train.layers if settings.part == "Attention" else ()
+        bare = Bare(loaded, settings.part, tokens=TOKENS, batch=settings.batch, latent=latent, probes=probes)
+        compared = _larger(loaded, settings.part, latent, Reference(model, task, settings.seed), start)
         began = _now(loaded)
 
         def after_step(embedding: Embedding, step: int) -> None:
             nonlocal began
             steps.append(_now(loaded) - began)
             bares.append(_seconds(loaded, bare.step))
-            if step % REFERENCE_EVERY == 0:
-                references.append(_seconds(loaded, lambda: next(theirs)))
+            if step % LARGER_EVERY == 0:
+                larger.append(_seconds(loaded, compared))
             began = _now(loaded)
 
         train(Training(start), objective, VectorSpace.of(model), Job(settings, lambda progress: None, after_step, stop))
 
-    seconds = statistics.median(steps[1:])
-    reference = statistics.median(references)
+    seconds, seconds_larger = statistics.median(steps[1:]), statistics.median(larger)
+    with_states = settings.part == "U-Net"
     return Row(
         model=loaded.name,
         part=settings.part,
@@ -127,9 +166,21 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
         seconds=seconds,
         seconds_bare=statistics.median(bares[1:]),
         of_bare=statistics.median(mine / its for mine, its in zip(steps[1:], bares[1:], strict=True)),
-        seconds_reference=reference,
-        per_state_of_reference=seconds / settings.batch / reference if settings.part == "U-Net" else None,
+        seconds_reference=seconds_larger if with_states else None,
+        per_state_of_reference=seconds / settings.batch / seconds_larger if with_states else None,
+        seconds_unet=None if with_states else seconds_larger,
+        of_unet=None if with_states else seconds / seconds_larger,
     )
+
+
+def _larger(
+    loaded: LoadedModel, part: str, latent: tuple[int, int], reference: Reference, start: Vectors
+) -> Callable[[], Any]:
+    """The step that a part's own is compared with: the reference's, or the U-Net's for one state."""
+    if part == "U-Net":
+        learning = reference.learn(start, REFERENCE_RATE)
+        return lambda: next(learning)
+    return Bare(loaded, "U-Net", tokens=TOKENS, batch=1, latent=latent).step
 
 
 def _host(loaded: LoadedModel) -> StandaloneHost:
@@ -152,12 +203,14 @@ def _seconds(loaded: LoadedModel, run: Callable[[], Any]) -> float:
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Whether steps are as cheap as they have to be: any against a bare one, the default's against the reference's."""
+    """Whether steps are as cheap as they have to be: any against a bare one, some against a larger one."""
     gates = []
     for row in rows:
         limits = {"of_bare": OF_BARE}
-        if row.part == DEFAULT.part and row.batch == DEFAULT.batch:
+        if row.part == "U-Net" and row.batch == DEFAULT.batch:
             limits["per_state_of_reference"] = OF_REFERENCE
+        if row.part == "Attention" and row.latent == REAL_LATENT:
+            limits["of_unet"] = OF_UNET
         where = f"{row.model}, {row.part}, batch {row.batch}"
         for figure, most in limits.items():
             value = getattr(row, figure)
@@ -167,12 +220,15 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _line(row: Row) -> str:
-    ratio = row.per_state_of_reference
-    return (
+    told = (
         f"{row.model}, {row.part}, batch {row.batch}, latent {row.latent}: a step {row.seconds:.4f} s, "
-        f"bare {row.seconds_bare:.4f} s, ratio {row.of_bare:.3f}; the reference's {row.seconds_reference:.4f} s"
-        + ("" if ratio is None else f", ratio per state {ratio:.3f}")
+        f"bare {row.seconds_bare:.4f} s, ratio {row.of_bare:.3f}"
     )
+    if row.seconds_reference is not None:
+        told += f"; the reference's {row.seconds_reference:.4f} s, ratio per state {row.per_state_of_reference:.3f}"
+    if row.seconds_unet is not None:
+        told += f"; the U-Net's {row.seconds_unet:.4f} s, ratio {row.of_unet:.3f}"
+    return told
 
 
 def _gate_line(gate: dict[str, Any]) -> str:
@@ -184,21 +240,29 @@ def _gate_line(gate: dict[str, Any]) -> str:
 @click.option("--model", help="A folder or checkpoint of SD1 or SD2.  [default: the demo model]")
 @click.option("--shape", type=click.Choice(["model", "sd15"]), default="model", show_default=True,
               help="sd15: random weights in SD1.5's real shape instead of a model.")  # fmt: skip
+@click.option("--latent", default=16, show_default=True, type=click.IntRange(8, 128),
+              help="Cells along one side with --shape sd15, whose own are 64; a step of the U-Net then takes a CPU a "
+              "minute.")  # fmt: skip
+@click.option("--device", help="CUDA means fp16.  [default: the CPU for sd15, the best for a model]")
+@click.option("--parts", default=",".join(SINGLE_PARTS), show_default=True, help="With commas.")
 @click.option("--steps", default=40, show_default=True, type=click.IntRange(8), help="Training steps to time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last; the table goes to stderr.")
-def main(model: str | None, shape: str, steps: int, as_json: bool) -> None:
-    loaded = random_sd15() if shape == "sd15" else load(model or demo_model_path())
-    size = SD15_SIZE if shape == "sd15" else 0
-    batches = (1, DEFAULT.batch) if shape == "sd15" else (DEFAULT.batch,)
+def main(model: str | None, shape: str, latent: int, device: str | None, parts: str, steps: int, as_json: bool) -> None:
+    if unknown := set(parts.split(",")) - set(SINGLE_PARTS):
+        raise click.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(SINGLE_PARTS)}", param_hint="--parts")
+    loaded = random_sd15(device or "cpu") if shape == "sd15" else load(model or demo_model_path(), device=device)
     if len(loaded.text_encoders) > 1:
         raise click.BadParameter("SDXL is not timed: choose a model with one text encoder", param_hint="--model")
+    size = latent * 8 if shape == "sd15" else 0
+    with_states = (1, DEFAULT.batch) if shape == "sd15" else (DEFAULT.batch,)
     rows = []
-    for part, batch in [*(("U-Net", batch) for batch in batches), ("Transformer", 1)]:
+    for part, batch in [(p, b) for p in parts.split(",") for b in (with_states if p == "U-Net" else (1,))]:
         settings = Settings(
             text=TEXT,
             part=part,
             tokens=TOKENS,
             batch=batch,
+            optimizer="Adam",
             learning_steps=steps,
             save_every=1,
             sampler="Euler",

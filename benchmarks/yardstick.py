@@ -5,9 +5,10 @@ The teacher's states and the baselines' errors are found once; vectors are then 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from embedding_estimate.fidelity import NO_EMPHASIS, SEEDS, TRAJECTORY
+from embedding_estimate.fidelity import NO_EMPHASIS, SEEDS, TEMPLATE_SEEDS, TEMPLATES, TRAJECTORY
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.teacher import States, Task, Teacher, error
 
@@ -30,6 +31,23 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """A prompt inside another one."""
+
+    template: str
+    states: States
+    nothing: float  # err(T[nothing])
+
+    @classmethod
+    def of(cls, teacher: Teacher, template: str) -> Inside:
+        text, nothing = (
+            teacher.replaced(template.replace("{}", filling), TRAJECTORY) for filling in (teacher.task.text, "")
+        )
+        states = teacher.record(text, TRAJECTORY, TEMPLATE_SEEDS, len(TEMPLATE_SEEDS))
+        return cls(template, states, error(nothing, states, BATCH))
+
+
+@dataclass(frozen=True)
 class Yardstick:
     """One prompt's report states, and the errors that others are compared with."""
 
@@ -37,6 +55,7 @@ class Yardstick:
     states: States
     empty: float  # err(empty prompt)
     unweighted: float  # err(prompt with every weight 1)
+    insides: Sequence[Inside]
 
     @classmethod
     def of(cls, model: BorrowedModel, task: Task) -> Yardstick:
@@ -44,7 +63,12 @@ class Yardstick:
         states = teacher.record(teacher.replaced(task.text, TRAJECTORY), TRAJECTORY, SEEDS, len(SEEDS))
         empty = teacher.replaced("", TRAJECTORY)
         unweighted = teacher.replaced(task.text, TRAJECTORY, weights=False)
-        return cls(task, states, error(empty, states, BATCH), error(unweighted, states, BATCH))
+        insides = [Inside.of(teacher, template) for template in TEMPLATES]
+        return cls(task, states, error(empty, states, BATCH), error(unweighted, states, BATCH), insides)
+
+    def typed(self, weight: float) -> Yardstick:
+        """The same for vectors that are typed with a weight."""
+        return replace(self, task=replace(self.task, typed_weight=weight))
 
     @property
     def emphasised(self) -> bool:
@@ -58,3 +82,8 @@ class Yardstick:
         """One pass over the states with the vectors in the prompt's place."""
         found = error(Teacher(model, self.task).student(vectors), self.states, BATCH)
         return Score(found, 1 - found / self.empty, 1 - found / self.unweighted if self.emphasised else None)
+
+    def inside(self, model: BorrowedModel, vectors: Vectors) -> list[float]:
+        """err(T[vectors]) for each of `insides`."""
+        teacher = Teacher(model, self.task)
+        return [error(teacher.student(vectors, i.template), i.states, BATCH) for i in self.insides]

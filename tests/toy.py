@@ -150,7 +150,7 @@ class ToyModel:
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         self.denoised += len(x)
         s = sigma.view(-1, 1, 1, 1)
-        rows = (x / (1 + s**2).sqrt()).flatten(2).transpose(1, 2)  # (B, h*w, C)
+        rows = (x / (1 + s**2).sqrt()).flatten(2).transpose(1, 2).to(self.table)  # (B, h*w, C)
         wanted = self.attention(rows, conditioning.context).transpose(1, 2).view_as(x)
         return (x + s**2 * wanted) / (1 + s**2)
 

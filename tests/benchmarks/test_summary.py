@@ -9,11 +9,48 @@ from click.testing import CliRunner
 from toy import ToyHost
 
 from benchmarks import fidelity, methods
-from benchmarks.fidelity import Row, compare, summarise
+from benchmarks.fidelity import compare
+from benchmarks.methods import Case, run_ours
 from benchmarks.prompts import Prompt
+from benchmarks.summary import Row, summarise
+from benchmarks.yardstick import Yardstick
+from embedding_estimate.fidelity import TEMPLATE_SEEDS, TEMPLATES, inside
+from embedding_estimate.teacher import Teacher
 
-REFERENCE = Row("a", False, 3, "reference", 0.9, 0.5, 40.0, 20.0, 0.5, 5.0, 1.0)
-OURS = Row("a", False, 3, "unet", 0.98, 0.9, 10.0, 4.0, 0.1, 5.0, 1.0)
+REFERENCE = Row(
+    prompt="a",
+    negative=False,
+    tokens=3,
+    method="reference",
+    typed_weight=1.0,
+    explained=0.9,
+    emphasis_explained=0.5,
+    in_template=0.8,
+    seconds=40.0,
+    seconds_to_reference_best=20.0,
+    seconds_to_unet_best=None,
+    unet_forwards=None,
+    unet_backwards=None,
+    error=0.5,
+    error_empty=5.0,
+    error_without_weights=1.0,
+    error_in_template=0.4,
+    error_template_empty=2.0,
+)
+OURS = replace(
+    REFERENCE,
+    method="unet",
+    explained=0.98,
+    emphasis_explained=0.9,
+    seconds=10.0,
+    seconds_to_reference_best=4.0,
+    seconds_to_unet_best=8.0,
+    error=0.1,
+)
+ATTENTION = replace(
+    OURS, method="attention", in_template=0.9, seconds=2.0, seconds_to_reference_best=0.9, seconds_to_unet_best=2.0,
+    error_in_template=0.2,
+)  # fmt: skip
 
 
 def other_prompt(row: Row, **changes: object) -> Row:
@@ -54,20 +91,96 @@ def test_a_best_that_is_never_reached_misses_the_gate() -> None:
     assert [gate["reached"] for gate in summarise([REFERENCE, OURS])["gates"]] == [True] * 4
 
 
+def gates(rows: list[Row], tokens_factor: float = 1.0) -> dict[str, bool]:
+    return {f"{g['method']} {g['figure']}": g["reached"] for g in summarise(rows, tokens_factor)["gates"]}
+
+
+def test_the_attention_part_races_the_reference_and_the_unet_part() -> None:
+    """0.9 / 20 of the reference's time and 2 / 8 of the U-Net part's, to reach 1/20 and 1/5."""
+    found = gates([REFERENCE, OURS, ATTENTION])
+    mine = {name.removeprefix("attention "): reached for name, reached in found.items() if "attention" in name}
+    assert mine == {
+        "explained, ratio_of_sums": True,
+        "emphasis_explained, ratio_of_sums": True,
+        "emphasis_explained, worst": True,
+        "in_template, ratio_of_sums": True,
+        "seconds, worst": True,
+        "time_of_reference, worst": True,
+        "time_of_unet, worst": False,
+    }
+
+
+def test_what_is_to_reach_depends_on_the_vectors_per_token() -> None:
+    poorer = replace(ATTENTION, emphasis_explained=0.6, error=0.4)
+    assert gates([poorer], 2.0) == {"attention emphasis_explained, ratio_of_sums": False}
+    assert gates([poorer], 0.5) == {"attention emphasis_explained, ratio_of_sums": True}
+    assert gates([poorer], 3.0) == {}
+
+
+def test_a_default_is_compared_with_the_ceiling_of_its_own_prompts() -> None:
+    """0.9 of 0.95; on the other prompt there is a ceiling alone."""
+    ceiling = replace(ATTENTION, method="ceiling", emphasis_explained=0.95, error=0.05)
+    rows = [ATTENTION, ceiling, other_prompt(ceiling, error=0.9)]
+    assert summarise(rows)["methods"]["attention"]["of_ceiling"] == pytest.approx({"ratio_of_sums": 0.9 / 0.95})
+    assert gates(rows)["attention of_ceiling, ratio_of_sums"]
+
+
 @pytest.mark.parametrize("prompt", [Prompt("red (circle:1.8)"), Prompt("(dull:1.6) cat", True, ("red star", "cat"))])
 def test_every_method_is_measured_by_the_same_states(
     toy_host: ToyHost, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(methods, "REFERENCE_STEPS", 20)
-    rows = list(compare(toy_host, prompt, ["reference", "transformer", "unet"], seed=0, random_start=False))
-    assert [row.method for row in rows] == ["reference", "transformer", "unet"]
-    assert len({(row.tokens, row.error_empty, row.error_without_weights) for row in rows}) == 1
+    monkeypatch.setattr(methods, "CEILING_STEPS", 1)
+    names = ["reference", "transformer", "unet", "attention", "attention+unet", "ceiling"]
+    rows = list(compare(toy_host, prompt, names, seed=0))
+    assert [row.method for row in rows] == names
+    assert (
+        len({(row.tokens, row.error_empty, row.error_without_weights, row.error_template_empty) for row in rows}) == 1
+    )
     for row in rows:
         assert row.tokens == 2 and row.seconds > 0
         assert row.explained == pytest.approx(1 - row.error / row.error_empty)
         assert row.emphasis_explained == pytest.approx(1 - row.error / row.error_without_weights)
-    assert rows[2].seconds_to_reference_best is not None and rows[2].emphasis_explained > 0.5
+    reference, transformer, unet, attention, *_ = rows
+    assert unet.seconds_to_unet_best is not None and transformer.seconds_to_unet_best is None
+    assert attention.seconds_to_reference_best is not None and attention.seconds_to_unet_best is not None
+    assert attention.emphasis_explained > 0.8
+    assert transformer.unet_forwards == 0 and unet.unet_backwards > attention.unet_backwards > 0
+    assert reference.unet_forwards is None
     assert not toy_host.lent
+
+
+@pytest.mark.parametrize(("factor", "tokens"), [(0.1, 1), (0.5, 1), (1.0, 2), (2.0, 4), (9.0, 4)])
+def test_vectors_per_token_stay_between_one_and_a_chunk(toy_host: ToyHost, factor: float, tokens: int) -> None:
+    assert Case.of(Prompt("red (circle:1.8)"), toy_host, factor).tokens == tokens
+
+
+def test_a_found_weight_is_typed_when_it_is_measured(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedding_estimate.trainer.solve", lambda *arguments: 1.2)
+    typed = []
+    measure = Yardstick.measure
+
+    def spy(self: Yardstick, *arguments):
+        typed.append(self.task.typed_weight)
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(Yardstick, "measure", spy)
+    case = Case.of(Prompt("red (circle:1.8)"), toy_host)
+    run = run_ours(toy_host, case, "attention-typed", seed=0, to_reach={"unet": 2.0})
+    assert run.typed_weight == 1.2 and set(typed) == {1.2}
+    assert run.seconds_to == {"unet": None}
+    assert case.yardstick.task.typed_weight == 1
+
+
+def test_inside_other_prompts_vectors_explain_what_the_protocol_says(toy_host: ToyHost) -> None:
+    yardstick = Case.of(Prompt("red (circle:1.8)"), toy_host).yardstick
+    with toy_host.borrow() as model:
+        vectors = model.token_vectors("red star")
+        teacher = Teacher(model, yardstick.task)
+        expected = [inside(teacher, template, TEMPLATE_SEEDS, 4)(teacher, vectors) for template in TEMPLATES]
+        found = yardstick.inside(model, vectors)
+    explained = [1 - error / other.nothing for error, other in zip(found, yardstick.insides, strict=True)]
+    assert explained == pytest.approx(expected)
 
 
 def test_a_report_is_replaced_whole(tmp_path: Path) -> None:

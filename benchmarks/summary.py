@@ -1,0 +1,164 @@
+"""From rows to the figures that are reported, and what they have to reach."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+REFERENCE, CEILING = "reference", "ceiling"
+RIVALS = (REFERENCE, "unet")  # whose best the others race to
+TOO_POOR = 0.2  # emphasis_explained of a rival; below it, the time to reach it means nothing
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one prompt."""
+
+    prompt: str
+    negative: bool
+    tokens: int
+    method: str
+    typed_weight: float  # that the vectors are measured with
+    explained: float
+    emphasis_explained: float | None  # None where the prompt's weights do nothing
+    in_template: float
+    seconds: float
+    seconds_to_reference_best: float | None
+    seconds_to_unet_best: float | None
+    unet_forwards: int | None  # samples; None where they were not counted
+    unet_backwards: int | None
+    error: float  # err(embedding), err(empty prompt), err(prompt with every weight 1), for ratios of sums
+    error_empty: float
+    error_without_weights: float
+    error_in_template: float  # err(T[embedding]), err(T[nothing]): means over the templates
+    error_template_empty: float
+
+    @property
+    def place(self) -> tuple[str, bool]:
+        """The prompt, and on which side it stands."""
+        return self.prompt, self.negative
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a method's figure has to reach."""
+
+    method: str
+    figure: str
+    statistic: str
+    at_least: float = -math.inf
+    at_most: float = math.inf
+
+    def judge(self, value: float | None) -> dict[str, Any]:
+        """`value` None: never reached."""
+        return {
+            "method": self.method,
+            "figure": f"{self.figure}, {self.statistic}",
+            "value": value,
+            "to_reach": f">= {self.at_least:g}" if math.isfinite(self.at_least) else f"<= {self.at_most:g}",
+            "reached": value is not None and self.at_least <= value <= self.at_most,
+        }
+
+
+GATES: dict[float, tuple[Gate, ...]] = {
+    0.5: (Gate("attention", "emphasis_explained", "ratio_of_sums", at_least=0.35),),
+    1.0: (
+        Gate("unet", "explained", "ratio_of_sums", at_least=0.93),
+        Gate("unet", "emphasis_explained", "ratio_of_sums", at_least=0.45),
+        Gate("unet", "seconds", "worst", at_most=60),
+        Gate("unet", "time_of_reference", "worst", at_most=0.25),
+        Gate("attention", "explained", "ratio_of_sums", at_least=0.95),
+        Gate("attention", "emphasis_explained", "ratio_of_sums", at_least=0.6),
+        Gate("attention", "emphasis_explained", "worst", at_least=0.3),
+        Gate("attention", "in_template", "ratio_of_sums", at_least=0.9),
+        Gate("attention", "seconds", "worst", at_most=10),
+        Gate("attention", "time_of_reference", "worst", at_most=1 / 20),
+        Gate("attention", "time_of_unet", "worst", at_most=1 / 5),
+        Gate("attention", "of_ceiling", "ratio_of_sums", at_least=0.9),
+        Gate("attention-typed", "emphasis_explained", "ratio_of_sums", at_least=0.92),
+    ),
+    2.0: (Gate("attention", "emphasis_explained", "ratio_of_sums", at_least=0.72),),
+}
+"""By vectors per token of the prompt."""
+
+
+def summarise(rows: Sequence[Row], tokens_factor: float = 1.0) -> dict[str, Any]:
+    """Each method's figures over the prompts, and whether the judged ones reach what they have to."""
+    methods = {name: _figures(name, rows) for name in dict.fromkeys(row.method for row in rows)}
+    gates = [
+        gate.judge(values[gate.statistic])
+        for gate in GATES.get(tokens_factor, ())
+        if gate.method in methods and (values := methods[gate.method][gate.figure]) is not None
+    ]
+    return {"methods": methods, "gates": gates}
+
+
+def _figures(method: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """None for a figure that nothing defines."""
+    mine = [row for row in rows if row.method == method]
+    emphasis = _emphasis(mine)
+    return {
+        "prompts": len(mine),
+        "explained": {
+            "ratio_of_sums": 1 - sum(row.error for row in mine) / sum(row.error_empty for row in mine),
+            **_spread([row.explained for row in mine]),
+        },
+        "emphasis_explained": emphasis,
+        "in_template": {
+            "ratio_of_sums": 1
+            - sum(row.error_in_template for row in mine) / sum(row.error_template_empty for row in mine),
+            **_spread([row.in_template for row in mine]),
+        },
+        "seconds": {"median": statistics.median(r.seconds for r in mine), "worst": max(r.seconds for r in mine)},
+        **{f"time_of_{rival}": _time_of(rival, mine, rows) for rival in RIVALS},
+        "of_ceiling": _of_ceiling(emphasis, mine, rows),
+    }
+
+
+def _emphasis(rows: Sequence[Row]) -> dict[str, float] | None:
+    found = [row.emphasis_explained for row in rows if row.emphasis_explained is not None]
+    if not found:
+        return None
+    emphasised = [row for row in rows if row.emphasis_explained is not None]
+    unweighted = sum(row.error_without_weights for row in emphasised)
+    return {"ratio_of_sums": 1 - sum(row.error for row in emphasised) / unweighted, **_spread(found)}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "worst": min(values)}
+
+
+def _time_of(rival: str, mine: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Seconds to the rival's best over its own; a prompt where that was never reached counts as infinity."""
+    theirs = {row.place: row for row in rows if row.method == rival}
+    ratios = []
+    for row in mine:
+        best = theirs.get(row.place)
+        if best is None or best is row or (best.emphasis_explained or 0) < TOO_POOR:
+            continue
+        reached, needed = (getattr(each, f"seconds_to_{rival}_best") for each in (row, best))
+        ratios.append(math.inf if reached is None or needed is None else reached / needed)
+    if not ratios:
+        return None
+    return {
+        "prompts": len(ratios),
+        "never_reached": sum(map(math.isinf, ratios)),
+        "median": _finite(statistics.median(ratios)),
+        "worst": _finite(max(ratios)),
+    }
+
+
+def _of_ceiling(emphasis: dict[str, float] | None, mine: Sequence[Row], rows: Sequence[Row]) -> dict[str, float] | None:
+    """emphasis_explained over that of the best of many tries."""
+    places = {row.place for row in mine}
+    ceiling = _emphasis([row for row in rows if row.method == CEILING and row.place in places])
+    if emphasis is None or ceiling is None:
+        return None
+    return {"ratio_of_sums": emphasis["ratio_of_sums"] / ceiling["ratio_of_sums"]}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

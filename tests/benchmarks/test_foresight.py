@@ -1,0 +1,39 @@
+"""Rank correlations of foreseen and true errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy import ToyHost
+
+from benchmarks.foresight import PATH, SIZES, foresee, spearman, uniform
+from benchmarks.prompts import Prompt
+from embedding_estimate.fidelity import TRAJECTORY
+from embedding_estimate.probes import probe
+from embedding_estimate.teacher import Task, Teacher
+
+
+def test_ranks_are_correlated_not_values() -> None:
+    """Ranks 0 1 2 3 and 1 0 2 3: 1 - 6 * (1 + 1) / (4 * 15) = 0.8."""
+    a = torch.tensor([1.0, 2.0, 3.0, 400.0])
+    assert spearman(a, a**3) == pytest.approx(1)
+    assert spearman(a, -a) == pytest.approx(-1)
+    assert spearman(a, torch.tensor([5.0, 4.0, 6.0, 7.0])) == pytest.approx(0.8)
+
+
+def test_uniform_probes_count_every_layer_alike_and_find_no_error_in_the_prompt(toy_host: ToyHost) -> None:
+    with toy_host.borrow() as model:
+        teacher = Teacher(model, Task("red (circle:1.8)", False, ("dull",), 32, 32))
+        side, empty = (teacher.replaced(text, TRAJECTORY) for text in (teacher.task.text, ""))
+        generator = torch.Generator().manual_seed(0)
+        states = teacher.record(side, TRAJECTORY, [0], 1)
+        probes = uniform(probe(model, side, states, rows=20, batch=4, generator=generator), side, empty, generator)
+        assert float(probes.error(empty.stages[0].parts[0][0])) == pytest.approx(len(probes.layers))
+        assert float(probes.error(side.stages[0].parts[0][0])) == pytest.approx(0)
+
+
+def test_probes_foresee_the_errors_of_a_prompts_vectors(toy_host: ToyHost) -> None:
+    row = foresee(toy_host, Prompt("red (circle:1.8)"), [Prompt("star cat")], seed=0)
+    assert row.vectors == len(PATH) + 2 * 2 * len(SIZES) + 1
+    assert row.probes > 0.8
+    assert not toy_host.lent
