@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from embedding_estimate.probes import Probes, probe
 from embedding_estimate.sensitivity import Sensitivity, by_differences, by_gradient, uniform
 from embedding_estimate.teacher import Side, States
 
+TOGETHER = 64 * 64  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
 
 
@@ -38,11 +40,21 @@ class Way:
 class Prober:
     """Probes states in the best way that there is memory for; a way that failed is not tried again."""
 
-    def __init__(self, model: BorrowedModel, rows: float, batch: int, seed: int, checkpointed: bool):
-        """`rows` is the share kept of the rows that are asked for."""
+    def __init__(
+        self,
+        model: BorrowedModel,
+        *,
+        rows: float,
+        batch: int,
+        seed: int,
+        checkpointed: bool,
+        on_pass: Callable[[int], None] = lambda states: None,
+    ):
+        """`rows` is the share kept of the rows that are asked for; `on_pass` is told of the states of each pass."""
         self.model = model
         self.rows = rows
         self.generator = torch.Generator().manual_seed(seed)
+        self.on_pass = on_pass
         self.notes: list[str] = []
         self._ways = [
             Way("gradients", by_gradient, batch, checkpointed),
@@ -53,18 +65,20 @@ class Prober:
 
     def __call__(self, side: Side, states: States, rows: int) -> Probes:
         """Raises the last way's error where there is no memory for that either."""
+        cells = states.x[0, 0].numel()
         while True:
             way = self._ways[0]
             try:
-                with self.model.checkpointed() if way.checkpointed else nullcontext():
+                with self.model.checkpointed() if way.checkpointed or cells > TOGETHER else nullcontext():
                     return probe(
                         self.model,
                         side,
                         states.spread(way.states or len(states)),
                         rows=max(1, int(rows * self.rows)),
-                        batch=way.batch,
+                        batch=max(1, min(way.batch, TOGETHER // cells)),
                         generator=self.generator,
                         sensitivity=way.sensitivity,
+                        on_pass=self.on_pass,
                     )
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error) or len(self._ways) == 1:

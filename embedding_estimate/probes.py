@@ -83,11 +83,12 @@ def probe(
     batch: int,
     generator: torch.Generator,
     sensitivity: Sensitivity = by_gradient,
+    on_pass: Callable[[int], None] = lambda states: None,
 ) -> Probes:
     """Probes of about `rows` rows in each layer, spread over the states; `batch` states go through together.
 
-    Each stretch of a schedule is read with its own conditioning; a side that composes predictions with `AND` has no one
-    context to read, and is not for this.
+    `on_pass` is told how many, after each pass. Each stretch of a schedule is read with its own conditioning; a side that
+    composes predictions with `AND` has no one context to read, and is not for this.
     """
     attentions = model.cross_attentions()
     share = math.ceil(rows / len(states))
@@ -107,6 +108,7 @@ def probe(
             if conditioning.vector is not None:
                 vectors.append(found[-1] / math.sqrt(len(states)))
                 aims[-1].append(vectors[-1] @ conditioning.vector[0])
+            on_pass(len(chunk))
     return Probes(
         [LayerProbes.join(kept) for kept in layers],
         torch.cat(vectors) if vectors else None,

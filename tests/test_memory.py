@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy import ToyModel
 
+from embedding_estimate import memory
 from embedding_estimate.host import Conditioning
 from embedding_estimate.memory import Prober, ran_out
 from embedding_estimate.settings import Settings
@@ -61,7 +62,7 @@ def test_the_best_way_there_is_memory_for(failures: int, way: str | None) -> Non
     model = Narrow()
     side, states = prepared(model)
     model.gradients = failures
-    prober = Prober(model, 1.0, 8, 0, False)
+    prober = Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)
     probes = prober(side, states, 10**6)
     assert len(prober.notes) == failures and (way is None or way in prober.notes[-1])
     assert model.entered == (failures > 0)
@@ -80,7 +81,7 @@ def test_equal_weights_when_nothing_else_is_left(monkeypatch: pytest.MonkeyPatch
     model = Narrow()
     side, states = prepared(model)
     model.gradients, model.passes = 2, 1
-    prober = Prober(model, 1.0, 8, 0, False)
+    prober = Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)
     probes = prober(side, states, 10**6)
     assert "count the same" in prober.notes[-1] and len(prober.notes) == 3
     assert float(probes.error(side.stages[0].parts[0][0])) < 1e-20
@@ -95,11 +96,25 @@ def test_other_failures_are_not_taken_for_it() -> None:
 
     model.denoise = broken  # type: ignore[assignment]
     with pytest.raises(RuntimeError, match="shapes"):
-        Prober(model, 1.0, 8, 0, False)(side, states, 10)
+        Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)(side, states, 10)
 
 
 def test_less_memory_keeps_fewer_rows() -> None:
     model = Narrow()
     side, states = prepared(model)
-    whole, half = (Prober(model, share, 8, 0, False)(side, states, 1000) for share in (1.0, 0.5))
+    whole, half = (
+        Prober(model, rows=share, batch=8, seed=0, checkpointed=False)(side, states, 1000) for share in (1.0, 0.5)
+    )
     assert len(half.aim) < 0.6 * len(whole.aim)
+
+
+def test_large_states_go_through_alone_and_with_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Narrow()
+    side, states = prepared(model)
+    model.batches.clear()
+    monkeypatch.setattr(memory, "TOGETHER", 3 * 16)
+    Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)(side, states, 100)
+    assert max(model.batches) == 3 and not model.entered
+    monkeypatch.setattr(memory, "TOGETHER", 15)
+    Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)(side, states, 100)
+    assert model.batches[-1] == 1 and model.entered == 1

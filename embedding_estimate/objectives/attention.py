@@ -58,7 +58,8 @@ class AttentionObjective:
         self._train_seeds = range(settings.seed, settings.seed + seeds)
         self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
         evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
-        self.states_to_record = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
+        recorded = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
+        self.states_to_record = recorded + TRAIN_STATES + SELECT_STATES  # and to probe
         self.notes: list[str] = []
         self.held_out_empty = 0.0
         self.held_out_start = 0.0
@@ -69,7 +70,14 @@ class AttentionObjective:
     def prepare(self, start: Vectors) -> None:
         settings = self.settings
         share = min(1.0, settings.attention_memory / _megabytes(self.teacher.model))
-        prober = Prober(self.teacher.model, share, settings.batch, settings.seed, settings.checkpointing)
+        prober = Prober(
+            self.teacher.model,
+            rows=share,
+            batch=settings.batch,
+            seed=settings.seed,
+            checkpointed=settings.checkpointing,
+            on_pass=self.teacher.on_record,
+        )
         self._lessons = [self._lesson(template, start, prober) for template in settings.template_list]
         self.notes += prober.notes
         self.held_out_empty = mean([lesson.empty for lesson in self._lessons])

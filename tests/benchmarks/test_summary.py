@@ -143,8 +143,9 @@ def test_every_method_is_measured_by_the_same_states(
         assert row.emphasis_explained == pytest.approx(1 - row.error / row.error_without_weights)
     reference, transformer, unet, attention, *_ = rows
     assert unet.seconds_to_unet_best is not None and transformer.seconds_to_unet_best is None
-    assert attention.seconds_to_reference_best is not None and attention.seconds_to_unet_best is not None
-    assert attention.emphasis_explained > 0.8
+    for rival, seconds in ((reference, attention.seconds_to_reference_best), (unet, attention.seconds_to_unet_best)):
+        assert seconds is not None or attention.emphasis_explained < rival.emphasis_explained
+    assert attention.emphasis_explained > 0.5 and attention.in_template > 0.8  # it is trained for both
     assert transformer.unet_forwards == 0 and unet.unet_backwards > attention.unet_backwards > 0
     assert reference.unet_forwards is None
     assert not toy_host.lent
