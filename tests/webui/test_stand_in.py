@@ -44,15 +44,17 @@ def test_the_settings_page_has_defaults_for_tab_and_api(loaded: Any, chosen: Any
     from embedding_estimate.hosts.webui import extension, options
 
     options.add()
-    assert extension.place().defaults() == {"format": "safetensors", "preview_every": 0}
+    own = {"attention_memory": 256, "checkpointing": False, "format": "safetensors", "preview_every": 0}
+    assert extension.place().defaults() == own
     loaded.opts.embedding_estimate_format, loaded.opts.embedding_estimate_preview_every = "pt", chosen
-    assert extension.place().defaults() == {"format": "pt", "preview_every": steps}
+    loaded.opts.embedding_estimate_checkpointing = True
+    assert extension.place().defaults() == {**own, "checkpointing": True, "format": "pt", "preview_every": steps}
     app = FastAPI()
     extension.routes(None, app)
     TestClient(app).post("/embedding-estimate/v1/estimate", json={"text": "a", "name": "it", "measure": "Nothing"})
     job = extension.place().jobs.latest
     ended(job)
-    assert (job.settings.format, job.settings.preview_every) == ("pt", steps)
+    assert (job.settings.format, job.settings.preview_every, job.settings.checkpointing) == ("pt", steps, True)
 
 
 def test_extra_networks_are_active_while_the_model_is_borrowed(loaded: Any) -> None:

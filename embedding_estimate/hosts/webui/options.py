@@ -14,6 +14,8 @@ FOLDER = f"{ELEMENT}_folder"
 DEFAULTS = {  # settings whose default is on the page
     "format": "Default file format",
     "preview_every": "Default steps between previews; 0: none",
+    "attention_memory": "Default memory for what the Attention part keeps, in MB",
+    "checkpointing": "Save memory by default (gradient checkpointing)",
 }
 STARTS = "the tab and the API start from it after Reload UI; ui-config.json and Settings/Defaults leave it alone"
 
@@ -60,4 +62,6 @@ def _key(parameter: Parameter) -> str:
 def _component(parameter: Parameter) -> tuple[Any, Mapping[str, Any]]:
     import gradio as gr
 
+    if parameter.kind is bool:
+        return gr.Checkbox, {}
     return (gr.Radio, {"choices": parameter.choices}) if parameter.choices else (gr.Number, {"precision": 0})
