@@ -87,8 +87,8 @@ def probe(
 ) -> Probes:
     """Probes of about `rows` rows in each layer, spread over the states; `batch` states go through together.
 
-    `on_pass` is told how many, after each pass. Each stretch of a schedule is read with its own conditioning; a side that
-    composes predictions with `AND` has no one context to read, and is not for this.
+    `on_pass` is told how many, after each pass. Each stretch of a schedule is read with its own conditioning; a side
+    that composes predictions with `AND` has no one context to read, and is not for this.
     """
     attentions = model.cross_attentions()
     share = math.ceil(rows / len(states))

@@ -17,8 +17,8 @@ from embedding_estimate.host import BorrowedModel, Conditioning
 class Progress:
     """Where a job is."""
 
-    phase: str  # "prepare", "train" or "measure"
-    done: int  # states recorded, learning steps, or rows of the report
+    phase: str  # "prepare", "weigh", "train" or "measure"
+    done: int  # states recorded, weights tried, learning steps, or U-Net calls of the report
     total: int
     loss: float | None = None  # 1 at the start of a training part
     explained: float | None = None  # on the select set, of the best vectors so far

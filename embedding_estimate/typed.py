@@ -14,6 +14,7 @@ from typing import Any
 from embedding_estimate.fidelity import inside
 from embedding_estimate.host import Vectors
 from embedding_estimate.objectives import Objective, mean, starting_from
+from embedding_estimate.progress import Progress
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teacher import SELECT_SEED
 from embedding_estimate.training import Job, Training, train
@@ -43,6 +44,8 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
     trials: dict[float, Training] = {}
 
     def run(weight: float) -> None:
+        job.stop.check()
+        job.on_progress(Progress("weigh", len(trials), len(GRID) + 3))
         training = Training(dict(start))
         train(training, at_weight(objective, weight, start), space, replace(trial, on_progress=lambda progress: None))
         trials[weight] = training
@@ -51,12 +54,10 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
         return min(trials, key=lambda weight: trials[weight].best_error)
 
     for weight in (1.0, *GRID):
-        job.stop.check()
         run(weight)
     middle = best()
     if middle != 1:
         for weight in (middle - FINER, middle + FINER):
-            job.stop.check()
             run(round(weight, 2))
     weight = best()
     if weight == 1:

@@ -10,7 +10,12 @@ from embedding_estimate.names import typed_name
 if TYPE_CHECKING:
     from embedding_estimate.fidelity import Fidelity
 
-PHASES = {"prepare": "running the prompt", "train": "training", "measure": "measuring"}
+PHASES = {
+    "prepare": "running the prompt",
+    "weigh": "trying weights",
+    "train": "training",
+    "measure": "measuring",
+}
 
 
 @dataclass(frozen=True)

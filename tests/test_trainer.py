@@ -1,5 +1,6 @@
 """The whole estimate on the toy host: what it returns, when it stops, what it keeps."""
 
+import itertools
 import json
 import math
 
@@ -10,6 +11,7 @@ from toy import ToyHost
 from embedding_estimate import training
 from embedding_estimate.errors import Interrupted, PromptError, SettingsError
 from embedding_estimate.initial import starting_vectors
+from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.optimizers import OPTIMIZERS
 from embedding_estimate.progress import Progress, StopToken
@@ -257,3 +259,32 @@ def test_a_prompt_without_effect_is_refused_and_the_model_given_back(toy_host: T
     with pytest.raises(PromptError):
         run(toy_host, text="(,)")
     assert not toy_host.lent
+
+
+def test_lbfgs_searches_along_its_lines(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step begins where the last one ended, which is not computed twice."""
+    evaluations = []
+    real = AttentionObjective.loss
+    monkeypatch.setattr(AttentionObjective, "loss", lambda *a: evaluations.append(1) or real(*a))
+    result = run(toy_host, part="Attention", initial_prompt="star")
+    assert result.losses[-1] < 0.01 * result.losses[0]
+    assert all(after <= before for before, after in itertools.pairwise(result.losses))
+    assert len(evaluations) < 1.5 * result.steps
+
+
+def test_where_a_line_search_finds_nothing_adam_goes_on(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = training.make_optimizer, []
+
+    class Stuck(torch.optim.SGD):
+        def step(self, closure):  # type: ignore[override]
+            return closure()
+
+    def make(name: str, leaves, rate: float):
+        made.append(name)
+        return Stuck(list(leaves), rate) if name == "LBFGS" else real(name, leaves, rate)
+
+    monkeypatch.setattr(training, "make_optimizer", make)
+    result = run(toy_host, part="Attention", initial_prompt="star")
+    assert made == ["LBFGS", "Adam"] and result.stopped == "done" and result.steps == 60
+    assert any("LBFGS found no lower point at step 1: Adam went on" in note for note in result.notes)
+    assert result.losses[-1] < 0.5 * result.losses[0]
