@@ -55,10 +55,11 @@ class Job:
     problems: list[str] = field(default_factory=list)  # why it failed, one line each
     saved: Saved | None = None
     phase_began: float = field(default_factory=time.monotonic)
+    done_before: int = 0  # when it began; a second training part counts on
 
     def follow(self, progress: Progress) -> None:
         if self.progress is None or progress.phase != self.progress.phase:
-            self.phase_began = time.monotonic()
+            self.phase_began, self.done_before = time.monotonic(), progress.done - 1
         if progress.loss is not None and progress.explained is not None:
             self.curve.append((progress.done, progress.loss, progress.explained))
             self.steps = progress.total
@@ -76,8 +77,8 @@ class Job:
         """Of the phase it is in; None while that cannot be told."""
         if self.state != "running" or self.progress is None or not self.progress.done:
             return None
-        passed = time.monotonic() - self.phase_began
-        return passed * (self.progress.total - self.progress.done) / self.progress.done
+        passed, done = time.monotonic() - self.phase_began, self.progress.done - self.done_before
+        return passed * (self.progress.total - self.progress.done) / max(done, 1)
 
 
 @dataclass
@@ -245,6 +246,6 @@ def _listener(job: Job, host: Host) -> OnProgress:
 def _reason(error: Exception) -> str:
     """One line for what no part of this program raised on purpose."""
     if ran_out(error):
-        return "out of memory: lower the states per step, or width and height, and try again"
+        return "out of memory: save memory, lower the states per step, or width and height, and try again"
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (the whole story is in the console)"

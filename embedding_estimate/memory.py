@@ -14,6 +14,7 @@ from embedding_estimate.sensitivity import Sensitivity, by_differences, by_gradi
 from embedding_estimate.teacher import Side, States
 
 TOGETHER = 64 * 64  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
+WORDS = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")  # torch's, cuBLAS's, the WebUI's
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
 
 
@@ -21,9 +22,7 @@ def ran_out(error: BaseException) -> bool:
     """Whether it says that there is no memory left, on whatever device."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("out of memory", "allocate memory")
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
 
 @dataclass(frozen=True)
@@ -84,4 +83,6 @@ class Prober:
                 if not ran_out(error) or len(self._ways) == 1:
                     raise
             del self._ways[0]
+            if way.sensitivity is by_gradient and (cells > TOGETHER or (way.batch == 1 and way.checkpointed)):
+                self._ways = [other for other in self._ways if other.sensitivity is not by_gradient]  # the same again
             self.notes.append(f"out of memory: how much each layer counts was found by {self._ways[0].name}")

@@ -30,11 +30,11 @@ from embedding_estimate.teacher import Side, States, by_stage
 
 @dataclass(frozen=True)
 class LayerProbes:
-    """Rows of one cross-attention, from several states. In the precision of the U-Net."""
+    """Rows of one cross-attention, from several states."""
 
     attention: CrossAttention
-    queries: Tensor  # (H, R, d)
-    gradients: Tensor  # (H, R, d)
+    queries: Tensor  # (H, R, d), in the precision of the U-Net
+    gradients: Tensor  # (H, R, d), in fp32 or better
 
     def read(self, context: Tensor) -> Tensor:
         """g_r' m_r of a context (1, L, C): (R,) in fp32 or better. Differentiable."""
@@ -100,13 +100,14 @@ def probe(
         for chunk in part.split(batch):
             with _queries(attentions, share, generator) as picked:
                 found = sensitivity(Pass(model, attentions, chunk, conditioning), generator)
-            for layer, (attention, gradient) in enumerate(zip(attentions, found, strict=False)):
-                kept = picked[layer].with_gradient(attention, gradient / math.sqrt(len(states)))
+            weights = found.weights / math.sqrt(len(states))  # (B,)
+            for layer, (attention, gradient) in enumerate(zip(attentions, found.vectors, strict=False)):
+                kept = picked[layer].with_gradient(attention, gradient, weights)
                 with torch.no_grad():
                     aims[layer].append(kept.read(conditioning.context))
                 layers[layer].append(kept)
             if conditioning.vector is not None:
-                vectors.append(found[-1] / math.sqrt(len(states)))
+                vectors.append(found.vectors[-1] * weights[:, None])
                 aims[-1].append(vectors[-1] @ conditioning.vector[0])
             on_pass(len(chunk))
     return Probes(
@@ -124,9 +125,10 @@ class _Picked:
     queries: Tensor  # (B, rows, H * d)
     total: int  # rows that there are
 
-    def with_gradient(self, attention: CrossAttention, gradient: Tensor) -> LayerProbes:
-        """`gradient` (B, T, H * d) is for all rows; each row that was picked stands for several."""
-        picked = gradient[self.places] * math.sqrt(self.total / self.queries.shape[1])  # (B, rows, H * d)
+    def with_gradient(self, attention: CrossAttention, gradient: Tensor, weights: Tensor) -> LayerProbes:
+        """`gradient` (B, T, H * d) is for all rows, `weights` (B,) for states; a row stands for several."""
+        share = math.sqrt(self.total / self.queries.shape[1])
+        picked = gradient[self.places] * (weights * share)[:, None, None]  # (B, rows, H * d), in the weights' fp32
         return LayerProbes(
             attention,
             *(heads(value, attention.heads).transpose(0, 1).flatten(1, 2) for value in (self.queries, picked)),

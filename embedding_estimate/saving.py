@@ -153,7 +153,7 @@ class Snapshots:
         try:
             write(embedding, path, overwrite=self.settings.overwrite)
             self.written.append(path)
-        except EmbeddingError as error:
+        except EstimateError as error:
             self.on_failure(str(error))
 
     def draw(self, preview: Preview) -> None:

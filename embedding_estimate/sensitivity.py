@@ -41,11 +41,18 @@ class Pass:
         return None if own is None else own.expand(len(self.states), -1)
 
 
-Sensitivity = Callable[[Pass, torch.Generator], "list[Tensor]"]
-"""-> g (B, T, H * d) for each cross-attention, and (B, V) for SDXL's vector"""
+@dataclass(frozen=True)
+class Sensed:
+    """What a pass has shown. Weights are apart, since half precision has no room for the product."""
+
+    vectors: list[Tensor]  # g (B, T, H * d) for each cross-attention, and (B, V) for SDXL's vector
+    weights: Tensor  # (B,) fp32, by which each state's g is multiplied
 
 
-def by_gradient(run: Pass, generator: torch.Generator) -> list[Tensor]:
+Sensitivity = Callable[[Pass, torch.Generator], Sensed]
+
+
+def by_gradient(run: Pass, generator: torch.Generator) -> Sensed:
     """The gradients of the prediction's product with random signs: a backward pass."""
     leaves: dict[int, Tensor] = {}
 
@@ -60,21 +67,25 @@ def by_gradient(run: Pass, generator: torch.Generator) -> list[Tensor]:
         inputs = [leaves[layer] for layer in range(len(run.attentions))] + ([] if vector is None else [vector])
         # gradients of +-1 go in: a host that scales those of half precision leaves these alone
         gradients = torch.autograd.grad(denoised, inputs, _signs(denoised, generator))
-    scale = 1 / (run.states.sigma * math.sqrt(denoised[0].numel()))  # (B,): to epsilon units, mean over elements
-    return [gradient * scale.view(-1, *[1] * (gradient.dim() - 1)).to(gradient) for gradient in gradients]
+    # to epsilon units, and to the mean over elements
+    return Sensed(list(gradients), 1 / (run.states.sigma * math.sqrt(denoised[0].numel())))
 
 
-def by_differences(run: Pass, generator: torch.Generator) -> list[Tensor]:
+def by_differences(run: Pass, generator: torch.Generator) -> Sensed:
     """One number for each cross-attention, from a forward pass with random signs added to what it gathers."""
-    gathered = _gathered(run)
     with torch.no_grad():
         plain = run.denoise(run.vector)
-    return [_moved(run, layer, plain, generator) * _signs(each, generator) for layer, each in enumerate(gathered)]
+    found = [
+        _moved(run, layer, plain, generator) * _signs(each.float(), generator)
+        for layer, each in enumerate(_gathered(run))
+    ]
+    return Sensed(found, torch.ones_like(run.states.sigma))
 
 
-def uniform(run: Pass, generator: torch.Generator) -> list[Tensor]:
+def uniform(run: Pass, generator: torch.Generator) -> Sensed:
     """Every cross-attention counts the same, by the relative error of what it gathers."""
-    return [_signs(g, generator) / max(float(g.float().norm()), 1e-12) for g in _gathered(run)]
+    found = [_signs(g.float(), generator) / max(float(g.float().norm()), 1e-12) for g in _gathered(run)]
+    return Sensed(found, torch.ones_like(run.states.sigma))
 
 
 @contextmanager

@@ -78,7 +78,8 @@ class Settings:
     templates: str = setting(
         "{}\na picture of {}, in the morning",
         "Templates",
-        "Prompts that the embedding must work inside, one per line, {} where it stands; one is drawn per step.",
+        "Prompts that the embedding must work inside, one per line, {} where it stands. "
+        "LBFGS takes all at each step, the others draw one.",
         lines=True,
     )
     learning_steps: int = setting(
@@ -127,7 +128,9 @@ class Settings:
         minimum=0,
         maximum=1000,
     )
-    sampler: str = setting("DPM++ SDE", "Sampler", "Draws the latents that the vectors are trained on.")
+    sampler: str = setting(
+        "DPM++ SDE", "Sampler", "Draws the latents that the vectors are trained on; the Attention part takes Euler."
+    )
     schedule: str = setting("Karras", "Sigma schedule", "The noise levels of those latents.")
     steps: int = setting(
         10, "Sampling steps", "Steps of the sampler for each of those latents.", minimum=1, maximum=150

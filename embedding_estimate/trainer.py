@@ -162,6 +162,7 @@ def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -
     objective.prepare(start)
     if total:
         tell(total)  # second-order samplers ask a little less often than schedules count
+    teacher.on_record = lambda states: None
 
 
 def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, Images]:

@@ -58,7 +58,7 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
     """
     started = time.perf_counter()
     training.best_error = objective.held_out_start
-    training.notes += objective.notes
+    training.notes += [note for note in objective.notes if note not in training.notes]
     last_step = training.step + job.settings.learning_steps
     optimizer = job.settings.optimizer_used
 
@@ -74,7 +74,9 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
         training.notes.append(
             f"rate={attempt:g}: the loss was not finite at step {training.step}; the best vectors before were kept"
         )
-    if training.stopped == "stuck":
+    if training.stopped == "stuck" and training.step == last_step:
+        training.stopped = "done"
+    elif training.stopped == "stuck":
         training.notes.append(f"{optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
         training.stopped = run.descend(FALLBACK, rate_of(FALLBACK))
     training.seconds += time.perf_counter() - started

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from embedding_estimate.hosts.precision import GradientScale
 
+Precision = Callable[[], AbstractContextManager[Any]]
+Contexts = Callable[[Tensor], "tuple[Tensor, Tensor]"]
 BLOCK = "attn2"  # of a transformer block: the attention that reads the context; `attn1` reads the state itself
+
+
+def twice(context: Tensor) -> tuple[Tensor, Tensor]:
+    """The same context for keys and values."""
+    return context, context
 
 
 class AttentionLayer:
@@ -20,28 +27,32 @@ class AttentionLayer:
     The output is never asked of the module, so it does not matter which implementation of attention is switched on.
     """
 
-    def __init__(self, module: Any, precision: Callable[[], AbstractContextManager[Any]] = nullcontext):
-        """`precision` gives the context in which the host calls the module, autocast for one."""
+    def __init__(self, module: Any, precision: Precision = nullcontext, contexts: Contexts = twice):
+        """`precision` gives what the host calls the module in, autocast for one; `contexts` what it makes of a context
+        for the keys and for the values."""
         self.to_q: nn.Module = module.to_q
         self.to_out: nn.Module = module.to_out[0]
         self.heads: int = module.heads
-        self._to_k, self._to_v, self._precision = module.to_k, module.to_v, precision
+        self._to_k, self._to_v = module.to_k, module.to_v
+        self._precision, self._contexts = precision, contexts
 
     def read(self, context: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision():
-            return self._through(self._to_k, context), self._through(self._to_v, context)
+            for_keys, for_values = self._contexts(context)
+            return self._through(self._to_k, for_keys), self._through(self._to_v, for_values)
 
     @staticmethod
     def _through(projection: Any, context: Tensor) -> Tensor:
         dtype = projection.weight.dtype
-        if dtype != torch.float16:
+        if projection.weight.element_size() > 1 and dtype != torch.float16:
             return projection(context.to(dtype)).float()  # type: ignore[no-any-return]
-        scale = GradientScale()
-        return scale.enter(projection(scale.leave(context).to(dtype)).float())
+        scale = GradientScale()  # weights of one byte are kept so and used as fp16
+        return scale.enter(projection(scale.leave(context).half()).float())
 
 
 def cross_attentions(
-    unet: nn.Module, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+    unet: nn.Module, precision: Precision = nullcontext, contexts: Contexts = twice
 ) -> list[AttentionLayer]:
-    """Those of a U-Net."""
-    return [AttentionLayer(module, precision) for name, module in unet.named_modules() if name.endswith(f".{BLOCK}")]
+    """Those of a U-Net; see `AttentionLayer` for the rest."""
+    found = [module for name, module in unet.named_modules() if name.endswith(f".{BLOCK}")]
+    return [AttentionLayer(module, precision, contexts) for module in found]

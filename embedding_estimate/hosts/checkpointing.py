@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,12 +15,12 @@ BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "ResBlock")  # of diffusers,
 
 
 @contextmanager
-def checkpointed(unet: nn.Module) -> Iterator[None]:
-    """`host.BorrowedModel.checkpointed` of a U-Net."""
-    blocks: list[Any] = [block for block in unet.modules() if type(block).__name__ in BLOCKS]
+def checkpointed(unet: nn.Module, precision: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Iterator[None]:
+    """`host.BorrowedModel.checkpointed` of a U-Net; `precision` gives what the host runs it in, autocast for one."""
+    blocks: list[Any] = [block for block in unet.modules() if any(of.__name__ in BLOCKS for of in type(block).__mro__)]
     before = [vars(block).get("forward") for block in blocks]  # a host may have put one in
     for block in blocks:
-        block.forward = functools.partial(_recomputed, block.forward)
+        block.forward = functools.partial(_recomputed, block.forward, precision)
     try:
         yield
     finally:
@@ -31,7 +31,11 @@ def checkpointed(unet: nn.Module) -> Iterator[None]:
                 block.forward = forward
 
 
-def _recomputed(forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def _recomputed(
+    forward: Callable[..., Any], precision: Callable[[], AbstractContextManager[Any]], *arguments: Any, **named: Any
+) -> Any:
     if not torch.is_grad_enabled():
         return forward(*arguments, **named)
-    return checkpoint(forward, *arguments, use_reentrant=False, **named)
+    return checkpoint(
+        forward, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), precision()), **named
+    )

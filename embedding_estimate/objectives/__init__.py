@@ -58,6 +58,11 @@ def templates_of(settings: Settings, teacher: Teacher) -> tuple[str, ...]:
     return tuple(template for template in templates if not composed or template == "{}") or templates
 
 
+def seeds_of(first: int, number: int, lesson: int) -> range:
+    """Seeds from `first` on, others for each lesson: the more pictures the better."""
+    return range(first + lesson * number, first + (lesson + 1) * number)
+
+
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 

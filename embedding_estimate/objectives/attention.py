@@ -19,18 +19,18 @@ from torch import Tensor
 from embedding_estimate.errors import PromptError
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.memory import Prober
-from embedding_estimate.objectives import SCHEDULED, Loss, mean
+from embedding_estimate.objectives import SCHEDULED, Loss, mean, seeds_of
 from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
 
 ROWS = 400  # of each layer, to train on
 TRAIN_STATES = 32  # that they are spread over, from
-TRAIN_SEEDS = 6  # trajectories at least, shared among the templates; at least one for each other prompt
+TRAIN_SEEDS = 6  # trajectories, shared among the templates; if need be and this allows, one for each other prompt
 SELECT_ROWS = 150
 SELECT_STATES = 16
 SELECT_SEEDS = 2
-SAMPLER, STEPS = "Euler", 10  # of all trajectories: more pictures tell more than more steps to each
+SAMPLER = "Euler"  # of all trajectories: cheap, and its latents are like those of use
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class AttentionObjective:
         self.teacher = teacher
         self.loss_function = loss
         share = len(settings.template_list)
-        asked = Trajectory.of(settings)
-        self._trajectory = replace(asked, sampler=SAMPLER, steps=min(STEPS, asked.steps))
-        seeds = max(TRAIN_SEEDS // share, 1, len(teacher.task.other_prompts))
-        self._train_seeds = range(settings.seed, settings.seed + seeds)
-        self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
+        self._trajectory = replace(Trajectory.of(settings), sampler=SAMPLER)
+        others = len(teacher.task.other_prompts)
+        seeds = max(TRAIN_SEEDS // share, 1, min(others, TRAIN_SEEDS))
+        self._train_seeds = seeds  # of each template
+        self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, TRAIN_SEEDS))
         evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
-        recorded = share * evaluations * (len(self._train_seeds) + len(self._select_seeds))
+        recorded = share * evaluations * (self._train_seeds + self._select_seeds)
         self.states_to_record = recorded + TRAIN_STATES + SELECT_STATES  # and to probe
         self.notes: list[str] = []
         self.held_out_empty = 0.0
@@ -78,7 +78,8 @@ class AttentionObjective:
             checkpointed=settings.checkpointing,
             on_pass=self.teacher.on_record,
         )
-        self._lessons = [self._lesson(template, start, prober) for template in settings.template_list]
+        for template in settings.template_list:
+            self._lessons.append(self._lesson(template, start, prober))
         self.notes += prober.notes
         self.held_out_empty = mean([lesson.empty for lesson in self._lessons])
         if self.held_out_empty == 0:
@@ -100,8 +101,11 @@ class AttentionObjective:
         if side.scheduled and SCHEDULED not in self.notes:
             self.notes.append(SCHEDULED)
         share = len(self.settings.template_list)
-        train = prober(side, self._states(side, self._train_seeds, TRAIN_STATES // share), ROWS // share)
-        states = self._states(side, self._select_seeds, SELECT_STATES // share)
+        number = len(self._lessons)
+        seeds = seeds_of(self.settings.seed, self._train_seeds, number)
+        train = prober(side, self._states(side, seeds, TRAIN_STATES // share), ROWS // share)
+        seeds = seeds_of(SELECT_SEED, self._select_seeds, number)
+        states = self._states(side, seeds, SELECT_STATES // share)
         select = prober(side, states, SELECT_ROWS // share)
         with torch.no_grad():
             student = self.teacher.student(start, template)
@@ -139,6 +143,6 @@ class AttentionObjective:
 
 
 def _megabytes(model: BorrowedModel) -> float:
-    """What all rows take: queries and gradients of each, in the precision of the U-Net."""
+    """What all rows take: queries in the precision of the U-Net, and gradients."""
     weights = [cast(Tensor, attention.to_q.weight) for attention in model.cross_attentions()]
-    return sum(2 * len(weight) * weight.element_size() for weight in weights) * (ROWS + SELECT_ROWS) / 2**20
+    return sum(len(weight) * (weight.element_size() + 4) for weight in weights) * (ROWS + SELECT_ROWS) / 2**20

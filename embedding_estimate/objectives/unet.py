@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import PromptError
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import SCHEDULED, Loss, mean, templates_of
+from embedding_estimate.objectives import SCHEDULED, Loss, mean, seeds_of, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
@@ -24,6 +24,7 @@ TRAIN_STATES = 120  # to train on, about; the shorter the trajectories, the more
 TRAIN_SEEDS = 4  # trajectories at least, shared among the templates; at least one for each other prompt
 SELECT_SEEDS = 3  # trajectories to choose on, of the cheapest sampler
 SELECT_SAMPLER = "Euler"
+SELECT_LIMIT = 4  # of them, where there are several other prompts
 SELECT_STATES = 24
 FIXED_DRAWS = 8
 
@@ -47,12 +48,13 @@ class UNetObjective:
         self._train = Trajectory.of(settings)
         evaluations = teacher.model.evaluations(settings.sampler, settings.steps)
         trajectories = max(TRAIN_SEEDS, math.ceil(TRAIN_STATES / evaluations))
-        seeds = max(trajectories // share, len(teacher.task.other_prompts))
-        self._train_seeds = range(settings.seed, settings.seed + seeds)
-        self._select_seeds = range(SELECT_SEED, SELECT_SEED + max(1, SELECT_SEEDS // share))
+        others = len(teacher.task.other_prompts)
+        seeds = max(trajectories // share, others)
+        self._train_seeds = seeds  # of each template
+        self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, SELECT_LIMIT))
         self._select = replace(self._train, sampler=SELECT_SAMPLER)
         self.states_to_record = share * sum(
-            len(seeds) * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
+            seeds * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
             for seeds, trajectory in ((self._train_seeds, self._train), (self._select_seeds, self._select))
         )
         self.notes: list[str] = []
@@ -64,7 +66,8 @@ class UNetObjective:
         self._start = 1.0  # loss at the start, in those units
 
     def prepare(self, start: Vectors) -> None:
-        self._lessons = [self._lesson(template) for template in self._templates]
+        for template in self._templates:
+            self._lessons.append(self._lesson(template))
         states = sum(len(lesson.select) for lesson in self._lessons)
         # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
         self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
@@ -83,14 +86,17 @@ class UNetObjective:
         text = template.replace("{}", self.settings.text)
         side = self.teacher.replaced(text, self._train)
         self._explain(side)
-        train = self.teacher.record(side, self._train, self._train_seeds, self.settings.batch)
+        number = len(self._lessons)
+        seeds = seeds_of(self.settings.seed, self._train_seeds, number)
+        train = self.teacher.record(side, self._train, seeds, self.settings.batch)
         side = self.teacher.replaced(text, self._select)
-        select = self.teacher.record(side, self._select, self._select_seeds, self.settings.batch)
+        seeds = seeds_of(SELECT_SEED, self._select_seeds, number)
+        select = self.teacher.record(side, self._select, seeds, self.settings.batch)
         keep = max(1, SELECT_STATES // len(self._templates))
         return Lesson(
             template,
             train[train.evaluation.argsort(stable=True)],
-            select[torch.linspace(0, len(select) - 1, min(keep, len(select))).round().long()],
+            select.spread(keep),
         )
 
     def _explain(self, side: Side) -> None:

@@ -36,12 +36,13 @@ class Denoiser:
         Differentiable in x and in the conditioning. In fp16 the gradient passes the U-Net scaled, see `GradientScale`.
         """
         batch = len(x)
+        scale = GradientScale() if self.dtype == torch.float16 and torch.is_grad_enabled() else None
+        x = x if scale is None else scale.leave(x)
         level = sigma.view(-1, 1, 1, 1)
         scaled = x / (level**2 + 1).sqrt()
         context, vector = conditioning.context, conditioning.vector
-        scale = GradientScale() if self.dtype == torch.float16 and torch.is_grad_enabled() else None
         if scale is not None:
-            scaled, context = scale.leave(scaled), scale.leave(context)
+            context = scale.leave(context)
             vector = None if vector is None else scale.leave(vector)
         output: Tensor = self.unet(
             scaled.to(self.dtype),
@@ -50,11 +51,11 @@ class Denoiser:
             added_cond_kwargs=None if vector is None else _added(vector.expand(batch, -1)),
             return_dict=False,
         )[0].float()
-        if scale is not None:
-            output = scale.enter(output)
         if self.prediction == "v":
-            return x / (level**2 + 1) - output * (level / (level**2 + 1).sqrt())
-        return x - output * level
+            denoised = x / (level**2 + 1) - output * (level / (level**2 + 1).sqrt())
+        else:
+            denoised = x - output * level
+        return denoised if scale is None else scale.enter(denoised)
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """The fractional timesteps (B,) of noise levels (B,): linear in log sigma between the model's own levels."""

@@ -78,6 +78,10 @@ class ForgePipeline:
         denoised: Tensor = unet.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **pooled)
         return denoised
 
+    def contexts(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What cross-attentions make keys and values of: reForge has no hypernetworks there."""
+        return context, context
+
     def decode(self, latent: Tensor) -> Tensor:
         """A latent (1, C, h, w) to a picture (1, 3, H, W) in [-1, 1]."""
         picture: Tensor = self._model.decode_first_stage(latent)

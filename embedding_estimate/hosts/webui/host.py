@@ -109,10 +109,10 @@ class WebuiModel:
         return denoised if scale is None else scale.enter(denoised)
 
     def cross_attentions(self) -> Sequence[CrossAttention]:
-        return cross_attentions(self._model.model.diffusion_model, self._autocast)
+        return cross_attentions(self._model.model.diffusion_model, self._autocast, self._pipeline.contexts)
 
     def checkpointed(self) -> AbstractContextManager[None]:
-        return checkpointed(self._model.model.diffusion_model)
+        return checkpointed(self._model.model.diffusion_model, self._autocast)
 
     def evaluations(self, sampler: str, steps: int) -> int:
         return self._samplers.evaluations(sampler, steps)

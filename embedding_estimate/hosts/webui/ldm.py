@@ -84,6 +84,17 @@ class LdmPipeline:
         denoised: Tensor = wrapper(x, sigma, cond=cond)
         return denoised
 
+    def contexts(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What cross-attentions make keys and values of: hypernetworks work on it."""
+        from modules import shared
+
+        if not shared.loaded_hypernetworks:
+            return context, context
+        from modules.hypernetworks.hypernetwork import apply_hypernetworks
+
+        for_keys, for_values = apply_hypernetworks(shared.loaded_hypernetworks, context)
+        return for_keys, for_values
+
     def decode(self, latent: Tensor) -> Tensor:
         """A latent (1, C, h, w) to a picture (1, 3, H, W) in [-1, 1]."""
         from modules import devices
