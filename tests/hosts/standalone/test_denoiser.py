@@ -158,3 +158,24 @@ def test_two_passes_of_different_size_do_not_mix_their_scales(unet: Any) -> None
         return torch.autograd.grad(loss, context)[0]
 
     torch.testing.assert_close(gradient(1, 1e-4), gradient(1, 0) + 1e-4 * gradient(0, 1), rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("level", [14.0, 1.0, 0.05])
+def test_gradients_of_one_reach_the_inside_of_an_fp16_unet_unscaled(unet: Any, level: float) -> None:
+    """So that what is added inside can be differentiated by, whatever the noise level."""
+    x, _, conditioning = inputs(1)
+    found = []
+    for module in (unet, nn.Module.to(copy.deepcopy(unet), torch.float16)):
+        leaves: list[Tensor] = []
+
+        def add(_module: nn.Module, args: tuple[Tensor, ...], leaves: list[Tensor] = leaves) -> tuple[Tensor, ...]:
+            leaves.append(torch.zeros_like(args[0], requires_grad=True))
+            return (args[0] + leaves[0], *args[1:])
+
+        handle = next(part for name, part in module.named_modules() if name.endswith("attn2.to_out.0"))
+        handle = handle.register_forward_pre_hook(add)
+        denoised = Denoiser(module, alphas_cumprod(), "epsilon")(x * level, torch.full((1,), level), conditioning)
+        handle.remove()
+        signs = torch.ones_like(denoised).index_fill_(3, torch.tensor([1, 4, 6]), -1.0)
+        found.append(torch.autograd.grad(denoised, leaves, signs)[0].float())
+    assert float((found[1] - found[0]).norm()) < 0.02 * float(found[0].norm())
