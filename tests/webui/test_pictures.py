@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from hosts.attention_contract import AttentionContract
 from hosts.contract import PLAIN, encode_vectors, latent, only
 from safetensors.torch import save_file
 from torch import Tensor
@@ -157,6 +158,12 @@ def test_also_with_an_extra_network(
     picture = generated(PROMPT + typed)
     assert different(picture, generated(PROMPT))
     torch.testing.assert_close(taught(PROMPT + typed), picture.float(), rtol=0, atol=2)
+
+
+@pytest.mark.parametrize("typed", [TYPED, HYPERNETWORK_TYPED])
+def test_text_is_read_through_an_extra_network(webui: Any, lora: None, hypernetwork: None, typed: str) -> None:
+    with WebuiHost([typed]).borrow() as model:
+        AttentionContract().test_text_is_read_where_it_says(model)
 
 
 @pytest.mark.parametrize("typed", [TYPED, HYPERNETWORK_TYPED])
