@@ -50,6 +50,7 @@ cmd_opts = SimpleNamespace(
 state = State()
 sd_model: Any = None
 device = torch.device("cpu")
+loaded_hypernetworks: list[Any] = []
 
 
 STYLES = {"old": ("an old painting", "photo")}  # for the prompt, for the negative prompt
