@@ -10,6 +10,7 @@ from toy import ToyHost
 from embedding_estimate.embedding import read
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
 from embedding_estimate.jobs import KEPT, Curve, Job, Jobs
+from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
 
 TEXT = "(red:1.5) circle"
@@ -211,3 +212,13 @@ def test_old_jobs_are_forgotten(place: Place) -> None:
     ids = [place.finished(name=f"it-{number}").id for number in range(KEPT + 1)]
     assert place.jobs.find(ids[0]) is None and place.jobs.find(ids[1]) is not None
     assert place.jobs.latest is place.jobs.find(ids[-1])
+
+
+def test_time_left_of_a_part_that_counts_on() -> None:
+    """The second training part begins behind the steps of the first."""
+    job = Job("1", Settings(text="a", name="b"))
+    job.follow(Progress("prepare", 5, 5))
+    job.follow(Progress("train", 251, 334))
+    job.phase_began -= 10
+    job.follow(Progress("train", 260, 334))
+    assert job.seconds_left == pytest.approx(74, rel=0.01)

@@ -48,8 +48,9 @@ def test_before_the_first_job() -> None:
 def test_a_job_that_runs() -> None:
     running = job()
     assert "waiting for the model" in status.render(running, "", in_webui=False)
-    running.follow(Progress("train", 75, 150, loss=0.5, explained=0.25))
+    running.follow(Progress("train", 1, 150, loss=1.0, explained=0.0))
     running.phase_began -= 90
+    running.follow(Progress("train", 75, 150, loss=0.5, explained=0.25))
     html = status.render(running, "", in_webui=False)
     assert 'data-state="running"' in html and 'aria-valuenow="50"' in html and "training, 75 of 150" in html
     assert re.search("1:3[01] left", html)
