@@ -45,7 +45,8 @@ class AttentionLayer:
     def _through(projection: Any, context: Tensor) -> Tensor:
         dtype = projection.weight.dtype
         if projection.weight.element_size() > 1 and dtype != torch.float16:
-            return projection(context.to(dtype)).float()  # type: ignore[no-any-return]
+            projected: Tensor = projection(context.to(dtype))
+            return projected.float()
         scale = GradientScale()  # weights of one byte are kept so and used as fp16
         return scale.enter(projection(scale.leave(context).half()).float())
 

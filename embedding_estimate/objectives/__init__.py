@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from embedding_estimate.errors import PromptError
 from embedding_estimate.host import Vectors
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Teacher, Trajectory
+from embedding_estimate.teacher import Side, Teacher, Trajectory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,6 +49,15 @@ class Objective(Protocol):
 
 
 SCHEDULED = "the prompt changes with the step and an embedding does not: it is matched on average"
+
+
+def check_matchable(side: Side, where: str, notes: list[str]) -> None:
+    """For parts that match a context: notes a schedule, and raises `PromptError` for `AND`, whose predictions are
+    composed `where` the part does not look."""
+    if side.composed:
+        raise PromptError(f"the prompt composes predictions with AND, {where}: choose the U-Net part, or drop AND")
+    if side.scheduled and SCHEDULED not in notes:
+        notes.append(SCHEDULED)
 
 
 def templates_of(settings: Settings, teacher: Teacher) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from embedding_estimate.errors import PromptError
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.memory import Prober
-from embedding_estimate.objectives import SCHEDULED, Loss, mean, seeds_of
+from embedding_estimate.objectives import Loss, check_matchable, mean, seeds_of
 from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
@@ -85,21 +85,18 @@ class AttentionObjective:
         if self.held_out_empty == 0:
             raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
         self.held_out_start = self.held_out(start)
+        squares = []
         with torch.no_grad():
-            squares = [float(self._differences(start, lesson).square().mean()) for lesson in self._lessons]
+            for lesson in self._lessons:
+                read = lesson.train.read(self.teacher.encode_vectors(start, lesson.template))
+                squares.append(float((read - lesson.train.aim).square().mean()))
             self._scale = max(math.sqrt(mean(squares)), 1e-12)
             self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
 
     def _lesson(self, template: str, start: Vectors, prober: Prober) -> Lesson:
         text = template.replace("{}", self.settings.text)
         side = self.teacher.replaced(text, self._trajectory)
-        if side.composed:
-            raise PromptError(
-                "the prompt composes predictions with AND, after the cross-attentions: "
-                "choose the U-Net part, or drop AND"
-            )
-        if side.scheduled and SCHEDULED not in self.notes:
-            self.notes.append(SCHEDULED)
+        check_matchable(side, "after the cross-attentions", self.notes)
         share = len(self.settings.template_list)
         number = len(self._lessons)
         seeds = seeds_of(self.settings.seed, self._train_seeds, number)
@@ -127,9 +124,6 @@ class AttentionObjective:
     def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
         read = drawn.train.read(self.teacher.encode_vectors(vectors, drawn.template))
         return self.loss_function(read[None] / self._scale, drawn.train.aim[None] / self._scale) / self._start
-
-    def _differences(self, vectors: Vectors, lesson: Lesson) -> Tensor:
-        return lesson.train.read(self.teacher.encode_vectors(vectors, lesson.template)) - lesson.train.aim
 
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import PromptError
 from embedding_estimate.host import Conditioning, Vectors
-from embedding_estimate.objectives import SCHEDULED, Loss, mean
+from embedding_estimate.objectives import Loss, check_matchable, mean
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Side, Teacher, Trajectory
 
@@ -64,13 +64,7 @@ class TransformerObjective:
     def _lesson(self, template: str, start: Vectors) -> Lesson:
         trajectory = Trajectory.of(self.settings)
         side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
-        if side.composed:
-            raise PromptError(
-                "the prompt composes predictions with AND, which the text encoder does not see: "
-                "choose the U-Net part, or drop AND"
-            )
-        if side.scheduled and SCHEDULED not in self.notes:
-            self.notes.append(SCHEDULED)
+        check_matchable(side, "which the text encoder does not see", self.notes)
         mine = self._encode(start, template)
         marked = self.teacher.model.info.chunk_tokens + 2  # with the begin and end marks
         chunks = [len(context[0]) // marked for context, *_ in (mine, *map(_parts, _conditionings(side)))]

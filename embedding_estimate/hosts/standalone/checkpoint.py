@@ -139,6 +139,7 @@ def _beside(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        return yaml.safe_load(described.read_text(encoding="utf-8"))["model"]["params"]  # type: ignore[no-any-return]
+        parameters: Mapping[str, Any] = yaml.safe_load(described.read_text(encoding="utf-8"))["model"]["params"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ModelError(f"{described.name}: not the description of a Stable Diffusion model") from error
+    return parameters
