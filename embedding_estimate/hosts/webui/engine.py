@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from embedding_estimate.hosts.precision import GradientScale
+from embedding_estimate.hosts.webui.exact import ExactCopy
 
 SLOT = "{}"
 MARK = "\ue000"  # a private character that no vocabulary knows
@@ -39,6 +40,7 @@ class Engine:
         self.key = key
         self.engine = engine
         self.embedding = next(part for part in engine.modules() if type(part).__name__ == "EmbeddingsWithFixes")
+        self.exact = ExactCopy(engine)
         self._layouts: dict[tuple[str, int], tuple[Live, list[Any]]] = {}
 
     @property
@@ -78,9 +80,18 @@ class Engine:
     def encode(self, vectors: Tensor, template: str) -> tuple[Tensor, Tensor | None]:
         """Context (1, L, C) of the template with vectors (N, width) for `{}`, and SDXL's pooled state (1, P).
 
-        Differentiable in the vectors; in fp32, whatever the encoder computes in.
+        Differentiable in the vectors; in fp32, whatever the encoder computes in. Where a gradient is asked for, that
+        is fp32 too.
         """
+        if vectors.requires_grad and self.exact.needed and self.exact.fits():
+            with self.exact.instead():
+                return self._encode(vectors, template)
         scale = GradientScale() if self.table.dtype == torch.float16 and vectors.requires_grad else None
+        return self._encode(vectors, template, scale)
+
+    def _encode(
+        self, vectors: Tensor, template: str, scale: GradientScale | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         live, chunks = self._layout(template, len(vectors))
         live.vec = scale.leave(vectors) if scale else vectors
         encoded = []

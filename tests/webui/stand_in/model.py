@@ -40,7 +40,7 @@ class EmbeddingsWithFixes(nn.Module):
     def spliced(self, row: Tensor, fixes: Any) -> Tensor:
         for offset, embedding in fixes:
             vec = embedding.vec[self.textual_inversion_key] if isinstance(embedding.vec, dict) else embedding.vec
-            row = torch.cat([row[: offset + 1], vec, row[offset + 1 + len(vec) :]])[: len(row)]
+            row = torch.cat([row[: offset + 1], vec.to(row.dtype), row[offset + 1 + len(vec) :]])[: len(row)]
         return row
 
 

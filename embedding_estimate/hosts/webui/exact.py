@@ -1,0 +1,49 @@
+"""A text encoder in fp32 beside the WebUI's own in half precision.
+
+Training asks for losses whose differences are far below half precision's rounding, and a line search would end there.
+What is matched, and what the vectors are judged by, comes from the WebUI's own encoder all the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from embedding_estimate.memory import ran_out
+
+
+class ExactCopy:
+    def __init__(self, engine: Any):
+        self.engine = engine
+        self.needed = any(weight.element_size() < 4 for weight in engine.wrapped.parameters())
+        self.refused = False  # for want of memory
+        self._own: nn.Module = engine.wrapped
+        self._copy: nn.Module | None = None
+
+    def fits(self) -> bool:
+        """Whether there is a copy, or memory for one."""
+        if self._copy is None and not self.refused:
+            shared = [self.engine.hijack, getattr(self._own, "tokenizer", None)]
+            try:
+                self._copy = copy.deepcopy(self._own, {id(each): each for each in shared}).float()
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                self.refused = True
+        return self._copy is not None
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        """Within, the engine encodes with the copy."""
+        device = next(self._own.parameters()).device.type
+        with torch.autocast(device, enabled=False):
+            self.engine.wrapped = self._copy
+            try:
+                yield
+            finally:
+                self.engine.wrapped = self._own

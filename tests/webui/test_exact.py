@@ -1,0 +1,79 @@
+"""Where the WebUI keeps its text encoder in half precision, vectors are trained through one in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hosts.contract import PLAIN, encode_vectors, fingerprint
+from torch import Tensor, nn
+
+from embedding_estimate.host import Family, Vectors
+from embedding_estimate.hosts.webui.engine import engines
+from embedding_estimate.hosts.webui.host import WebuiHost
+
+
+@contextmanager
+def kept_as(model: nn.Module, *dtypes: torch.dtype) -> Iterator[None]:
+    """The text encoders' weights cast to each of these in turn, and put back."""
+    weights = [weight for engine in engines(model) for weight in engine.engine.wrapped.parameters()]
+    before = [weight.data for weight in weights]
+    try:
+        for weight in weights:
+            for dtype in dtypes:
+                weight.data = weight.data.to(dtype)
+        yield
+    finally:
+        for weight, data in zip(weights, before, strict=True):
+            weight.data = data
+
+
+def learnt(model: Any) -> tuple[Tensor, dict[str, Tensor], Vectors]:
+    """A context, gradients of something of it, and the vectors."""
+    vectors = {key: value.clone().requires_grad_() for key, value in model.token_vectors(PLAIN).items()}
+    context = encode_vectors(model, vectors).context
+    context.square().sum().backward()
+    return context.detach(), {key: value.grad for key, value in vectors.items()}, vectors
+
+
+def check(model: nn.Module) -> None:
+    with kept_as(model, torch.float16, torch.float32), WebuiHost().borrow() as borrowed:
+        exact, gradients, _ = learnt(borrowed)
+    with kept_as(model, torch.float16):
+        before = fingerprint([model])
+        with WebuiHost().borrow() as borrowed:
+            context, found, vectors = learnt(borrowed)
+            half = {key: value.detach().half() for key, value in vectors.items()}  # autocast's work, where that is
+            judged = encode_vectors(borrowed, half).context
+        assert fingerprint([model]) == before
+    torch.testing.assert_close(context, exact, rtol=1e-5, atol=1e-5)
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
+    assert 1e-5 < float((judged - exact).abs().max()) < 0.1  # what decides is the WebUI's own rounding
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_in_the_stand_in(loaded: Any, folders: dict[Family, Path], family: Family) -> None:
+    from model import load
+
+    check(load(folders[family]))
+
+
+def test_in_a_webui(webui: Any) -> None:
+    check(webui.sd_model)
+
+
+def test_half_precision_does_where_there_is_no_memory_for_a_copy(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with kept_as(loaded.sd_model, torch.float16), WebuiHost().borrow() as model:
+        monkeypatch.setattr("copy.deepcopy", fail)
+        context, gradients, _ = learnt(model)
+        assert all(bool(gradient.isfinite().all()) and gradient.any() for gradient in gradients.values())
+        assert context.dtype == torch.float32
+        assert model.notes(PLAIN) == ["no memory for the text encoder in fp32: trained in the WebUI's half precision"]
