@@ -16,12 +16,12 @@ reach 0.99, so `emphasis_explained` is the figure to look at wherever the prompt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel, Vectors
+from embedding_estimate.host import MODES, BorrowedModel, Vectors
 from embedding_estimate.teacher import REPORT_SEED, Side, Task, Teacher, Trajectory, error
 from embedding_estimate.vectors import count, fit
 
@@ -47,11 +47,15 @@ class Fidelity:
     in_template: float
     image_distance: float | None  # None where no images were asked for
     image_distance_without_weights: float | None  # over the distance of the unweighted prompt's images instead
-    errors: Mapping[str, float]  # err by row: embedding, empty, without weights, truncated; bare name beside a weight
+    errors: Mapping[
+        str, float
+    ]  # err by row: embedding, empty, without weights, truncated; beside a weight bare name and modes
     typed_weight: float = 1.0  # that all of the above is measured at, as in (name:1.2)
     explained_bare: float | None = None  # of the name typed without that weight; None where there is none
     emphasis_explained_bare: float | None = None
     in_template_bare: float | None = None
+    explained_in_modes: Mapping[str, float] = field(default_factory=dict)
+    """Of a typed weight under other settings for emphasis, by `host.MODES`; under "Ignore" it is the bare name."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -133,7 +137,14 @@ def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
         "empty": teacher.replaced("", TRAJECTORY),
         "truncated": bare.student(truncated),
     }
-    return rows if teacher.task.typed_weight == 1 else {**rows, "bare name": bare.student(vectors)}
+    if teacher.task.typed_weight == 1:
+        return rows
+    rows["bare name"] = bare.student(vectors)
+    for mode in teacher.model.emphasis_modes:
+        if mode != teacher.model.info.emphasis:
+            with teacher.model.mode(mode):
+                rows[mode] = teacher.student(vectors)
+    return rows
 
 
 def inside(teacher: Teacher, template: str, seeds: Sequence[int], batch: int) -> Callable[[Teacher, Vectors], float]:
@@ -174,6 +185,7 @@ def _figures(
         explained_bare=None if bare is None else 1 - _ratio(bare, empty),
         emphasis_explained_bare=None if bare is None or not emphasised else 1 - _ratio(bare, unweighted),
         in_template_bare=None if bare is None else in_template[1.0],
+        explained_in_modes={mode: 1 - _ratio(errors[mode], empty) for mode in MODES if mode in errors},
     )
 
 

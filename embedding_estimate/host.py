@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 Family = Literal["sd1", "sd2", "sdxl"]
 Prediction = Literal["epsilon", "v"]
+MODES = ("Original", "No norm")  # for emphasis, of those that apply it
 Vectors = Mapping[str, Tensor]  # encoder key -> (N, width)
 
 
@@ -83,6 +84,11 @@ class BorrowedModel(Protocol):
     device: torch.device
     samplers: Sequence[str]  # names that `sample` takes
     schedules: Sequence[str]  # names of sigma schedules that `sample` takes
+    emphasis_modes: Sequence[str]  # of `MODES`, those that `mode` takes
+
+    def mode(self, emphasis: str) -> AbstractContextManager[None]:
+        """Within, weights are applied as in another of the `emphasis_modes`."""
+        ...
 
     def encode(
         self,

@@ -57,6 +57,10 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
     found = [
         Row("explained", figures.explained, "of what the prompt does to the model; 1 is the prompt itself"),
         *bare(figures.explained_bare),
+        *(
+            Row(f"in mode {mode}", value, "typed under that setting for emphasis", baseline=True)
+            for mode, value in figures.explained_in_modes.items()
+        ),
         Row("bare words", figures.explained_without_weights, "the same prompt, every weight 1", baseline=True),
         Row("cut to fit", figures.explained_truncated, cut, baseline=True),
         Row("emphasis explained", figures.emphasis_explained, weights),

@@ -77,7 +77,8 @@ def test_the_batch_changes_nothing(toy: ToyModel) -> None:
     asked = dataclasses.replace(task(), typed_weight=1.2)
     one, many = (fidelity.measure(toy, asked, random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))
     assert one.pop("protocol") == many.pop("protocol") == "v1"
-    assert one.pop("errors") == pytest.approx(many.pop("errors"), rel=1e-9)
+    for key in ("errors", "explained_in_modes"):
+        assert one.pop(key) == pytest.approx(many.pop(key), rel=1e-9)
     assert one == pytest.approx(many, rel=1e-9)
 
 
@@ -94,6 +95,18 @@ def test_a_typed_weight_is_measured_beside_the_bare_name(toy: ToyModel) -> None:
     assert typed.errors["bare name"] == bare.errors["embedding"]
 
 
+def test_a_typed_weight_is_measured_under_other_settings_for_emphasis(toy: ToyModel) -> None:
+    def measured(weight: float) -> fidelity.Fidelity:
+        asked = dataclasses.replace(task("red circle"), typed_weight=weight)  # the same prompt under any setting
+        return fidelity.measure(toy, asked, random_vectors(2), batch=8, images=False)[0]
+
+    own = measured(1.2)
+    with toy.mode("Original"):
+        other = measured(1.2)
+    assert own.explained_in_modes == {"Original": other.explained} != {"Original": own.explained}
+    assert measured(1.0).explained_in_modes == {}
+
+
 def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
     def labels(weight: float) -> list[str]:
         asked = dataclasses.replace(task(), typed_weight=weight)
@@ -102,7 +115,7 @@ def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
 
     assert "bare name" not in labels(1.0)
     assert labels(0.9) == [
-        *("explained", "bare name", "bare words", "cut to fit"),
+        *("explained", "bare name", "in mode Original", "bare words", "cut to fit"),
         *("emphasis explained", "bare name"),
         *("in other prompts", "bare name"),
     ]

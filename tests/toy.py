@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.host import Conditioning, Denoise, ModelInfo, Stage, Vectors
+from embedding_estimate.host import MODES, Conditioning, Denoise, ModelInfo, Stage, Vectors
 
 WIDTH, ROWS, CHANNELS, SIDE, WORDS, HEADS = 6, 6, 4, 4, 64, 2
 INFO = ModelInfo(
@@ -51,6 +51,7 @@ class ToyAttention:
 class ToyModel:
     samplers = ("Euler", "DPM++ SDE")
     schedules = ("Karras",)
+    emphasis_modes = MODES
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -64,6 +65,7 @@ class ToyModel:
         self.projection = draw(WIDTH, WIDTH)
         self.places = 0.3 * draw(ROWS, WIDTH)
         self.attention = ToyAttention(generator)
+        self.weighing = INFO.emphasis
         self.names: list[str] = []
         self.denoised = 0  # samples
 
@@ -84,6 +86,12 @@ class ToyModel:
     def notes(self, prompt: str) -> list[str]:
         return []
 
+    @contextmanager
+    def mode(self, emphasis: str) -> Iterator[None]:
+        before, self.weighing = self.weighing, emphasis
+        yield
+        self.weighing = before
+
     def vocabulary(self) -> dict[str, Tensor]:
         return {"clip_l": self.table}
 
@@ -95,7 +103,10 @@ class ToyModel:
         places = [i // (ROWS - 2) * ROWS + i % (ROWS - 2) + 1 for i in range(len(rows))]
         filled = filled.index_add(0, torch.tensor(places, dtype=torch.long), rows)
         scale[places, 0] = weights.to(scale)
-        encoded = torch.tanh(3 * filled @ self.projection + self.places.repeat(chunks, 1)) * scale
+        plain = torch.tanh(3 * filled @ self.projection + self.places.repeat(chunks, 1))
+        encoded = plain * scale
+        if self.weighing == "Original":
+            encoded = encoded * plain.mean() / encoded.mean()
         return Conditioning(encoded[None])
 
     def _encode_plain(self, text: str, weights: bool) -> Conditioning:

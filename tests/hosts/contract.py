@@ -180,6 +180,19 @@ class HostContract(AttentionContract):
         equal(encode_vectors(model, vectors, "a {} here"), only(encode(model, "a red circle here")), 1e-5)
         equal(encode_vectors(model, vectors, "a ({}:1.3)"), only(encode(model, "a (red circle:1.3)")), 1e-5)
 
+    def test_modes_are_ways_to_apply_weights(self, model: BorrowedModel) -> None:
+        vectors = model.token_vectors("red circle")
+        own = encode_vectors(model, vectors, "a ({}:1.3)")
+        found = {}
+        for mode in model.emphasis_modes:
+            with model.mode(mode):
+                found[mode] = encode_vectors(model, vectors, "a ({}:1.3)")
+                equal(found[mode], only(encode(model, "a (red circle:1.3)")), 1e-5)
+        equal(encode_vectors(model, vectors, "a ({}:1.3)"), own)
+        if found:
+            equal(found[model.info.emphasis], own)
+            assert not torch.allclose(found["Original"].context, found["No norm"].context)
+
     def test_token_vectors_are_rows_of_the_vocabulary(self, model: BorrowedModel) -> None:
         key = next(iter(model.info.widths))
         ids, vectors = model.token_ids(PLAIN), model.token_vectors(f"({PLAIN}:1.4)")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,6 +56,15 @@ class Conditioner:
         self._layouts: dict[tuple[str, int], Layout] = {}  # by template and N: training asks for the same ones always
         for name, vectors in (embeddings or {}).items():
             self.add_embedding(name, vectors)
+
+    @contextmanager
+    def mode(self, emphasis: str) -> Iterator[None]:
+        """Within, weights are applied as in that mode; brackets are read as ever."""
+        before, self._weigh = self._weigh, by_name(emphasis)
+        try:
+            yield
+        finally:
+            self._weigh = before
 
     def add_embedding(self, name: str, vectors: Vectors) -> None:
         """Makes a name stand for vectors (N, width) by encoder, in place of what it stood for.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.host import Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
+from embedding_estimate.host import MODES, Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept
@@ -43,9 +43,13 @@ class StandaloneModel:
         self.device = loaded.device
         self.samplers: Sequence[str] = sampling.sampler_names()
         self.schedules: Sequence[str] = sampling.schedule_names()
+        self.emphasis_modes: Sequence[str] = MODES
         self._vae = loaded.vae
         self._conditioner = conditioner
         self._denoiser = Denoiser(loaded.unet, loaded.alphas_cumprod, loaded.prediction)
+
+    def mode(self, emphasis: str) -> AbstractContextManager[None]:
+        return self._conditioner.mode(emphasis)
 
     def encode(
         self,

@@ -49,8 +49,12 @@ class WebuiModel:
         self.device: torch.device = shared.device
         self.samplers = sampler_names()
         self.schedules = schedule_names()
+        self.emphasis_modes: Sequence[str] = support.emphasis_modes()
         widths = {key: engine.table.shape[1] for key, engine in self._engines.items()}
         self.info = support.info(model, widths, int(self._first.engine.chunk_length))
+
+    def mode(self, emphasis: str) -> AbstractContextManager[None]:
+        return support.mode(emphasis)
 
     @torch.no_grad()
     def encode(

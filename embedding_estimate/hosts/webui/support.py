@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 from embedding_estimate.errors import ModelError
-from embedding_estimate.host import Family, ModelInfo
+from embedding_estimate.host import MODES, Family, ModelInfo
 
 LATENT_SCALE = 8  # pixels per latent cell, of every Stable Diffusion
 SIZES: Mapping[Family, int] = {"sd1": 512, "sd2": 512, "sdxl": 1024}  # pixels
@@ -102,6 +103,27 @@ def info(model: Any, widths: Mapping[str, int], chunk_tokens: int) -> ModelInfo:
         clip_skip=int(shared.opts.CLIP_stop_at_last_layers),
         emphasis=emphasis(),
     )
+
+
+def emphasis_modes() -> tuple[str, ...]:
+    """None to choose from before 1.8."""
+    from modules import shared
+
+    return MODES if hasattr(shared.opts, "emphasis") else ()
+
+
+@contextmanager
+def mode(emphasis: str) -> Iterator[None]:
+    """Within, the setting is that one of the `emphasis_modes`."""
+    from modules import shared
+
+    data = shared.opts.data  # as an attribute it could be frozen
+    before = shared.opts.emphasis
+    data["emphasis"] = emphasis
+    try:
+        yield
+    finally:
+        data["emphasis"] = before
 
 
 def emphasis() -> str:

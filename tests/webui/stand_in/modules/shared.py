@@ -5,6 +5,8 @@ import torch
 
 
 class Options(SimpleNamespace):
+    data = property(vars)
+
     def add_option(self, name: str, option: "OptionInfo") -> None:
         setattr(self, name, option.default)
 
