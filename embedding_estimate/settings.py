@@ -129,7 +129,7 @@ class Settings:
         maximum=1000,
     )
     sampler: str = setting(
-        "DPM++ SDE", "Sampler", "Draws the latents that the vectors are trained on; the Attention part takes Euler."
+        "Euler", "Sampler", "Draws the latents that the vectors are trained on; the Attention part takes Euler."
     )
     schedule: str = setting("Karras", "Sigma schedule", "The noise levels of those latents.")
     steps: int = setting(

@@ -23,6 +23,8 @@ from embedding_estimate.vectors import VectorSpace
 GRID = (0.8, 0.9, 1.1, 1.2, 1.3, 1.45)
 FINER = 0.05  # on both sides of the best of them
 TRIAL_STEPS = 25  # what tells a good weight from a poor one; the vectors of a trial are not kept
+FINALISTS = 3  # beside the bare name
+FINAL_STEPS = 100  # more, for these: who is ahead after a few steps need not be so in the end
 TEMPLATES = ("a drawing of {}, on a wall", "{}, beside a tree")  # neither trained on nor the report's
 HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
 
@@ -40,26 +42,32 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
     1 where it is the best, or where the other would do harm inside other prompts: the mode "Original" restores the mean
     of a whole chunk, so that a weight is felt by its neighbours.
     """
-    trial = replace(job, settings=replace(job.settings, learning_steps=TRIAL_STEPS, save_every=0, preview_every=0))
     trials: dict[float, Training] = {}
+    done = 0
 
-    def run(weight: float) -> None:
+    def run(weight: float, steps: int) -> None:
+        nonlocal done
         job.stop.check()
-        job.on_progress(Progress("weigh", len(trials), len(GRID) + 3))
-        training = Training(dict(start))
-        train(training, at_weight(objective, weight, start), space, replace(trial, on_progress=lambda progress: None))
-        trials[weight] = training
+        job.on_progress(Progress("weigh", done, (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * FINAL_STEPS))
+        settings = replace(job.settings, learning_steps=steps, save_every=0, preview_every=0)
+        training = trials.setdefault(weight, Training(dict(start)))
+        silent = replace(job, settings=settings, on_progress=lambda progress: None)
+        train(training, at_weight(objective, weight, training.best), space, silent)
+        done += steps
 
-    def best() -> float:
-        return min(trials, key=lambda weight: trials[weight].best_error)
+    def ranked() -> list[float]:
+        return sorted(trials, key=lambda weight: trials[weight].best_error)
 
     for weight in (1.0, *GRID):
-        run(weight)
-    middle = best()
+        run(weight, TRIAL_STEPS)
+    middle, *_ = ranked()
     if middle != 1:
         for weight in (middle - FINER, middle + FINER):
-            run(round(weight, 2))
-    weight = best()
+            run(round(weight, 2), TRIAL_STEPS)
+    finalists = dict.fromkeys((1.0, *ranked()[:FINALISTS]))
+    for weight in finalists:
+        run(weight, FINAL_STEPS)
+    weight = min(finalists, key=lambda weight: trials[weight].best_error)
     if weight == 1:
         return 1.0
 

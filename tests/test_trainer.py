@@ -227,7 +227,7 @@ def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
     phases = [p.phase for p in seen]
     assert phases == sorted(phases, key=["prepare", "train", "measure"].index)
     prepared = [p for p in seen if p.phase == "prepare"]
-    evaluations, to_train_on, to_select_by = 6, 20, 3
+    evaluations, to_train_on, to_select_by = 6, 6, 3
     assert prepared[-1].done == prepared[-1].total == evaluations * (to_train_on + to_select_by)
     last = [p for p in seen if p.phase == "train"][-1]
     assert last.done == last.total == 60 and last.loss is not None and last.explained is not None

@@ -20,8 +20,7 @@ from embedding_estimate.objectives import SCHEDULED, Loss, mean, seeds_of, templ
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
-TRAIN_STATES = 120  # to train on, about; the shorter the trajectories, the more of them, and the more pictures
-TRAIN_SEEDS = 4  # trajectories at least, shared among the templates; at least one for each other prompt
+TRAIN_SEEDS = 6  # trajectories, shared among the templates; at least one for each other prompt
 SELECT_SEEDS = 3  # trajectories to choose on, of the cheapest sampler
 SELECT_SAMPLER = "Euler"
 SELECT_LIMIT = 4  # of them, where there are several other prompts
@@ -46,11 +45,8 @@ class UNetObjective:
         self._templates = templates_of(settings, teacher)
         share = len(self._templates)
         self._train = Trajectory.of(settings)
-        evaluations = teacher.model.evaluations(settings.sampler, settings.steps)
-        trajectories = max(TRAIN_SEEDS, math.ceil(TRAIN_STATES / evaluations))
         others = len(teacher.task.other_prompts)
-        seeds = max(trajectories // share, others)
-        self._train_seeds = seeds  # of each template
+        self._train_seeds = max(TRAIN_SEEDS // share, others)  # of each template
         self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, SELECT_LIMIT))
         self._select = replace(self._train, sampler=SELECT_SAMPLER)
         self.states_to_record = share * sum(
