@@ -44,7 +44,8 @@ class Embedding:
     """N vectors per text encoder under one name. They are copied to the CPU, detached and in fp32.
 
     `provenance` holds JSON values: `version`, `settings`, `prompt` (unless kept out), `model` with `name` and
-    `hash`, `clip_skip`, `emphasis`, `fidelity` with its `protocol`. It is empty for a file of another tool.
+    `hash`, `clip_skip`, `emphasis`, `networks` where the host added some, `fidelity` with its `protocol`. It is empty
+    for a file of another tool.
 
     Raises EmbeddingError unless every encoder has the same number of finite vectors, at least one.
     """

@@ -36,6 +36,7 @@ class ModelInfo:
     default_size: int  # pixels, the side that the family was trained at
     clip_skip: int
     emphasis: str  # "Original", "No norm", "Ignore" or "None"
+    networks: Sequence[str] = ()  # extra networks that the host's settings add to every prompt, as they are typed
 
 
 @dataclass(frozen=True)

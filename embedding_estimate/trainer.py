@@ -195,6 +195,8 @@ def _embedding(
         "stopped": training.stopped,
         "fidelity": figures.to_dict() if figures else None,
     }
+    if model.info.networks:
+        provenance["networks"] = list(model.info.networks)
     return Embedding(settings.name, {k: v.float().cpu() for k, v in training.best.items()}, provenance)
 
 

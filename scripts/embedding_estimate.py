@@ -21,5 +21,6 @@ class Comments(scripts.Script):
     def show(self, is_img2img: bool) -> Any:
         return scripts.AlwaysVisible
 
-    def process(self, p: Any, *args: Any) -> None:
-        use.comment(p)
+    def process_batch(self, p: Any, *args: Any, **batch: Any) -> None:
+        if batch["batch_number"] == 0:
+            use.comment(p)

@@ -88,4 +88,6 @@ def _words(value: Any) -> str:
         return ", ".join(f"{name} {_words(entry)}" for name, entry in value.items())
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(map(_words, value))
     return "-" if value is None else str(value).replace("\n", " / ")

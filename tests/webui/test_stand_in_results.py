@@ -169,3 +169,22 @@ def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) 
     assert said("zebra-two <lora:painting:0.8>") == [
         "zebra-two was made for clip skip 1, and it is 2 now, for the emphasis mode No norm, and it is Original now"
     ]
+
+
+def test_a_network_that_the_settings_had_added_and_add_no_more_is_said(loaded: Any) -> None:
+    from modules import extra_networks
+
+    from embedding_estimate.hosts.webui import use
+
+    def said() -> list[str]:
+        image = Processing("a zebra-two")
+        extra_networks.activate(image, {})  # as the WebUI does it before a batch
+        use.comment(image)
+        return image.said
+
+    loaded.opts.sd_lora = "painting"
+    told = finished(loaded, measure="Nothing").saved.estimate.embedding.provenance
+    assert told["networks"] == ["<lora:painting:1.0>"]
+    assert said() == []
+    loaded.opts.sd_lora = "None"
+    assert said() == ["zebra-two was made with <lora:painting:1.0>, which the prompt lacks"]

@@ -36,7 +36,6 @@ class WebuiModel:
 
         self._model = model
         self._pipeline = pipeline
-        self._added = added
         self._autocast = devices.autocast
         self._parser = prompt_parser
         # a setting of later WebUIs, and only these have a place for it
@@ -51,7 +50,7 @@ class WebuiModel:
         self.schedules = schedule_names()
         self.emphasis_modes: Sequence[str] = support.emphasis_modes()
         widths = {key: engine.table.shape[1] for key, engine in self._engines.items()}
-        self.info = support.info(model, widths, int(self._first.engine.chunk_length))
+        self.info = support.info(model, widths, int(self._first.engine.chunk_length), added)
 
     def mode(self, emphasis: str) -> AbstractContextManager[None]:
         return support.mode(emphasis)
@@ -171,9 +170,9 @@ class WebuiModel:
             found.append("no memory for the text encoder in fp32: trained in the WebUI's half precision")
         if typed := networks.mentioned(prompt):
             found.append(f"type {' '.join(typed)} beside it: no vectors can do what it does")
-        if self._added:
+        if self.info.networks:
             found.append(
-                f"made with {' '.join(self._added)}, which the settings add to every prompt: "
+                f"made with {' '.join(self.info.networks)}, which the settings add to every prompt: "
                 "type it beside the embedding once they do not"
             )
         return found

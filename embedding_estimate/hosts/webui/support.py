@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -83,8 +83,8 @@ def _name(model: Any) -> str:
     return str(getattr(model.sd_checkpoint_info, "name_for_extra", "") or model.sd_checkpoint_info.name)
 
 
-def info(model: Any, widths: Mapping[str, int], chunk_tokens: int) -> ModelInfo:
-    """What is loaded and how the WebUI is set up to use it."""
+def info(model: Any, widths: Mapping[str, int], chunk_tokens: int, added: Sequence[str]) -> ModelInfo:
+    """What is loaded and how the WebUI is set up to use it; `added` are the networks that its settings add."""
     from modules import shared
 
     family: Family = "sdxl" if "clip_g" in widths else "sd2" if "clip_h" in widths else "sd1"
@@ -102,6 +102,7 @@ def info(model: Any, widths: Mapping[str, int], chunk_tokens: int) -> ModelInfo:
         default_size=SD2_V_SIZE if family == "sd2" and v and size == SIZES["sd2"] else size,
         clip_skip=int(shared.opts.CLIP_stop_at_last_layers),
         emphasis=emphasis(),
+        networks=added,
     )
 
 

@@ -12,7 +12,10 @@ from embedding_estimate.hosts.webui import comments, networks, support
 
 
 def comment(p: Any) -> None:
-    """For a script's `process`: comments on the image that is about to be made."""
+    """For a script's `process_batch`: comments on the images that are about to be made.
+
+    Networks that settings add stand in the prompts by then.
+    """
     from modules.sd_hijack import model_hijack
 
     say = getattr(p, "comment", model_hijack.comments.append)  # a WebUI before 1.6 collects comments there
@@ -51,6 +54,7 @@ def _differences(told: Mapping[str, Any], text: str) -> list[str]:
         found.append(f"for the emphasis mode {told['emphasis']}, and it is {emphasis} now")
     settings = told.get("settings")
     source = settings.get("text", "") if isinstance(settings, Mapping) else ""
-    if missing := [network for network in networks.mentioned(source) if network not in text]:
+    needed = [*networks.mentioned(source), *told.get("networks", ())]
+    if missing := [network for network in needed if network not in text]:
         found.append(f"with {' '.join(missing)}, which the prompt lacks")
     return found
