@@ -1,4 +1,7 @@
-"""What is known of a job, as HTML. Everything that somebody typed is escaped."""
+"""What is known of a job, as HTML. Everything that somebody typed is escaped.
+
+The WebUI translates a piece of text that holds nothing else, so words stand apart from numbers and names.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from embedding_estimate.ui import PREFIX, chart
 
 THUMBNAIL = 256  # pixels, the longer side: it comes with every answer
 MANY = "How many tokens?"
+ROW = "A row sets Tokens."
 HELLO = "A prompt goes in, an embedding comes out: one word to type in its place."
 
 
@@ -32,7 +36,7 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
     if job.state == "running":
         return _section("running", _running(job))
     if isinstance(job, Curve) and job.state == "done":
-        return _section("done", f"<p><b>{MANY}</b> A row sets <i>Tokens</i>.</p>{_curve(job)}")
+        return _section("done", f"<p><b>{MANY}</b> <span>{ROW}</span></p>{_curve(job)}")
     if job.saved is not None and job.state == "done":
         return _section("done", _done(job, job.saved, in_webui))
     if job.state == "dropped":
@@ -55,17 +59,17 @@ def _section(state: str, body: str) -> str:
 def _running(job: Job) -> str:
     progress = job.progress
     share = progress.done / progress.total if progress and progress.total else 0.0
-    left = job.seconds_left
+    left, count = job.seconds_left, ""
     if job.stop.stopped:
         kept = "the rows so far will stay" if isinstance(job, Curve) else "the best so far will be saved"
         doing = f"stopping; {'nothing will be saved' if job.stop.dropped else kept}"
         left = None
     elif progress:
-        doing = f"{_number(job)}{wording.PHASES[progress.phase]}, {progress.done} of {progress.total}"
+        doing, count = wording.PHASES[progress.phase], f", {progress.done} of {progress.total}"
     else:
         doing = "waiting for the model"
     return (
-        f'<p class="{PREFIX}head"><span>{_heading(job)} {doing}</span>'
+        f'<p class="{PREFIX}head"><span>{_heading(job)} <span>{doing}</span>{count}</span>'
         f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
         f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
@@ -75,13 +79,13 @@ def _running(job: Job) -> str:
 
 
 def _heading(job: Job) -> str:
-    return f"<b>{MANY}</b>" if isinstance(job, Curve) else f"<b>{escape(job.title)}</b>:"
+    return f"<b>{MANY}</b>{_number(job)}" if isinstance(job, Curve) else f"<b>{escape(job.title)}</b>:"
 
 
-def _number(job: Job) -> str:
+def _number(job: Curve) -> str:
     """Where a curve is; its last point may be there before the job is over."""
-    left = job.numbers[len(job.points) :] if isinstance(job, Curve) else ()
-    return f"N = {left[0]}, " if left else ""
+    left = job.numbers[len(job.points) :]
+    return f" N = {left[0]}," if left and job.progress and not job.stop.stopped else ""
 
 
 def _curve(job: Curve) -> str:

@@ -11,6 +11,7 @@ from embedding_estimate.settings import PARAMETERS
 TITLE = "Embedding Estimate"
 ELEMENT = "embedding_estimate"
 FOLDER = f"{ELEMENT}_folder"
+SUB_FOLDER = "Sub-folder of the embeddings to save in"
 DEFAULTS = {  # settings whose default is on the page
     "format": "Default file format",
     "preview_every": "Default steps between previews; 0: none",
@@ -24,7 +25,7 @@ def add() -> None:
     """For `on_ui_settings`."""
     from modules import shared
 
-    page = {FOLDER: shared.OptionInfo("", "Sub-folder of the embeddings to save in", section=(ELEMENT, TITLE))}
+    page = {FOLDER: shared.OptionInfo("", SUB_FOLDER, section=(ELEMENT, TITLE))}
     for parameter in PARAMETERS:
         if label := DEFAULTS.get(parameter.name):
             option = shared.OptionInfo(parameter.default, label, *_component(parameter), section=(ELEMENT, TITLE))
