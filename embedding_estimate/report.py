@@ -135,8 +135,13 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
         left, top = x + index % columns * (each + 16), y + index // columns * (CARD + 16)
         canvas.panel(left, top, each, CARD)
         canvas.text(left + 18, top + 22, _number(value), 34, BLUE if index < 2 else INK)
-        canvas.text(left + 116, top + 22, label, min(16, 16 * (each - 130) / text_width(label, 16)))
-        canvas.text(left + 116, top + 45, beside, 13, MUTED)
+        canvas.text(left + 116, top + 22, label, _fitting(label, 16, each - 130))
+        canvas.text(left + 116, top + 45, beside, _fitting(beside, 13, each - 130), MUTED)
+
+
+def _fitting(text: str, size: float, width: float) -> float:
+    """The size or, for text that would be wider than `width`, a smaller one."""
+    return min(size, size * width / text_width(text, size))
 
 
 def _card_rows(width: float) -> int:
