@@ -219,15 +219,15 @@ class Jobs:
         seconds = time.monotonic() - started
         try:
             sheet = report.of_estimate(settings, host, result)
-            return Saved(result, path, sheet.pictures, self._drawn(sheet), seconds)
+            return Saved(result, path, sheet.pictures, self._drawn(sheet, f"{path.stem}.png"), seconds)
         except (EstimateError, RuntimeError, MemoryError) as error:  # the embedding is safe, which is what counts
             job.notes.append(f"the report could not be drawn: {error}")
             return Saved(result, path, {}, None, seconds)
 
-    def _drawn(self, sheet: report.Report) -> Path:
+    def _drawn(self, sheet: report.Report, name: str) -> Path:
         folder = self._reports()
         with saving.made(folder):
-            path = folder / f"{sheet.name}.png"
+            path = folder / name
             report.save(report.draw(sheet), path)
         return path
 

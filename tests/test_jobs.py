@@ -97,6 +97,12 @@ def test_a_taken_name_is_told_at_once(place: Place) -> None:
     assert place.finished(overwrite=True).state == "done"
 
 
+def test_a_report_is_called_like_the_embedding(place: Place) -> None:
+    """How it is typed is no name for a file."""
+    job = place.finished(typed_weight=1.2, measure="Nothing")
+    assert job.saved and job.saved.report == place.reports / "it.png"
+
+
 def test_a_folder_that_cannot_be_made_is_told_at_once(place: Place, tmp_path: Path) -> None:
     (tmp_path / "embeddings").write_text("a file")
     with pytest.raises(EmbeddingError, match="cannot be made"):
