@@ -163,7 +163,7 @@ def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) 
     assert any("<lora:painting:0.8>" in note for note in job.notes)
 
     assert said("a zebra-two <lora:painting:0.8>") == []
-    assert said("a zebra-one") == []
+    assert said("a zebra-one") == [] == said("a zebra-two <lora:painting:.80>")
     assert said("", "zebra-two") == ["zebra-two was made with <lora:painting:0.8>, which the prompt lacks"]
     loaded.opts.CLIP_stop_at_last_layers, loaded.opts.emphasis = 2, "Original"
     assert said("zebra-two <lora:painting:0.8>") == [
@@ -176,8 +176,8 @@ def test_a_network_that_the_settings_had_added_and_add_no_more_is_said(loaded: A
 
     from embedding_estimate.hosts.webui import use
 
-    def said() -> list[str]:
-        image = Processing("a zebra-two")
+    def said(prompt: str = "a zebra-two") -> list[str]:
+        image = Processing(prompt)
         extra_networks.activate(image, {})  # as the WebUI does it before a batch
         use.comment(image)
         return image.said
@@ -188,3 +188,4 @@ def test_a_network_that_the_settings_had_added_and_add_no_more_is_said(loaded: A
     assert said() == []
     loaded.opts.sd_lora = "None"
     assert said() == ["zebra-two was made with <lora:painting:1.0>, which the prompt lacks"]
+    assert said("a zebra-two <lora:painting:1>") == said("a zebra-two <lora:painting>") == []

@@ -55,6 +55,20 @@ def _differences(told: Mapping[str, Any], text: str) -> list[str]:
     settings = told.get("settings")
     source = settings.get("text", "") if isinstance(settings, Mapping) else ""
     needed = [*networks.mentioned(source), *told.get("networks", ())]
-    if missing := [network for network in needed if network not in text]:
+    there = [_meant(network) for network in networks.mentioned(text)]
+    if missing := [network for network in needed if _meant(network) not in there]:
         found.append(f"with {' '.join(missing)}, which the prompt lacks")
     return found
+
+
+def _meant(network: str) -> list[str | float]:
+    """What a network says when it is typed so; 1, 1.0 and no number are the same."""
+    kind, name, *values = network.strip("<>").split(":")
+    return [kind, name, *map(_number, values or ["1"])]
+
+
+def _number(value: str) -> str | float:
+    try:
+        return float(value)
+    except ValueError:  # te=0.5
+        return value
