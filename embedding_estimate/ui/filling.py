@@ -24,6 +24,13 @@ NO_INFOTEXT = (
     "there is no infotext in Text: paste there all that PNG Info shows for an image, "
     "down to the line that begins with Steps:"
 )
+HEADING = "parameters"  # that PNG Info has above an infotext
+
+
+def bare(text: str) -> str:
+    """An infotext without its heading."""
+    first, _, rest = text.strip().partition("\n")
+    return rest.strip() if first.strip() == HEADING and rest.strip() else text
 
 
 def tells(told: Mapping[str, Any]) -> bool:

@@ -66,7 +66,7 @@ def build(place: Place) -> None:
         return filled(place, prompt_type, place.told(dict(zip(neighbours, values, strict=True))))
 
     def read(prompt_type: str, text: str) -> list[Any]:
-        return filled(place, prompt_type, place.infotext(text), else_say=filling.NO_INFOTEXT)
+        return filled(place, prompt_type, place.infotext(filling.bare(text)), else_say=filling.NO_INFOTEXT)
 
     written = [problems, *(form.components[name] for name in filling.FILLED)]
     prompt_type = form.components["prompt_type"]

@@ -50,6 +50,13 @@ def test_a_negative_prompt_is_enough_to_tell_one() -> None:
     assert filling.tells(told) and filling.read(told, False, names) == ({"text": "a", "other_prompt": "b"}, [])
 
 
+@pytest.mark.parametrize("heading", ["parameters\n\n", "parameters\r\n", "\nparameters \n"])
+def test_the_heading_in_png_info_is_no_part_of_a_prompt(heading: str) -> None:
+    assert filling.bare(f"{heading}{INFOTEXT}") == INFOTEXT == filling.bare(INFOTEXT)
+    for plain in ("", "parameters", "parameters\n", "a parameters\nb"):
+        assert filling.bare(plain) == plain
+
+
 @given(st.text())
 def test_any_text_can_be_read(text: str) -> None:
     values, _ = filling.read(infotext.parse(text), False, names)
