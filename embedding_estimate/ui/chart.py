@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from embedding_estimate.curve import Point
 from embedding_estimate.drawing import smoothed
-from embedding_estimate.ui import PREFIX
+from embedding_estimate.ui import PREFIX, word
 
 WIDTH, HEIGHT = 480, 150  # of the drawing, which is stretched to its place
 TICKS = (1, 0.5)
@@ -31,7 +31,7 @@ def svg(curve: Sequence[tuple[int, float, float]], total: int) -> str:
         f'<polyline class="{PREFIX}{name}" points="{_points(line, total)}"/>' for name, line in lines.items()
     )
     _, loss, explained = curve[-1]
-    return _figure(drawn, {"loss": f"loss {loss:.3f}", "explained": f"explained {explained:.3f}"})
+    return _figure(drawn, {"loss": f"{word('loss')} {loss:.3f}", "explained": f"{word('explained')} {explained:.3f}"})
 
 
 def over_tokens(points: Sequence[Point], numbers: Sequence[int]) -> str:

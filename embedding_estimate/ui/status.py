@@ -1,7 +1,4 @@
-"""What is known of a job, as HTML. Everything that somebody typed is escaped.
-
-The WebUI translates a piece of text that holds nothing else, so words stand apart from numbers and names.
-"""
+"""What is known of a job, as HTML. Everything that somebody typed is escaped."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Curve, Job, Saved
 from embedding_estimate.names import typed_name
 from embedding_estimate.previews import Preview
-from embedding_estimate.ui import PREFIX, chart
+from embedding_estimate.ui import PREFIX, chart, word
 
 THUMBNAIL = 256  # pixels, the longer side: it comes with every answer
 MANY = "How many tokens?"
@@ -31,12 +28,12 @@ HELLO = "A prompt goes in, an embedding comes out: one word to type in its place
 def render(job: Job | None, folder: str, in_webui: bool) -> str:
     """The state of the latest job; `folder` is where embeddings go."""
     if job is None:
-        return _section("idle", f"<p>{HELLO}</p>{_small(f'Embeddings are saved in {folder}')}")
+        return _section("idle", f"<p>{HELLO}</p>{_small(folder, word('Embeddings are saved in') + ' ')}")
     name = escape(job.title)
     if job.state == "running":
         return _section("running", _running(job))
     if isinstance(job, Curve) and job.state == "done":
-        return _section("done", f"<p><b>{MANY}</b> <span>{ROW}</span></p>{_curve(job)}")
+        return _section("done", f"<p><b>{MANY}</b> {word(ROW)}</p>{_curve(job)}")
     if job.saved is not None and job.state == "done":
         return _section("done", _done(job, job.saved, in_webui))
     if job.state == "dropped":
@@ -69,7 +66,7 @@ def _running(job: Job) -> str:
     else:
         doing = "waiting for the model"
     return (
-        f'<p class="{PREFIX}head"><span>{_heading(job)} <span>{doing}</span>{count}</span>'
+        f'<p class="{PREFIX}head"><span>{_heading(job)} {word(doing)}{count}</span>'
         f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
         f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
@@ -118,9 +115,8 @@ def _previewed(preview: Preview | None) -> str:
         f'<div><img alt="" src="{_thumbnail(picture)}"><small>{row}</small></div>'
         for row, picture in preview.pictures.items()
     )
-    return (
-        f'<figure class="{PREFIX}preview">{cells}<figcaption>The same seed at step {preview.step}</figcaption></figure>'
-    )
+    caption = f"{word('The same seed at step')} {preview.step}"
+    return f'<figure class="{PREFIX}preview">{cells}<figcaption>{caption}</figcaption></figure>'
 
 
 def _thumbnail(picture: Image.Image) -> str:
@@ -134,11 +130,13 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
     result = saved.estimate
     name = result.embedding.name
     typed = typed_name(name, result.typed_weight)
-    vectors = "1 vector" if result.embedding.tokens == 1 else f"{result.embedding.tokens} vectors"
-    figures = _figures(result.fidelity, result.embedding.tokens) if result.fidelity else ""
+    tokens = result.embedding.tokens
+    vectors = f"{tokens} {word('vector' if tokens == 1 else 'vectors')}"
+    figures = _figures(result.fidelity, tokens) if result.fidelity else ""
     unmeasured = "" if result.fidelity else "; the best of them was saved without being measured"
     return (
-        f"<p>Saved: {vectors}, typed as{' the word' if typed == name else ''} <code>{escape(typed)}</code></p>"
+        f"<p>{word('Saved:')} {vectors}, {word('typed as the word' if typed == name else 'typed as')} "
+        f"<code>{escape(typed)}</code></p>"
         f"{_uses(typed, job.settings.negative, in_webui)}"
         f"{_small(str(saved.path))}{figures}"
         f"<p>{result.steps} steps ({result.stopped}{unmeasured}) in "
@@ -199,8 +197,8 @@ def _items(lines: Sequence[str]) -> str:
     return "".join(f"<li>{escape(line)}</li>" for line in lines)
 
 
-def _small(text: str) -> str:
-    return f'<p class="{PREFIX}small">{escape(text)}</p>'
+def _small(text: str, label: str = "") -> str:
+    return f'<p class="{PREFIX}small">{label}{escape(text)}</p>'
 
 
 def _clock(seconds: float) -> str:

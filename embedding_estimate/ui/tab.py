@@ -10,7 +10,7 @@ import gradio as gr
 from embedding_estimate.errors import EstimateError, SettingsError
 from embedding_estimate.jobs import Job
 from embedding_estimate.settings import Settings
-from embedding_estimate.ui import PREFIX, filling, status
+from embedding_estimate.ui import PREFIX, filling, status, word
 from embedding_estimate.ui.compat import QUIET
 from embedding_estimate.ui.form import Form
 from embedding_estimate.ui.place import Place
@@ -100,7 +100,7 @@ def counts(place: Place, texts: tuple[str, ...]) -> Any:
     for text in texts:
         try:
             tokens = place.token_count(text)
-            found.append("1 token" if tokens == 1 else f"{tokens} tokens")
+            found.append(f"{tokens} {word('token' if tokens == 1 else 'tokens')}")
         except EstimateError:  # what is wrong is said when the job starts
-            found.append("? tokens")
+            found.append(f"? {word('tokens')}")
     return found

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ CHOICES = {choice for parameter in PARAMETERS for choice in parameter.choices}  
 SCRIPT = (ROOT / "javascript" / "embedding_estimate.js").read_text("utf-8")
 
 
+COUNTER: Any = SimpleNamespace(token_count=int)  # a place where a prompt tells its number
+
+
 class Texts(HTMLParser):
     """The pieces of text of a page, each as the WebUI would translate it."""
 
@@ -57,7 +61,7 @@ def of_the_form(place: Place) -> set[str]:
 
 def of_jobs(n: int, folder: Path) -> set[str]:
     """All that the tab shows of jobs whose names and numbers are made from `n`."""
-    html = status.render(None, str(folder / str(n)), in_webui=True)
+    html = status.render(None, str(folder / str(n)), in_webui=True) + "".join(tab.counts(COUNTER, ("1", str(n))))
     for each in jobs(n, folder):
         each.problems, each.notes = [f"problem {n}"], [f"note {n}"]
         html += status.render(each, "", in_webui=True)
@@ -92,6 +96,11 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         result = replace(result, embedding=Embedding(name, {"clip_l": torch.ones(n, 6)}))
         saved = replace(saved, estimate=result)
         yield Job("1", settings, state="done", saved=saved, preview=Preview(n, pictures))
+    for tokens in (1, n):
+        bare = replace(
+            result, embedding=Embedding(name, {"clip_l": torch.ones(tokens, 6)}), typed_weight=1, fidelity=None
+        )
+        yield Job("1", settings, state="done", saved=replace(saved, estimate=bare))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -55,7 +55,7 @@ def test_a_job_that_runs() -> None:
     assert 'data-state="running"' in html and 'aria-valuenow="50"' in html
     assert "<span>training</span>, 75 of 150" in html
     assert re.search("1:3[01] left", html)
-    assert "loss 0.500" in html and "explained 0.250" in html
+    assert "loss</span> 0.500" in html and "explained</span> 0.250" in html
 
 
 @pytest.mark.parametrize(("save", "said"), [(True, "the best so far will be saved"), (False, "nothing will be saved")])
@@ -88,10 +88,10 @@ def test_a_job_that_is_done(place: Place) -> None:
 
 def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
     html = status.render(finished(place, measure="Figures", typed_weight=1.2), "", in_webui=True)
-    assert "typed as <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
+    assert "typed as</span> <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
     assert "<dt>bare name</dt>" in html
     html = status.render(finished(place, measure="Nothing", overwrite=True), "", in_webui=True)
-    assert "typed as the word <code>it</code>" in html and html.count('data-typed="it"') == 3
+    assert "typed as the word</span> <code>it</code>" in html and html.count('data-typed="it"') == 3
 
 
 def test_figures_without_images(place: Place) -> None:
@@ -103,7 +103,7 @@ def test_the_latest_preview_is_shown_while_nothing_better_is_there(place: Place)
     done = finished(place, measure="Nothing", preview_every=2)
     assert done.preview is not None and done.preview.step == 2
     html = status.render(done, "", in_webui=False)
-    assert html.count("data:image/jpeg;base64,") == 3 and "The same seed at step 2" in html
+    assert html.count("data:image/jpeg;base64,") == 3 and "The same seed at step</span> 2<" in html
     better = finished(place, preview_every=2, overwrite=True)
     assert "image/jpeg" not in status.render(better, "", in_webui=False)
     better.state = "running"

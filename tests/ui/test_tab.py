@@ -151,7 +151,11 @@ def test_a_job_starts_and_a_second_is_refused(place: Place, built: form.Form, mo
 
 
 def test_tokens_are_counted(place: Place) -> None:
-    assert tab.counts(place, ("a b", "a", "wrong")) == ["2 tokens", "1 token", "? tokens"]
+    assert tab.counts(place, ("a b", "a", "wrong")) == [
+        "2 <span>tokens</span>",
+        "1 <span>token</span>",
+        "? <span>tokens</span>",
+    ]
 
 
 def test_the_form_is_filled(place: Place) -> None:
