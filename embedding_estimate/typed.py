@@ -7,8 +7,9 @@ number beside the name can make up for most of what is out of their reach; which
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from embedding_estimate.fidelity import inside
@@ -25,7 +26,7 @@ FINER = 0.05  # on both sides of the best of them
 TRIAL_STEPS = 25  # what tells a good weight from a poor one; the vectors of a trial are not kept
 FINALISTS = 3  # beside the bare name
 FINAL_STEPS = 100  # more, for these: who is ahead after a few steps need not be so in the end
-TEMPLATES = ("a drawing of {}, on a wall", "{}, beside a tree")  # neither trained on nor the report's
+TEMPLATES = ("a drawing of {}, on a wall", "{}, beside a tree", "from afar, {}")  # not trained on, nor the report's
 HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
 
 
@@ -37,11 +38,11 @@ def at_weight(objective: Objective, weight: float, start: Vectors) -> Objective:
 
 
 def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) -> float:
-    """The weight with which short trainings get furthest on the select set.
+    """The weight with which trainings get furthest on the select set, of those that do no harm inside other prompts.
 
-    1 where it is the best, or where the other would do harm inside other prompts: the mode "Original" restores the mean
-    of a whole chunk, so that a weight is felt by its neighbours.
+    The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours.
     """
+    explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
     trials: dict[float, Training] = {}
     done = 0
 
@@ -55,28 +56,26 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
         train(training, at_weight(objective, weight, training.best), space, silent)
         done += steps
 
-    def ranked() -> list[float]:
-        return sorted(trials, key=lambda weight: trials[weight].best_error)
-
-    for weight in (1.0, *GRID):
-        run(weight, TRIAL_STEPS)
-    middle, *_ = ranked()
-    if middle != 1:
-        for weight in (middle - FINER, middle + FINER):
-            run(round(weight, 2), TRIAL_STEPS)
-    finalists = dict.fromkeys((1.0, *ranked()[:FINALISTS]))
-    for weight in finalists:
-        run(weight, FINAL_STEPS)
-    weight = min(finalists, key=lambda weight: trials[weight].best_error)
-    if weight == 1:
-        return 1.0
-
-    explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
+    def harmless(weights: Iterable[float]) -> Iterator[float]:
+        """Of these weights, the best first."""
+        bare = among_words(1.0)
+        for weight in sorted(weights, key=lambda weight: trials[weight].best_error):
+            if weight == 1 or among_words(weight) >= bare - HARM:
+                yield weight
 
     def among_words(weight: float) -> float:
         return mean([of(objective.teacher.typed(weight), trials[weight].best) for of in explained])
 
-    return weight if among_words(weight) >= among_words(1.0) - HARM else 1.0
+    for weight in (1.0, *GRID):
+        run(weight, TRIAL_STEPS)
+    middle = next(harmless(trials))
+    if middle != 1:
+        for weight in (middle - FINER, middle + FINER):
+            run(round(weight, 2), TRIAL_STEPS)
+    finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
+    for weight in finalists:
+        run(weight, FINAL_STEPS)
+    return next(harmless(finalists))
 
 
 def told(provenance: Mapping[str, Any]) -> float:
