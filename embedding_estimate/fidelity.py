@@ -15,6 +15,7 @@ reach 0.99, so `emphasis_explained` is the figure to look at wherever the prompt
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from embedding_estimate.host import MODES, BorrowedModel, Vectors
+from embedding_estimate.progress import Meter
 from embedding_estimate.teacher import REPORT_SEED, Side, Task, Teacher, Trajectory, error
 from embedding_estimate.vectors import count, fit
 
@@ -80,42 +82,40 @@ def measure(
     """Measures vectors against the task's prompt by protocol v1.
 
     `batch` states go through the U-Net at once; it changes the speed and nothing else. Without `images` the image
-    distances are None, which saves most of the time. `on_progress` is told of the work in U-Net calls, about.
+    distances are None, which saves most of the time. `on_progress` is told of the U-Net's work, in samples; a prompt
+    with `AND` has more of it than is foreseen.
     """
+    passed = total = 0
+
+    def tick(samples: int) -> None:
+        nonlocal passed
+        if passed + samples < total:
+            passed += samples
+            on_progress(passed, total)
+
     size = model.info.default_size
-    teacher = Teacher(model, replace(task, width=size, height=size))
+    counted = typing.cast(BorrowedModel, Meter(model, tick))
+    teacher = Teacher(counted, replace(task, width=size, height=size))
     rows = _rows(teacher, vectors)
     pictured = PICTURED if images else ()
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
     total = _work(len(SEEDS), len(rows) - 1) + len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
     total += len(pictured) * _work(len(IMAGE_SEEDS), 0)
-    passed = 0
-
-    def tick(work: int) -> None:
-        nonlocal passed
-        passed += work
-        on_progress(passed, total)
-
-    tick(0)
+    on_progress(0, total)
     states = teacher.record(rows["prompt"], TRAJECTORY, SEEDS, batch)
     errors = {"prompt": 0.0}
-    tick(_work(len(SEEDS), 0))
     for name, side in rows.items():
         if name != "prompt":
             errors[name] = error(side, states, batch)
-            tick(len(states))
 
     in_template = dict.fromkeys(weights, 0.0)
     for template in TEMPLATES:
         explained = inside(teacher, template, TEMPLATE_SEEDS, batch)
         for weight in weights:
             in_template[weight] += explained(teacher.typed(weight), vectors) / len(TEMPLATES)
-        tick(_work(len(TEMPLATE_SEEDS), 1 + len(weights)))
 
-    latents: dict[str, Tensor] = {}
-    for name in pictured:
-        latents[name] = teacher.run(rows[name], TRAJECTORY, IMAGE_SEEDS, batch)
-        tick(_work(len(IMAGE_SEEDS), 0))
+    latents = {name: teacher.run(rows[name], TRAJECTORY, IMAGE_SEEDS, batch) for name in pictured}
+    on_progress(total, total)
     return _figures(task.typed_weight, errors, in_template, latents), Images(latents)
 
 

@@ -60,8 +60,10 @@ class StopToken:
 class Meter:
     """A borrowed model that counts the U-Net's work, in samples. Each of its calls may be interrupted."""
 
-    def __init__(self, model: BorrowedModel):
+    def __init__(self, model: BorrowedModel, on_pass: Callable[[int], None] = lambda samples: None):
+        """`on_pass` is told of the samples of each call."""
         self._model = model
+        self._on_pass = on_pass
         self._check: Callable[[], None] | None = None
         self.forwards = 0
         self.backwards = 0
@@ -84,4 +86,5 @@ class Meter:
         denoised = self._model.denoise(x, sigma, conditioning)
         self.forwards += len(x)
         self.backwards += len(x) if denoised.requires_grad else 0
+        self._on_pass(len(x))
         return denoised
