@@ -24,8 +24,7 @@ from embedding_estimate.vectors import VectorSpace
 GRID = (0.8, 0.9, 1.1, 1.2, 1.3, 1.45)
 FINER = 0.05  # on both sides of the best of them
 TRIAL_STEPS = 25  # what tells a good weight from a poor one; the vectors of a trial are not kept
-FINALISTS = 3  # beside the bare name
-FINAL_STEPS = 100  # more, for these: who is ahead after a few steps need not be so in the end
+FINALISTS = 2  # beside the bare name; trained to the end, for gain and harm after a few steps are others than then
 TEMPLATES = ("a drawing of {}, on a wall", "{}, beside a tree", "from afar, {}")  # not trained on, nor the report's
 HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
 
@@ -44,12 +43,12 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
     """
     explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
     trials: dict[float, Training] = {}
-    done = 0
+    done, last = 0, job.settings.learning_steps
 
     def run(weight: float, steps: int) -> None:
         nonlocal done
         job.stop.check()
-        job.on_progress(Progress("weigh", done, (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * FINAL_STEPS))
+        job.on_progress(Progress("weigh", done, (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * last))
         settings = replace(job.settings, learning_steps=steps, save_every=0, preview_every=0)
         training = trials.setdefault(weight, Training(dict(start)))
         silent = replace(job, settings=settings, on_progress=lambda progress: None)
@@ -74,7 +73,7 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
             run(round(weight, 2), TRIAL_STEPS)
     finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
     for weight in finalists:
-        run(weight, FINAL_STEPS)
+        run(weight, last)
     return next(harmless(finalists))
 
 
