@@ -18,6 +18,7 @@ gr = pytest.importorskip("gradio", reason="the tab needs the package's 'app' ext
 from ui.test_tab import Place  # noqa: E402  # it imports gradio
 
 from embedding_estimate.embedding import Embedding  # noqa: E402
+from embedding_estimate.host import MODES  # noqa: E402
 from embedding_estimate.hosts.webui import options  # noqa: E402
 from embedding_estimate.jobs import Curve, Job  # noqa: E402
 from embedding_estimate.previews import Preview  # noqa: E402
@@ -91,6 +92,7 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         _, done = both("done")
         yield done
         figures = replace(point(2, n / 10, emphasis).fidelity, image_distance=n / 10, typed_weight=1 + n / 10)
+        figures = replace(figures, explained_in_modes=dict.fromkeys(MODES, n / 10))
         saved = unmeasured(name, folder / str(n))
         result = replace(saved.estimate, fidelity=figures, typed_weight=1 + n / 10, steps=n)
         result = replace(result, embedding=Embedding(name, {"clip_l": torch.ones(n, 6)}))
