@@ -266,7 +266,7 @@ def main(model: str | None, shape: str, latent: int, device: str | None, parts: 
             learning_steps=steps,
             save_every=1,
             sampler="Euler",
-            steps=2,
+            steps=1,
             width=size,
             height=size,
         )
