@@ -13,7 +13,7 @@ from embedding_estimate.probes import Probes, probe
 from embedding_estimate.sensitivity import Sensitivity, by_differences, by_gradient, uniform
 from embedding_estimate.teacher import Side, States
 
-TOGETHER = 64 * 64  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
+TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
 WORDS = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")  # torch's, cuBLAS's, the WebUI's
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
 
