@@ -241,8 +241,8 @@ def _gate_line(gate: dict[str, Any]) -> str:
 @click.option("--shape", type=click.Choice(["model", "sd15"]), default="model", show_default=True,
               help="sd15: random weights in SD1.5's real shape instead of a model.")  # fmt: skip
 @click.option("--latent", default=16, show_default=True, type=click.IntRange(8, 128),
-              help="Cells along one side with --shape sd15, whose own are 64; a step of the U-Net then takes a CPU a "
-              "minute.")  # fmt: skip
+              help="Cells along one side with --shape sd15, whose own are 64; a step of the U-Net then takes a CPU "
+              "15 s.")  # fmt: skip
 @click.option("--device", help="CUDA means fp16.  [default: the CPU for sd15, the best for a model]")
 @click.option("--parts", default=",".join(SINGLE_PARTS), show_default=True, help="With commas.")
 @click.option("--steps", default=40, show_default=True, type=click.IntRange(8), help="Training steps to time.")
