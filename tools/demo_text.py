@@ -21,7 +21,8 @@ BATCH = 48
 PEAK_RATE = 1e-3
 TOKEN_RATE = 0.15  # of the other parameters' rate: trained rows shall stay near the untrained ones
 SECOND_PAD = "!"  # fills up what SDXL's second encoder reads
-UNNORMED_MEAN = -0.5  # states without a norm come to a spread of about 3
+MEAN = -0.15  # of the final norm's bias at first
+UNNORMED_MEAN = -0.5  # of states without a norm, which moves by 0.1 from caption to caption
 IGNORED = -100  # positions within a phrase, where its facts are half said
 
 Encoder = CLIPTextModel | CLIPTextModelWithProjection
@@ -59,9 +60,9 @@ def encoder_shapes(family: str, layers: int) -> list[EncoderShape]:
 def new_text_encoder(shape: EncoderShape) -> Encoder:
     """A CLIP text encoder.
 
-    What the U-Net gets starts off zero mean: emphasis divides by the mean of the context, and a mean about zero
-    would make that a lottery (CLIP ViT-L/14 has about -0.1). Without the final LayerNorm, whose bias that is else,
-    the positions' vectors bring it along: the layers' own norms do not see what is the same in all channels.
+    The final LayerNorm's bias starts off zero mean: emphasis divides by the mean of the context, and
+    a mean about zero would make that a lottery (CLIP ViT-L/14 has about -0.1). States that it does not
+    come behind are kept off zero in training.
     """
     config = CLIPTextConfig(
         vocab_size=49_408,
@@ -77,22 +78,13 @@ def new_text_encoder(shape: EncoderShape) -> Encoder:
         pad_token_id=49_407,
     )
     encoder = (CLIPTextModelWithProjection if shape.pooled else CLIPTextModel)(config)
-    if shape.final_norm:
-        torch.nn.init.normal_(final_norm(encoder).bias, mean=-0.15, std=0.1)
-    else:
-        with torch.no_grad():
-            positions(encoder).add_(UNNORMED_MEAN)
+    torch.nn.init.normal_(final_norm(encoder).bias, mean=MEAN, std=0.1)
     return encoder
 
 
 def final_norm(encoder: Encoder) -> torch.nn.LayerNorm:
     """The LayerNorm behind the last layer."""
     return next(module for name, module in encoder.named_modules() if name.endswith("final_layer_norm"))
-
-
-def positions(encoder: Encoder) -> torch.nn.Parameter:
-    """The positions' vectors (77, width)."""
-    return next(weight for name, weight in encoder.named_parameters() if name.endswith("position_embedding.weight"))
 
 
 def read(encoder: Encoder, shape: EncoderShape, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -170,9 +162,11 @@ def train_text_encoder(
         with torch.autocast("cpu", torch.bfloat16):
             states, pooled = read(encoder, shape, tokens)  # (B, 77, width), (B, width) or None
         loss, all_right = _told(heads[0], states, classes, counts)
-        progress_of = {"all_right": all_right}
+        shown = {"all_right": all_right}
+        if not shape.final_norm:
+            loss = loss + distance_from_norm(states.float())
         if pooled is not None:
-            pooled_loss, progress_of["pooled_right"] = _told(heads[1], pooled[:, None], classes[:, -1:], counts)
+            pooled_loss, shown["pooled_right"] = _told(heads[1], pooled[:, None], classes[:, -1:], counts)
             loss = loss + pooled_loss
         optimizer.zero_grad()
         loss.backward()
@@ -180,9 +174,17 @@ def train_text_encoder(
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(step, steps, PEAK_RATE)
         optimizer.step()
-        progress.report(step, loss=loss.item(), **progress_of)
+        progress.report(step, loss=loss.item(), **shown)
         checkpoint.save_now_and_then(step + 1, last=step + 1 == steps, model=encoder, heads=heads, optimizer=optimizer)
     return encoder.eval().requires_grad_(False)
+
+
+def distance_from_norm(states: torch.Tensor) -> torch.Tensor:
+    """How far states (B, T, width) are from a spread of 1 and, each caption's, from the mean that they shall have.
+
+    Nothing else bounds states without a norm: they grew to a spread of 6, with means of 0 here and -1 there.
+    """
+    return (states.std() - 1).square() + (states.mean((1, 2)) - UNNORMED_MEAN).square().mean()
 
 
 def _told(
