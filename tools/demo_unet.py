@@ -23,7 +23,8 @@ FIRST_RATE, LATER_RATE = 8e-4, 3e-4  # peaks of the learning rate
 AVERAGING = 0.999  # decay of the moving average of the weights
 DROPPED_CAPTIONS = 0.1  # for classifier-free guidance
 HIDDEN_ENDS = 0.3  # share of captions whose end tokens the U-Net may not look at ...
-HIDDEN_POOLED = 0.5  # ... and, among them, of those whose pooled state it does not get
+HIDDEN_POOLED = 0.4  # ... and of those, these among them, whose pooled state it does not get
+POOLED_ALONE = 0.2  # share of captions of which it gets nothing else
 TIME_WIDTH = 32  # of each of SDXL's six time ids
 LARGEST_WEIGHT = 100.0
 NOISE_OFFSET = 0.1  # standard deviation of what is added to a whole channel of the noise ...
@@ -149,22 +150,24 @@ def rate_in_cycles(step: int, cycles: list[int], peak: float) -> float:
 def _captions(texts: Texts, scenes: list[Scene], rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
     """Fresh captions: token ids (B, encoders, 77), which rows the U-Net may look at (B, 77), what it gets (B, 2).
 
-    The end tokens know the whole caption, and so does the pooled state. Hiding them now and then makes the U-Net
-    read the words' own rows too, which is what emphasis and learned embeddings act on. SDXL's pictures without a
-    prompt get zeros instead of the empty caption; half of the dropped ones learn that, half the empty caption.
+    The end tokens know the whole caption. Hiding them now and then makes the U-Net read the words' own rows too, which
+    is what emphasis and learned embeddings act on. So does hiding the pooled state; which would be left aside if it
+    did not sometimes come alone. SDXL's pictures without a prompt get zeros instead of the empty caption; half of the
+    dropped ones learn that, half the empty caption.
     """
     tokens, visible, kept = [], [], []
     for index, scene in enumerate(scenes):
         dropped = rng.random() < DROPPED_CAPTIONS
         ids, end = texts.encode([] if dropped else list(phrases(scene, rng)))
-        shown = 1.0 if dropped else rng.random()
         rows = np.ones(ids.shape[1], dtype=bool)
-        if shown < HIDDEN_ENDS:
-            rows[end:] = False
-        all_zero = dropped and index % 2 == 0
+        if dropped:
+            kept.append([index % 2 == 0] * 2)
+        else:
+            shown = rng.random()
+            rows[end:] = shown >= HIDDEN_ENDS
+            kept.append([shown < 1 - POOLED_ALONE, shown >= HIDDEN_POOLED])
         tokens.append(ids)
         visible.append(rows)
-        kept.append([not all_zero, not all_zero and shown >= HIDDEN_POOLED])
     return torch.from_numpy(np.stack(tokens)), torch.from_numpy(np.stack(visible)), torch.tensor(kept)
 
 
