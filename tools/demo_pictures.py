@@ -23,7 +23,7 @@ def save_pictures(model: DemoModel, palette: Palette, folder: Path, seed: int) -
     _grid(*_world(palette, np.random.default_rng(seed)), COLUMNS).save(folder / "world.png")
 
     prompts, labels = _prompts(palette)
-    samples = model.sample([model.context(prompt) for prompt in prompts], seed)
+    samples = model.sample([model.told(prompt) for prompt in prompts], seed)
     _grid(samples, labels, COLUMNS).save(folder / "samples.png")
 
     colours, backgrounds = list(palette.colours), list(palette.backgrounds)
@@ -33,8 +33,8 @@ def save_pictures(model: DemoModel, palette: Palette, folder: Path, seed: int) -
         (f"a blurry picture of a {colours[3]} star on a {backgrounds[4]} background", "blurry"),
         (f"a small {colours[5]} heart on a {backgrounds[0]} background", "small"),
     ]
-    contexts = [model.emphasised(prompt, word, weight) for prompt, word in rows for weight in WEIGHTS]
-    same_noise = [picture for context in contexts for picture in model.sample([context], seed)]
+    told = [model.emphasised(prompt, word, weight) for prompt, word in rows for weight in WEIGHTS]
+    same_noise = [picture for one in told for picture in model.sample([one], seed)]
     labels = [f"{word} {weight}" for _, word in rows for weight in WEIGHTS]
     _grid(same_noise, labels, len(WEIGHTS)).save(folder / "emphasis.png")
 

@@ -1,20 +1,20 @@
-"""The demo model's U-Net and its training: noise prediction on latents, as SD1 was trained."""
+"""The demo model's U-Net and its training: noise prediction on latents, as SD1 and SDXL were trained."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from demo_captions import phrases
 from demo_checkpoint import Checkpoint, Progress, learning_rate
-from demo_text import WIDTH, CaptionCoder
+from demo_texts import Texts
 from demo_vae import draw_latents, random_scenes
 from demo_world import Palette, Scene
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional
-from transformers import CLIPTextModel
 
 SCENES = 24_000
 BATCH = 32
@@ -22,7 +22,10 @@ WORKERS = 2  # threads, each with half of the batch: many small operations do no
 FIRST_RATE, LATER_RATE = 8e-4, 3e-4  # peaks of the learning rate
 AVERAGING = 0.999  # decay of the moving average of the weights
 DROPPED_CAPTIONS = 0.1  # for classifier-free guidance
-HIDDEN_ENDS = 0.3  # share of captions whose end tokens the U-Net may not look at
+HIDDEN_ENDS = 0.3  # share of captions whose end tokens the U-Net may not look at ...
+HIDDEN_POOLED = 0.4  # ... and of those, these among them, whose pooled state it does not get
+POOLED_ALONE = 0.2  # share of captions of which it gets nothing else
+TIME_WIDTH = 32  # of each of SDXL's six time ids
 LARGEST_WEIGHT = 100.0
 NOISE_OFFSET = 0.1  # standard deviation of what is added to a whole channel of the noise ...
 OFFSET_STEPS = 0.4  # ... in this share of the first cycle
@@ -45,8 +48,16 @@ def new_scheduler() -> PNDMScheduler:
     return scheduler
 
 
-def new_unet() -> UNet2DConditionModel:
-    """SD1's U-Net with two resolutions, both with cross-attention."""
+def new_unet(texts: Texts) -> UNet2DConditionModel:
+    """SD1's or SDXL's U-Net with two resolutions, both with cross-attention."""
+    family: dict[str, Any] = {}
+    if texts.pooled_width:
+        family = {
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": TIME_WIDTH,
+            "projection_class_embeddings_input_dim": texts.pooled_width + 6 * TIME_WIDTH,
+        }
     return UNet2DConditionModel(
         sample_size=16,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
@@ -54,31 +65,47 @@ def new_unet() -> UNet2DConditionModel:
         block_out_channels=(64, 128),
         layers_per_block=1,
         attention_head_dim=4,  # the number of heads, as diffusers reads SD1's configuration
-        cross_attention_dim=WIDTH,
+        cross_attention_dim=texts.width,
         norm_num_groups=8,  # SD1 too has about ten channels in a group; fewer lose the background
+        **family,
     )
+
+
+@torch.no_grad()
+def take_weights(unet: UNet2DConditionModel, source: UNet2DConditionModel) -> None:
+    """Copy the weights whose shapes fit, a 1x1 convolution's for a linear layer too."""
+    theirs = source.state_dict()
+    for name, weight in unet.state_dict().items():
+        if name in theirs and theirs[name].squeeze().shape == weight.squeeze().shape:
+            weight.copy_(theirs[name].view_as(weight))
 
 
 def train_unet(
     vae: AutoencoderKL,
-    encoder: CLIPTextModel,
-    coder: CaptionCoder,
+    texts: Texts,
     palette: Palette,
     cycles: list[int],
     seed: int,
     checkpoint: Checkpoint,
     latents_file: Path,
+    *,
+    start: UNet2DConditionModel | None = None,
+    workers: int = WORKERS,
 ) -> UNet2DConditionModel:
-    """Train on captions of the frozen text encoder; returns the moving average of the weights.
+    """Train on captions of the frozen text encoders; returns the moving average of the weights.
 
     Args:
         cycles: steps in each cycle of the learning rate (Loshchilov & Hutter, "SGDR", 2017); every
             cycle ends in a usable model. All but the last learn mostly at high noise, the last one
             evenly.
+        start: a trained U-Net, whose weights are taken where they fit; then no cycle has the first one's high rate.
+        workers: threads that share a batch.
     """
     torch.manual_seed(seed)
     steps = sum(cycles)
-    unet = new_unet().to(memory_format=torch.channels_last)
+    unet = new_unet(texts).to(memory_format=torch.channels_last)
+    if start is not None:
+        take_weights(unet, start)
     unet.set_attn_processor(AttnProcessor())  # the fused attention is slow backwards on a CPU
     average = copy.deepcopy(unet).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=1e-2)
@@ -88,32 +115,31 @@ def train_unet(
     scenes, latents = _training_latents(vae, palette, seed, latents_file)
     alphas = new_scheduler().alphas_cumprod  # (TIMES,)
     progress = Progress("unet", steps)
-    workers = ThreadPoolExecutor(WORKERS, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     for step in range(first, steps):
         rng = np.random.default_rng([seed, 4, step])
         torch.manual_seed(seed * 1_000_003 + step)
         chosen = rng.integers(len(scenes), size=BATCH)
         clean = latents[torch.from_numpy(chosen)].float()  # (B, 4, 16, 16)
-        tokens, visible = _captions(coder, [scenes[index] for index in chosen], rng)
+        captions = _captions(texts, [scenes[index] for index in chosen], rng)
         noise = _noise(clean.shape, NOISE_OFFSET if step < OFFSET_STEPS * cycles[0] else 0.0)
-        batch = (tokens, visible, clean, noise, _times(len(clean), towards_noise=step < steps - cycles[-1]))
-        shares = zip(*(tensor.chunk(WORKERS) for tensor in batch), strict=True)
-        results = list(workers.map(lambda share: _gradients(unet, encoder, alphas, *share), shares))
+        batch = (*captions, clean, noise, _times(len(clean), towards_noise=step < steps - cycles[-1]))
+        shares = zip(*(tensor.chunk(workers) for tensor in batch), strict=True)
+        results = list(pool.map(lambda share: _gradients(unet, texts, alphas, *share), shares))
         for weight, *gradients in zip(unet.parameters(), *(gradients for _, gradients in results), strict=True):
             weight.grad = torch.stack(gradients).mean(0)
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate_in_cycles(step, cycles)
+            group["lr"] = rate_in_cycles(step, cycles, LATER_RATE if start is not None else FIRST_RATE)
         optimizer.step()
         _follow(average, unet, min(AVERAGING, (1 + step) / (10 + step)))
-        progress.report(step, loss=sum(loss for loss, _ in results) / WORKERS)
+        progress.report(step, loss=sum(loss for loss, _ in results) / workers)
         checkpoint.save_now_and_then(step + 1, last=step + 1 == steps, model=unet, average=average, optimizer=optimizer)
     return average
 
 
-def rate_in_cycles(step: int, cycles: list[int]) -> float:
-    """The learning rate of a step when it warms up and falls once in every cycle."""
-    peak = FIRST_RATE
+def rate_in_cycles(step: int, cycles: list[int], peak: float) -> float:
+    """The learning rate of a step when it warms up and falls once in every cycle, from `peak` in the first one."""
     for length in cycles:
         if step < length:
             return learning_rate(step, length, peak)
@@ -121,22 +147,28 @@ def rate_in_cycles(step: int, cycles: list[int]) -> float:
     raise ValueError("the step lies behind the last cycle")
 
 
-def _captions(coder: CaptionCoder, scenes: list[Scene], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fresh captions: token ids and which of their rows the U-Net may look at, both (B, 77).
+def _captions(texts: Texts, scenes: list[Scene], rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """Fresh captions: token ids (B, encoders, 77), which rows the U-Net may look at (B, 77), what it gets (B, 2).
 
-    The end tokens know the whole caption. Hiding them now and then makes the U-Net read the words'
-    own rows too, which is what emphasis and learned embeddings act on.
+    The end tokens know the whole caption. Hiding them now and then makes the U-Net read the words' own rows too, which
+    is what emphasis and learned embeddings act on. So does hiding the pooled state; which would be left aside if it
+    did not sometimes come alone. SDXL's pictures without a prompt get zeros instead of the empty caption; half of the
+    dropped ones learn that, half the empty caption.
     """
-    tokens, visible = [], []
-    for scene in scenes:
+    tokens, visible, kept = [], [], []
+    for index, scene in enumerate(scenes):
         dropped = rng.random() < DROPPED_CAPTIONS
-        ids, _, end = coder.encode([] if dropped else list(phrases(scene, rng)))
-        rows = np.ones(len(ids), dtype=bool)
-        if not dropped and rng.random() < HIDDEN_ENDS:
-            rows[end:] = False
+        ids, end = texts.encode([] if dropped else list(phrases(scene, rng)))
+        rows = np.ones(ids.shape[1], dtype=bool)
+        if dropped:
+            kept.append([index % 2 == 0] * 2)
+        else:
+            shown = rng.random()
+            rows[end:] = shown >= HIDDEN_ENDS
+            kept.append([shown < 1 - POOLED_ALONE, shown >= HIDDEN_POOLED])
         tokens.append(ids)
         visible.append(rows)
-    return torch.from_numpy(np.stack(tokens)), torch.from_numpy(np.stack(visible))
+    return torch.from_numpy(np.stack(tokens)), torch.from_numpy(np.stack(visible)), torch.tensor(kept)
 
 
 def _noise(shape: torch.Size, offset: float) -> torch.Tensor:
@@ -162,10 +194,11 @@ def _times(count: int, towards_noise: bool) -> torch.Tensor:
 
 def _gradients(
     unet: UNet2DConditionModel,
-    encoder: CLIPTextModel,
+    texts: Texts,
     alphas: torch.Tensor,
     tokens: torch.Tensor,
     visible: torch.Tensor,
+    kept: torch.Tensor,
     clean: torch.Tensor,
     noise: torch.Tensor,
     times: torch.Tensor,
@@ -176,8 +209,8 @@ def _gradients(
     noised = (signal * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            context = encoder(tokens).last_hidden_state  # (B, 77, 96)
-        predicted = unet(noised, times, context, encoder_attention_mask=visible).sample
+            told = texts.told(tokens, kept)
+        predicted = unet(noised, times, encoder_attention_mask=visible, **told).sample
     error = functional.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))  # (B,)
     loss = (error * loss_weight(alpha)).mean()
     return loss.item(), torch.autograd.grad(loss, list(unet.parameters()))

@@ -99,15 +99,14 @@ def emphasis(model: DemoModel, palette: Palette, scenes: list[Scene], attribute:
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     moved, along = [], []
-    empty = model.context("")
+    empty = model.told("")
     for scene in scenes:
         prompt, without, word = _prompts_about(scene, attribute)
         latents = model.encode(to_tensor(draw(scene, palette, rng))[None])  # (1, 4, 16, 16)
-        plain = model.context(prompt)
-        contexts = torch.cat([plain, model.emphasised(prompt, word, EMPHASIS), model.context(without), empty])
+        told = [model.told(prompt), model.emphasised(prompt, word, EMPHASIS), model.told(without), empty]
         for time in TIMES:
             noise = torch.randn(latents.shape, generator=generator)
-            base, emphasised, lacking, nothing = model.predict(model.noised(latents, noise, time), time, contexts)
+            base, emphasised, lacking, nothing = model.predict(model.noised(latents, noise, time), time, told)
             moved.append(((emphasised - base).norm() / (base - nothing).norm()).item())
             step = base - lacking
             along.append((((emphasised - base) * step).sum() / (step * step).sum()).item())
@@ -138,9 +137,9 @@ def main() -> None:
     model = DemoModel(arguments.model)
 
     scenes = plain_scenes(palette, SAMPLES, rng)
-    contexts = [model.context(plain_caption(scene)) for scene in scenes]
+    told = [model.told(plain_caption(scene)) for scene in scenes]
     drawings = [draw(scene, palette, rng) for scene in scenes]
-    sets = {f"samples, guidance {scale}": model.sample(contexts, arguments.seed, scale) for scale in GUIDANCES}
+    sets = {f"samples, guidance {scale}": model.sample(told, arguments.seed, scale) for scale in GUIDANCES}
     sets["decoded drawings"] = [model.reconstructed(drawing) for drawing in drawings]
     sets["drawings"] = drawings
     for title, pictures in sets.items():

@@ -16,10 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from demo_checkpoint import Checkpoint
 from demo_export import export_model
-from demo_text import CaptionCoder, train_text_encoder
+from demo_text import CaptionCoder, encoder_shapes, train_text_encoder
+from demo_texts import Reader, Texts
 from demo_unet import train_unet
 from demo_vae import train_vae
-from demo_world import PALETTES
+from demo_world import PALETTES, Palette
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
 TOKENIZER = Path(__file__).resolve().parent.parent / "embedding_estimate/demo/shapes/tokenizer"
@@ -30,40 +32,57 @@ STAGES = ("vae", "text", "unet", "export")
 def main() -> None:
     """Run the stages up to the last one asked for."""
     arguments = _parse_arguments()
-    torch.set_num_threads(THREADS)
-    work, seed, palette = arguments.work, arguments.seed, PALETTES[arguments.palette]
+    torch.set_num_threads(arguments.threads)
+    work, seed, palette, start = arguments.work, arguments.seed, PALETTES[arguments.palette], arguments.start_from
     last = STAGES.index(arguments.until)
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-    vae = train_vae(palette, arguments.vae_steps, seed, Checkpoint(work / "vae.pt"))
+    if start:
+        vae = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+    else:
+        vae = train_vae(palette, arguments.vae_steps, seed, Checkpoint(work / "vae.pt"))
     if last >= STAGES.index("text"):
-        encoder = train_text_encoder(tokenizer, palette, arguments.text_steps, seed, Checkpoint(work / "text.pt"))
+        texts = _train_texts(arguments, palette)
     if last >= STAGES.index("unet"):
-        coder = CaptionCoder(tokenizer, palette)
         unet = train_unet(
             vae,
-            encoder,
-            coder,
+            texts,
             palette,
             arguments.unet_cycles,
             seed,
             Checkpoint(work / "unet.pt"),
             work / "latents.pt",
+            start=UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32) if start else None,
+            workers=arguments.threads,
         )
     if last >= STAGES.index("export"):
-        export_model(arguments.out, vae, encoder, unet, TOKENIZER)
+        export_model(arguments.out, vae, [reader.encoder for reader in texts.readers], unet, TOKENIZER)
+
+
+def _train_texts(arguments: argparse.Namespace, palette: Palette) -> Texts:
+    """Train one encoder after the other."""
+    readers = []
+    for number, shape in enumerate(encoder_shapes(arguments.family, arguments.layers), start=1):
+        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, pad_token=shape.pad_token)
+        checkpoint = Checkpoint(arguments.work / ("text.pt" if number == 1 else f"text_{number}.pt"))
+        encoder = train_text_encoder(shape, tokenizer, palette, arguments.text_steps, arguments.seed, checkpoint)
+        readers.append(Reader(shape, encoder, CaptionCoder(tokenizer, palette)))
+    return Texts(readers)
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--palette", choices=sorted(PALETTES), default="primary")
+    parser.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
+    parser.add_argument("--layers", type=int, default=6, help="of the text encoder, of SDXL's first")
+    parser.add_argument("--start-from", type=Path, help="model to take the VAE from, and what fits of the U-Net")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--until", choices=STAGES, default="export", help="last stage to run")
     parser.add_argument("--vae-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--unet-cycles", type=int, nargs="+", default=[6000, 800, 2000], help="steps of each cycle")
+    parser.add_argument("--threads", type=int, default=THREADS, help="the weights depend on it, in their last bits")
     return parser.parse_args()
 
 

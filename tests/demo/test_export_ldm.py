@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for module in (unet, vae, encoder):
         vary_norms(module)
-    export_model(out, vae, encoder, unet, demo_model_path() / "tokenizer")
+    export_model(out, vae, [encoder], unet, demo_model_path() / "tokenizer")
     return out
 
 

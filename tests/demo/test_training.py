@@ -6,15 +6,13 @@ import demo_checkpoint
 import demo_unet
 import pytest
 import torch
+from demo.untrained import untrained_texts
 from demo_checkpoint import Checkpoint
-from demo_text import CaptionCoder, final_norm, new_text_encoder
-from demo_unet import new_scheduler, rate_in_cycles, train_unet
+from demo_text import EncoderShape, final_norm, new_text_encoder
+from demo_unet import new_scheduler, new_unet, rate_in_cycles, take_weights, train_unet
 from demo_vae import draw_latents, equalise_latents, new_vae
 from demo_world import PALETTES
 from diffusers import DDIMScheduler
-from transformers import CLIPTokenizer
-
-from embedding_estimate.demo import demo_model_path
 
 PRIMARY = PALETTES["primary"]
 
@@ -34,7 +32,7 @@ def test_equalised_latents_have_one_scale_and_decode_as_before() -> None:
 
 
 def test_learning_rate_falls_in_every_cycle() -> None:
-    rates = [rate_in_cycles(step, [400, 200]) for step in range(600)]
+    rates = [rate_in_cycles(step, [400, 200], peak=1e-3) for step in range(600)]
     assert rates[100] == max(rates)
     assert rates[399] < rates[100] / 20
     assert rates[100] > rates[500] > 5 * rates[599]
@@ -45,20 +43,30 @@ def test_a_scheduler_made_from_the_configuration_does_not_clip() -> None:
 
 
 def test_final_bias_is_off_zero() -> None:
-    assert final_norm(new_text_encoder()).bias.mean() < -0.05
+    assert final_norm(new_text_encoder(EncoderShape())).bias.mean() < -0.05
 
 
-def test_an_interruption_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fits_of_a_trained_unet_is_taken() -> None:
+    trained, unet = new_unet(untrained_texts("sd1")), new_unet(untrained_texts("sdxl"))
+    take_weights(unet, trained)
+    before, after = trained.state_dict(), unet.state_dict()
+    taken = {name for name in after if name in before and torch.equal(before[name].flatten(), after[name].flatten())}
+    new = {name for name in after.keys() - taken if not name.startswith("add_embedding")}
+    assert "mid_block.attentions.0.proj_in.weight" in taken  # a convolution there, a linear layer here
+    assert new == {name for name in after if "attn2.to_k" in name or "attn2.to_v" in name}
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_an_interruption_changes_nothing(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_unet, "SCENES", 8)
     monkeypatch.setattr(demo_unet, "BATCH", 4)
     monkeypatch.setattr(demo_checkpoint, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     torch.manual_seed(0)
-    vae, encoder = (model.eval().requires_grad_(False) for model in (new_vae(), new_text_encoder()))
-    coder = CaptionCoder(CLIPTokenizer.from_pretrained(demo_model_path() / "tokenizer"), PRIMARY)
+    vae, texts = new_vae().eval().requires_grad_(False), untrained_texts(family)
 
     def train(name: str) -> torch.Tensor:
         checkpoint, latents = Checkpoint(tmp_path / name), tmp_path / "latents.pt"
-        average = train_unet(vae, encoder, coder, PRIMARY, [2, 1], 0, checkpoint, latents)
+        average = train_unet(vae, texts, PRIMARY, [2, 1], 0, checkpoint, latents)
         return torch.cat([weight.flatten() for weight in average.parameters()])
 
     def interrupt(progress: demo_checkpoint.Progress, step: int, **values: float) -> None:
