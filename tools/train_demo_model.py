@@ -5,6 +5,10 @@
 runs the stages vae, text, unet and export one after the other, about two hours on two cores. Every
 stage leaves checkpoints in the work folder: a run that was interrupted goes on where it stopped,
 and a stage that is complete is only loaded. Remove WORK/<stage>.pt to train a stage again.
+
+    python tools/train_demo_model.py --family sdxl --start-from embedding_estimate/demo/shapes --work WORK --out OUT
+
+makes a small SDXL of the same world, --layers another depth of text encoder; see docs/demo-model.md.
 """
 
 import argparse
