@@ -265,7 +265,6 @@ def main(model: str | None, shape: str, latent: int, device: str | None, parts: 
             optimizer="Adam",
             learning_steps=steps,
             save_every=1,
-            sampler="Euler",
             steps=1,
             width=size,
             height=size,

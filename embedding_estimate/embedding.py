@@ -218,7 +218,8 @@ def _pickle_bytes(embedding: Embedding) -> bytes:
 
 def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], object]:
     with safetensors.safe_open(str(path), framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # an open file is no mapping
+        keys = file.keys()
+        tensors = {key: file.get_tensor(key) for key in keys}
         return tensors, (file.metadata() or {}).get(PROVENANCE)
 
 

@@ -49,9 +49,7 @@ class Fidelity:
     in_template: float
     image_distance: float | None  # None where no images were asked for
     image_distance_without_weights: float | None  # over the distance of the unweighted prompt's images instead
-    errors: Mapping[
-        str, float
-    ]  # err by row: embedding, empty, without weights, truncated; beside a weight bare name and modes
+    errors: Mapping[str, float]  # err by row; beside a typed weight also of the bare name and of other modes
     typed_weight: float = 1.0  # that all of the above is measured at, as in (name:1.2)
     explained_bare: float | None = None  # of the name typed without that weight; None where there is none
     emphasis_explained_bare: float | None = None

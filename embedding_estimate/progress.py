@@ -18,7 +18,7 @@ class Progress:
     """Where a job is."""
 
     phase: str  # "prepare", "weigh", "train" or "measure"
-    done: int  # states recorded, weights tried, learning steps, or U-Net calls of the report
+    done: int  # states recorded, learning steps of trials or of the training, or samples through the U-Net
     total: int
     loss: float | None = None  # 1 at the start of a training part
     explained: float | None = None  # on the select set, of the best vectors so far

@@ -7,6 +7,7 @@ number beside the name can make up for most of what is out of their reach; which
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -43,12 +44,12 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
     """
     explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
     trials: dict[float, Training] = {}
-    done, last = 0, job.settings.learning_steps
+    done, to_the_end = 0, job.settings.learning_steps
 
     def run(weight: float, steps: int) -> None:
         nonlocal done
         job.stop.check()
-        job.on_progress(Progress("weigh", done, (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * last))
+        job.on_progress(Progress("weigh", done, (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * to_the_end))
         settings = replace(job.settings, learning_steps=steps, save_every=0, preview_every=0)
         training = trials.setdefault(weight, Training(dict(start)))
         silent = replace(job, settings=settings, on_progress=lambda progress: None)
@@ -57,12 +58,13 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
 
     def harmless(weights: Iterable[float]) -> Iterator[float]:
         """Of these weights, the best first."""
-        bare = among_words(1.0)
         for weight in sorted(weights, key=lambda weight: trials[weight].best_error):
-            if weight == 1 or among_words(weight) >= bare - HARM:
+            if weight == 1 or among_words(weight, trials[weight].step) >= among_words(1.0, trials[1.0].step) - HARM:
                 yield weight
 
-    def among_words(weight: float) -> float:
+    @functools.cache
+    def among_words(weight: float, _step: int) -> float:
+        """What is explained inside other prompts, as trained up to that step."""
         return mean([of(objective.teacher.typed(weight), trials[weight].best) for of in explained])
 
     for weight in (1.0, *GRID):
@@ -73,7 +75,7 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
             run(round(weight, 2), TRIAL_STEPS)
     finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
     for weight in finalists:
-        run(weight, last)
+        run(weight, to_the_end)
     return next(harmless(finalists))
 
 

@@ -151,8 +151,8 @@ def _captions(texts: Texts, scenes: list[Scene], rng: np.random.Generator) -> tu
     """Fresh captions: token ids (B, encoders, 77), which rows the U-Net may look at (B, 77), what it gets (B, 2).
 
     The end tokens know the whole caption. Hiding them now and then makes the U-Net read the words' own rows too, which
-    is what emphasis and learned embeddings act on. So does hiding the pooled state; which would be left aside if it
-    did not sometimes come alone. SDXL's pictures without a prompt get zeros instead of the empty caption; half of the
+    is what emphasis and learned embeddings act on. So does hiding the pooled state, which in turn would be left aside
+    if it never came alone. SDXL's pictures without a prompt get zeros instead of the empty caption; half of the
     dropped ones learn that, half the empty caption.
     """
     tokens, visible, kept = [], [], []

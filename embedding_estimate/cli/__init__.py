@@ -6,6 +6,7 @@ imported before a command needs it.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -26,7 +27,8 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # prompts come in any script, and terminals do not
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(context)
         except Interrupted as error:

@@ -19,22 +19,21 @@ ALIASES = {"other_prompt": ("--negative",), "guidance_scale": ("--cfg-scale",)}
 ARGUMENT = "text"  # the one setting that is typed without an option
 
 
-class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.3
-    """A setting's value, where the text is one. Anything else stays as typed: `Settings.check` names it."""
+def value_of(parameter: Parameter) -> Callable[[Any], Any]:
+    """Reads a setting's value, where the text is one. Anything else stays as typed: `Settings.check` names it."""
 
-    def __init__(self, parameter: Parameter):
-        self.parameter = parameter
-        self.name = parameter.kind.__name__
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def read(value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        if self.parameter.choices:
-            return {choice.lower(): choice for choice in self.parameter.choices}.get(value.lower(), value)
+        if parameter.choices:
+            return {choice.lower(): choice for choice in parameter.choices}.get(value.lower(), value)
         try:
-            return self.parameter.kind(value)
+            return parameter.kind(value)
         except ValueError:
             return value
+
+    read.__name__ = parameter.kind.__name__  # click's help calls the value so
+    return read
 
 
 def setting_options(names: Collection[str] | None = None) -> Callable[[Command], Command]:
@@ -60,7 +59,7 @@ def setting_option(parameter: Parameter) -> Callable[[Command], Command]:
         f"--{flag}",
         *ALIASES.get(parameter.name, ()),
         parameter.name,
-        type=Value(parameter),
+        type=value_of(parameter),
         default=None,
         multiple=parameter.lines,
         callback=_join if parameter.lines else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,13 +23,11 @@ class GradientScale:
 
     def enter(self, output: Tensor) -> Tensor:
         """Marks the network's output (fp32): backward, this is where the gradient comes in."""
-        scaled: Tensor = _ScaleUp.apply(output, self)  # type: ignore[no-untyped-call]
-        return scaled
+        return _scale_up(output, self)
 
     def leave(self, value: Tensor) -> Tensor:
         """Marks one of its inputs (fp32): backward, this is where a gradient goes out."""
-        scaled: Tensor = _ScaleDown.apply(value, self)  # type: ignore[no-untyped-call]
-        return scaled
+        return _scale_down(value, self)
 
 
 class _ScaleUp(torch.autograd.Function):
@@ -53,3 +52,7 @@ class _ScaleDown(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient / ctx.scale.factor, None
+
+
+_scale_up: Callable[[Tensor, GradientScale], Tensor] = _ScaleUp.apply
+_scale_down: Callable[[Tensor, GradientScale], Tensor] = _ScaleDown.apply

@@ -54,8 +54,7 @@ class AttentionObjective:
         share = len(settings.template_list)
         self._trajectory = replace(Trajectory.of(settings), sampler=SAMPLER)
         others = len(teacher.task.other_prompts)
-        seeds = max(TRAIN_SEEDS // share, 1, min(others, TRAIN_SEEDS))
-        self._train_seeds = seeds  # of each template
+        self._train_seeds = max(TRAIN_SEEDS // share, 1, min(others, TRAIN_SEEDS))  # of each template
         self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, TRAIN_SEEDS))
         evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
         recorded = share * evaluations * (self._train_seeds + self._select_seeds)

@@ -97,7 +97,8 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
         raise ModelError(f"{path.name}: a single file has to be a .safetensors checkpoint; convert it first")
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # no mapping
+            keys = file.keys()
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
             yield Checkpoint(path.name, file, shapes, recognise(path.name, shapes), _beside(path))
     except SafetensorError as error:
         raise ModelError(f"{path.name}: truncated or not a safetensors file ({error}); download it again") from error

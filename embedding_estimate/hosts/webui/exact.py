@@ -18,7 +18,10 @@ from embedding_estimate.memory import ran_out
 
 
 class ExactCopy:
+    """The encoder of one of the WebUI's text engines in fp32, made when it is first asked for."""
+
     def __init__(self, engine: Any):
+        """`engine` is what the WebUI wraps around a CLIP; see `engine.Engine`."""
         self.engine = engine
         self.needed = any(weight.element_size() < 4 for weight in engine.wrapped.parameters())
         self.refused = False  # for want of memory
@@ -26,7 +29,7 @@ class ExactCopy:
         self._copy: nn.Module | None = None
 
     def fits(self) -> bool:
-        """Whether there is a copy, or memory for one."""
+        """Whether there is a copy, which is made by the first call; not where there is no memory for it."""
         if self._copy is None and not self.refused:
             shared = [self.engine.hijack, getattr(self._own, "tokenizer", None)]
             try:

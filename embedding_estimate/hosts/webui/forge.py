@@ -98,13 +98,14 @@ def thaw(modules: Sequence[nn.Module]) -> None:
     ordinary: dict[int, tuple[Tensor, Tensor]] = {}  # by identity; the old one is kept, so that none can take its id
     with torch.inference_mode(False):
         for part in [part for module in modules for part in module.modules()]:
-            for table in (part._parameters, part._buffers):
+            tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+            for table in tables:
                 for name, value in [(name, value) for name, value in table.items() if value is not None]:
                     if id(value) not in ordinary and _locked(value):
                         copy = value.detach().clone()
                         ordinary[id(value)] = value, nn.Parameter(copy, False) if table is part._parameters else copy
                     if id(value) in ordinary:
-                        table[name] = ordinary[id(value)][1]  # type: ignore[assignment]
+                        table[name] = ordinary[id(value)][1]
 
 
 def _locked(value: Tensor) -> bool:

@@ -107,7 +107,7 @@ def info(model: Any, widths: Mapping[str, int], chunk_tokens: int, added: Sequen
 
 
 def emphasis_modes() -> tuple[str, ...]:
-    """None to choose from before 1.8."""
+    """Those that apply weights; a WebUI before 1.8 has no choice of them."""
     from modules import shared
 
     return MODES if hasattr(shared.opts, "emphasis") else ()
