@@ -22,7 +22,7 @@ from benchmarks.yardstick import BATCH
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.fidelity import TRAJECTORY
 from embedding_estimate.host import BorrowedModel, Conditioning, Host, Vectors
-from embedding_estimate.objectives.attention import SELECT_ROWS, SELECT_STATES
+from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.probes import Probes, probe
 from embedding_estimate.teacher import Side, Teacher, error
 from embedding_estimate.trainer import estimate
@@ -57,9 +57,9 @@ def foresee(host: Host, prompt: Prompt, others: Sequence[Prompt], seed: int) -> 
         side = teacher.replaced(prompt.text, TRAJECTORY)
         states = case.yardstick.states
         states = states[states.evaluation.argsort(stable=True)]
-        states = states[torch.linspace(0, len(states) - 1, SELECT_STATES).round().long()]
+        states = states[torch.linspace(0, len(states) - 1, AttentionObjective.select_states).round().long()]
         generator = torch.Generator().manual_seed(seed)
-        probes = probe(model, side, states, rows=SELECT_ROWS, batch=BATCH, generator=generator)
+        probes = probe(model, side, states, rows=AttentionObjective.select_rows, batch=BATCH, generator=generator)
         flat = uniform(probes, side, teacher.replaced("", TRAJECTORY), generator)
         found = [
             (

@@ -20,7 +20,7 @@ class Progress:
     phase: str  # "prepare", "weigh", "train" or "measure"
     done: int  # states recorded, learning steps of trials or of the training, or samples through the U-Net
     total: int
-    loss: float | None = None  # 1 at the start of a training part
+    loss: float | None = None  # 1 at the start of the training
     explained: float | None = None  # on the select set, of the best vectors so far
 
 

@@ -82,7 +82,7 @@ def of_estimate(settings: Settings, host: Host, result: Estimate) -> Report:
             settings.prompt_type.lower(),
             f"{settings.part} part",
             f"N = {result.embedding.tokens}",
-            f"{result.steps} steps of {' and '.join(stage.optimizer_used for stage in settings.stages)}",
+            f"{result.steps} steps of {' and '.join(dict.fromkeys(stage.optimizer_used for stage in settings.stages))}",
             f"{result.seconds_prepare + result.seconds_train:.0f} s",
             f"model {result.embedding.provenance['model']['name']}",
         ],

@@ -22,6 +22,9 @@ PROMPT_TYPES = ("Prompt", "Negative Prompt")
 TOKEN_SOURCES = ("Number", "Initial prompt")
 MEASURES = ("Figures and images", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
+SKETCH = "Sketch"  # the stage that comes before the Attention part
+SKETCH_STEPS = 20  # learning steps, which are that part's first
+SKETCH_SAMPLING = 6  # steps of the sampler
 REFINE = 1 / 3  # of the learning steps, for the part that only refines
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 SEED_LIMIT = 2_000_000_000  # larger seeds are the select and report sets' own, see `teacher.Seeds`
@@ -181,15 +184,31 @@ class Settings:
     def stages(self) -> tuple[Settings, ...]:
         """The settings of each single part, in turn."""
         first, _, second = self.part.partition(" + ")
-        if not second:
-            return (self,)
-        refining = dataclasses.replace(
+        alone = dataclasses.replace(self, part=first)
+        found = alone._sketched() if first == "Attention" else [alone]
+        if second:
+            refining = dataclasses.replace(
+                self,
+                part=second,
+                learning_steps=math.ceil(self.learning_steps * REFINE),
+                early_stop=self.early_stop or PATIENCE,
+            )
+            found.append(refining)
+        return tuple(found)
+
+    def _sketched(self) -> list[Settings]:
+        """The first learning steps on a sketch, where that is worth it and leaves nothing to choose behind it."""
+        chosen = self.tokens and self.typed_weight and self.optimizer_used in optimizers.FULL
+        if not chosen or self.learning_steps <= SKETCH_STEPS:
+            return [self]
+        sketch = dataclasses.replace(
             self,
-            part=second,
-            learning_steps=math.ceil(self.learning_steps * REFINE),
-            early_stop=self.early_stop or PATIENCE,
+            part=SKETCH,
+            learning_steps=SKETCH_STEPS,
+            steps=min(self.steps, SKETCH_SAMPLING),
+            templates="\n".join(self.template_list[:1]),
         )
-        return dataclasses.replace(self, part=first), refining
+        return [sketch, dataclasses.replace(self, learning_steps=self.learning_steps - SKETCH_STEPS)]
 
     @property
     def negative(self) -> bool:

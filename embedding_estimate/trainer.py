@@ -20,7 +20,7 @@ from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
-from embedding_estimate.objectives import Objective, make_objective
+from embedding_estimate.objectives import Objective, make_objective, starting_from
 from embedding_estimate.optimizers import make_loss
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
@@ -79,7 +79,7 @@ def estimate(
             with suppress(Stopped), meter.interruptible(stop):
                 on_preview(teacher, vectors, step)
 
-        job = Job(settings, on_progress, on_snapshot, stop, preview)
+        job = Job(settings, on_progress, on_snapshot, stop, preview, sum(s.learning_steps for s in settings.stages))
         started = time.perf_counter()
         numbers = counts(settings, model)
         exact = exact_vectors(teacher, Trajectory.of(settings), numbers[0])
@@ -134,8 +134,10 @@ def _stage(
     objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
     try:
         with meter.interruptible(job.stop):
-            _prepare(objective, training.best, teacher, job)
-            if first and job.settings.typed_weight == 0:
+            _prepare(objective, starts[count(training.best)], teacher, job)
+            if not first:
+                objective = starting_from(objective, training.best)
+            elif job.settings.typed_weight == 0:
                 objective = at_weight(objective, solve(objective, space, training.best, job), training.best)
     except Stopped:
         if first:

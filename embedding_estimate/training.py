@@ -34,6 +34,7 @@ class Job:
     on_snapshot: Callable[[Embedding, int], None]
     stop: StopToken
     on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None
+    learning_steps: int = 0  # of all stages; the settings' own where it is 0
 
 
 @dataclass
@@ -137,7 +138,8 @@ class _Run:
                 if not math.isfinite(value):
                     return "diverged"
                 explained = 1 - training.best_error / objective.held_out_empty
-                self.job.on_progress(Progress("train", training.step, self.last_step, value, explained))
+                total = max(self.job.learning_steps, self.last_step)
+                self.job.on_progress(Progress("train", training.step, total, value, explained))
             if stopped or stuck:
                 return "interrupted" if stopped else "stuck"
         return "done"

@@ -19,7 +19,8 @@ def test_more_vectors_explain_more(toy_host: ToyHost) -> None:
     def listener(tokens: int):
         return lambda progress: heard[tokens].append(progress.phase)
 
-    points = list(curve(SETTINGS, toy_host, [1, 2], on_progress=listener, stop=StopToken()))
+    settings = replace(SETTINGS, text="(blue:0.5) star")
+    points = list(curve(settings, toy_host, [1, 2], on_progress=listener, stop=StopToken()))
     assert [point.tokens for point in points] == [1, 2]
     assert points[0].fidelity.explained < points[1].fidelity.explained
     assert points[0].fidelity.image_distance is None and points[0].seconds > 0

@@ -81,6 +81,23 @@ def test_all_problems_are_told_at_once() -> None:
     assert len(raised.value.problems) == 3 == len(str(raised.value).splitlines())
 
 
+@pytest.mark.parametrize(
+    "values, stages",
+    [
+        ({}, [("Sketch", 20), ("Attention", 230)]),
+        ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 230), ("U-Net", 84)]),
+        ({"learning_steps": 20}, [("Attention", 20)]),
+        ({"optimizer": "Adam"}, [("Attention", 250)]),
+        ({"tokens": 0}, [("Attention", 250)]),
+        ({"typed_weight": 0.0}, [("Attention", 250)]),
+        ({"part": "U-Net"}, [("U-Net", 250)]),
+    ],
+)
+def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:
+    settings = Settings(**GOOD, **values)
+    assert [(stage.part, stage.learning_steps) for stage in settings.stages] == stages
+
+
 def test_names_that_are_no_settings_get_the_nearest() -> None:
     with pytest.raises(SettingsError, match="'token' is no setting: did you mean tokens"):
         Settings.from_mapping({"token": 3})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import PromptError
 from embedding_estimate.host import Vectors
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import SKETCH, Settings
 from embedding_estimate.teacher import Side, Teacher, Trajectory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -86,11 +86,12 @@ def starting_from(objective: Objective, start: Vectors) -> Objective:
 
 def make_objective(settings: Settings, teacher: Teacher, loss: Loss) -> Objective:
     """The objective of `settings.part`."""
-    from embedding_estimate.objectives.attention import AttentionObjective
+    from embedding_estimate.objectives.attention import AttentionObjective, Sketch
     from embedding_estimate.objectives.transformer import TransformerObjective
     from embedding_estimate.objectives.unet import UNetObjective
 
     parts: dict[str, Callable[[Settings, Teacher, Loss], Objective]] = {
+        SKETCH: Sketch,
         "Attention": AttentionObjective,
         "Transformer": TransformerObjective,
         "U-Net": UNetObjective,

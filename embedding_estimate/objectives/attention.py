@@ -24,12 +24,6 @@ from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
 
-ROWS = 400  # of each layer, to train on
-TRAIN_STATES = 32  # that they are spread over, from
-TRAIN_SEEDS = 6  # trajectories, shared among the templates; if need be and this allows, one for each other prompt
-SELECT_ROWS = 150
-SELECT_STATES = 16
-SELECT_SEEDS = 2
 SAMPLER = "Euler"  # of all trajectories: cheap, and its latents are like those of use
 
 
@@ -45,6 +39,12 @@ class Lesson:
 
 
 class AttentionObjective:
+    rows = 400  # of each layer, to train on
+    train_states = 32  # that they are spread over, from
+    train_seeds = 6  # trajectories, shared among the templates; if need be and this allows, one for each other prompt
+    select_rows = 150
+    select_states = 16
+    select_seeds = 2
     check_every = 10  # a check is a forward pass of the encoder and of fewer rows, a quarter of a step
 
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
@@ -54,11 +54,11 @@ class AttentionObjective:
         share = len(settings.template_list)
         self._trajectory = replace(Trajectory.of(settings), sampler=SAMPLER)
         others = len(teacher.task.other_prompts)
-        self._train_seeds = max(TRAIN_SEEDS // share, 1, min(others, TRAIN_SEEDS))  # of each template
-        self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, TRAIN_SEEDS))
+        self._train_seeds = max(self.train_seeds // share, 1, min(others, self.train_seeds))  # of each template
+        self._select_seeds = max(self.select_seeds // share, 1, min(others, self.train_seeds))
         evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
         recorded = share * evaluations * (self._train_seeds + self._select_seeds)
-        self.states_to_record = recorded + TRAIN_STATES + SELECT_STATES  # and to probe
+        self.states_to_record = recorded + self.train_states + self.select_states  # and to probe
         self.notes: list[str] = []
         self.held_out_empty = 0.0
         self.held_out_start = 0.0
@@ -68,7 +68,7 @@ class AttentionObjective:
 
     def prepare(self, start: Vectors) -> None:
         settings = self.settings
-        share = min(1.0, settings.attention_memory / _megabytes(self.teacher.model))
+        share = min(1.0, settings.attention_memory / _megabytes(self.teacher.model, self.rows + self.select_rows))
         prober = Prober(
             self.teacher.model,
             rows=share,
@@ -99,10 +99,10 @@ class AttentionObjective:
         share = len(self.settings.template_list)
         number = len(self._lessons)
         seeds = seeds_of(self.settings.seed, self._train_seeds, number)
-        train = prober(side, self._states(side, seeds, TRAIN_STATES // share), ROWS // share)
+        train = prober(side, self._states(side, seeds, self.train_states // share), self.rows // share)
         seeds = seeds_of(SELECT_SEED, self._select_seeds, number)
-        states = self._states(side, seeds, SELECT_STATES // share)
-        select = prober(side, states, SELECT_ROWS // share)
+        states = self._states(side, seeds, self.select_states // share)
+        select = prober(side, states, self.select_rows // share)
         with torch.no_grad():
             student = self.teacher.student(start, template)
             foreseen = float(select.error(student.stages[0].parts[0][0]))
@@ -135,7 +135,18 @@ class AttentionObjective:
         )
 
 
-def _megabytes(model: BorrowedModel) -> float:
-    """What all rows take: queries in the precision of the U-Net, and gradients."""
+class Sketch(AttentionObjective):
+    """The same from one short trajectory: soon something to keep, and a better place for the rest to start from."""
+
+    rows = 200
+    train_states = 6
+    train_seeds = 1
+    select_rows = 100
+    select_states = 4
+    select_seeds = 1
+
+
+def _megabytes(model: BorrowedModel, rows: int) -> float:
+    """What so many rows of each layer take: queries in the precision of the U-Net, and gradients."""
     weights = [cast(Tensor, attention.to_q.weight) for attention in model.cross_attentions()]
-    return sum(len(weight) * (weight.element_size() + 4) for weight in weights) * (ROWS + SELECT_ROWS) / 2**20
+    return sum(len(weight) * (weight.element_size() + 4) for weight in weights) * rows / 2**20
