@@ -190,6 +190,7 @@ class Settings:
             refining = dataclasses.replace(
                 self,
                 part=second,
+                typed_weight=self.typed_weight or 1.0,  # found by then
                 learning_steps=math.ceil(self.learning_steps * REFINE),
                 early_stop=self.early_stop or PATIENCE,
             )
@@ -197,13 +198,14 @@ class Settings:
         return tuple(found)
 
     def _sketched(self) -> list[Settings]:
-        """The first learning steps on a sketch, where that is worth it and leaves nothing to choose behind it."""
-        chosen = self.tokens and self.typed_weight and self.optimizer_used in optimizers.FULL
-        if not chosen or self.learning_steps <= SKETCH_STEPS:
+        """The first learning steps on a sketch, where the number of vectors is known and LBFGS needs few steps."""
+        quick = self.optimizer_used in optimizers.FULL and self.learning_steps > SKETCH_STEPS
+        if not quick or not self.tokens:
             return [self]
         sketch = dataclasses.replace(
             self,
             part=SKETCH,
+            typed_weight=self.typed_weight or 1.0,
             learning_steps=SKETCH_STEPS,
             steps=min(self.steps, SKETCH_SAMPLING),
             templates="\n".join(self.template_list[:1]),

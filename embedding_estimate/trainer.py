@@ -125,8 +125,8 @@ def _stage(
 ) -> tuple[Training, Teacher]:
     """One training part from what the ones before it have reached; none after a stop, which keeps that.
 
-    The first part solves for the typed weight, which the teacher returned then has, and chooses among the numbers of
-    vectors, where the settings ask for it.
+    Where the settings leave the typed weight open it is solved for, and the teacher returned has it. The first part
+    chooses among the numbers of vectors, where there are several.
     """
     if training.stopped in ("interrupted", "exact"):
         return training, teacher
@@ -137,7 +137,7 @@ def _stage(
             _prepare(objective, starts[count(training.best)], teacher, job)
             if not first:
                 objective = starting_from(objective, training.best)
-            elif job.settings.typed_weight == 0:
+            if job.settings.typed_weight == 0:
                 objective = at_weight(objective, solve(objective, space, training.best, job), training.best)
     except Stopped:
         if first:

@@ -89,13 +89,17 @@ def test_all_problems_are_told_at_once() -> None:
         ({"learning_steps": 20}, [("Attention", 20)]),
         ({"optimizer": "Adam"}, [("Attention", 250)]),
         ({"tokens": 0}, [("Attention", 250)]),
-        ({"typed_weight": 0.0}, [("Attention", 250)]),
         ({"part": "U-Net"}, [("U-Net", 250)]),
     ],
 )
 def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:
     settings = Settings(**GOOD, **values)
     assert [(stage.part, stage.learning_steps) for stage in settings.stages] == stages
+
+
+def test_a_weight_is_solved_for_once() -> None:
+    settings = Settings(**GOOD, part="Attention + U-Net", typed_weight=0.0)
+    assert [stage.part for stage in settings.stages if stage.typed_weight == 0] == ["Attention"]
 
 
 def test_names_that_are_no_settings_get_the_nearest() -> None:
