@@ -244,7 +244,7 @@ def error(side: Side, states: States, batch: int) -> float:
 
 def by_stage(side: Side, states: States) -> Iterator[States]:
     """Cuts states, in order of their evaluation, where the side's stage changes."""
-    ends = [side.stage(int(evaluation)).until for evaluation in states.evaluation]
+    ends = [side.stage(evaluation).until for evaluation in states.evaluation.cpu().tolist()]
     cuts = [0, *(i for i in range(1, len(ends)) if ends[i] != ends[i - 1]), len(ends)]
     for start, end in itertools.pairwise(cuts):
         yield states[start:end]

@@ -12,6 +12,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from embedding_estimate import __version__, fidelity, names
 from embedding_estimate.checks import check_against
 from embedding_estimate.embedding import Embedding
@@ -104,7 +106,7 @@ def estimate(
             images=pictured,
             steps=training.step,
             stopped=training.stopped,
-            losses=[float(loss) for loss in training.losses],
+            losses=torch.stack(training.losses).cpu().tolist() if training.losses else [],
             checks=training.checks,
             notes=_notes(settings, model) + training.notes,
             norm_ratio=space.norm_ratio(training.best),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
 
+from elsewhere import DEVICE, pretended
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hosts.contract import HostContract
@@ -33,6 +34,23 @@ class TestContract(HostContract):
 
         load(folders[family])
         return WebuiHost()
+
+    @pytest.fixture
+    def modules(self, host: WebuiHost, shared: Any) -> Sequence[nn.Module]:
+        return [shared.sd_model]
+
+
+class TestElsewhere(HostContract):
+    """On a device that is not the CPU."""
+
+    @pytest.fixture
+    def host(self, shared: Any, folders: dict[Family, Path]) -> Iterator[WebuiHost]:
+        from model import load
+
+        with pretended():
+            shared.device = DEVICE
+            load(folders["sdxl"])
+            yield WebuiHost()
 
     @pytest.fixture
     def modules(self, host: WebuiHost, shared: Any) -> Sequence[nn.Module]:

@@ -251,11 +251,12 @@ def _scheduler(kind: Sampler, steps_at: Sequence[float]) -> Any:
     return scheduler
 
 
-def _brownian(x: Tensor, steps_at: Sequence[float], seeds: Sequence[int]) -> Any:
-    """Brownian motion in sigma with one tree per seed, a little wider than the schedule.
+def _brownian(x: Tensor, steps_at: Sequence[float], seeds: Sequence[int]) -> Callable[..., Tensor]:
+    """Brownian motion in sigma with one tree per seed, a little wider than the schedule; on the CPU, as other noise is.
 
     diffusers' own ends exactly at the first level, which it then passes by a rounding error.
     """
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
-    return BrownianTreeNoiseSampler(x, steps_at[-1] * 0.99, steps_at[0] * 1.01, list(seeds))
+    tree = BrownianTreeNoiseSampler(x.cpu(), steps_at[-1] * 0.99, steps_at[0] * 1.01, list(seeds))
+    return lambda *levels: tree(*levels).to(x.device)

@@ -93,16 +93,16 @@ class Engine(nn.Module):
         return chunks, count
 
     def process_tokens(self, tokens: list[list[int]], multipliers: list[list[float]]) -> Tensor:
-        ids = torch.tensor(tokens)  # (B, T)
-        for row in ids:
-            row[row.tolist().index(self.id_end) + 1 :] = self.id_pad
+        ends = [row.index(self.id_end) + 1 for row in tokens]
+        padded = [row[:end] + [self.id_pad] * (len(row) - end) for row, end in zip(tokens, ends, strict=True)]
+        ids = torch.tensor(padded, device=shared.device)  # (B, T)
         output = self.wrapped.transformer(input_ids=ids, output_hidden_states=True)
         skip = 2 if self.sdxl else shared.opts.CLIP_stop_at_last_layers
         z = output.hidden_states[-skip]
         if not self.sdxl:
             core = getattr(self.wrapped.transformer, "text_model", self.wrapped.transformer)
             z = core.final_layer_norm(z)
-        z = by_name(shared.opts.emphasis)(z, torch.tensor(multipliers))  # (B, T, C)
+        z = by_name(shared.opts.emphasis)(z, torch.tensor(multipliers, device=shared.device))  # (B, T, C)
         if self.pooled:
             z.pooled = output.text_embeds  # (B, P)
         return z
@@ -136,7 +136,7 @@ class SdModel(nn.Module):
         self.first_stage_model = loaded.vae
         self.is_sdxl, self.cond_stage_key = sdxl, "txt"
         self.parameterization = "v" if loaded.prediction == "v" else "eps"
-        self.alphas_cumprod = loaded.alphas_cumprod.float()
+        self.alphas_cumprod = loaded.alphas_cumprod.float().to(shared.device)
         self.image_size = loaded.unet.config.sample_size
         self.sd_checkpoint_info = SimpleNamespace(name_for_extra=loaded.name, shorthash=loaded.hash)
 
@@ -170,6 +170,6 @@ class SdModel(nn.Module):
 
 def load(folder: Path) -> SdModel:
     """Loads a model in diffusers layout and makes it the one that is loaded."""
-    model = SdModel(load_folder(folder, device="cpu", dtype=torch.float32))
+    model = SdModel(load_folder(folder, device=shared.device, dtype=torch.float32))
     shared.sd_model = model
     return model

@@ -15,12 +15,14 @@ class BrownianTreeNoiseSampler:
     """Unit noise for a step, from a seed for each sample and the step's levels."""
 
     def __init__(self, x: Tensor, sigma_min: Tensor, sigma_max: Tensor, seed: list[int]):
-        self.shape, self.seeds = x.shape[1:], seed
+        self.x, self.seeds = x, seed
 
     def __call__(self, sigma: Tensor, following: Tensor) -> Tensor:
         step = int(1000 * float(sigma))
-        draws = [torch.randn(self.shape, generator=torch.Generator().manual_seed(seed + step)) for seed in self.seeds]
-        return torch.stack(draws)
+        draws = [
+            torch.randn(self.x.shape[1:], generator=torch.Generator().manual_seed(seed + step)) for seed in self.seeds
+        ]
+        return torch.stack(draws).to(self.x)
 
 
 def sample_euler(

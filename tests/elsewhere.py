@@ -1,0 +1,109 @@
+"""A device that is not the CPU, pretended: it computes as the CPU does, and its tensors refuse to meet the CPU's.
+
+So a test without an accelerator sees what only shows on one: a tensor left behind, a model that was not moved back, a
+wait for the device at each step. torch knows the device "lazy" by name and has nothing behind it; here `Elsewhere`,
+a tensor that says it is there, holds one of the CPU's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+DEVICE = torch.device("lazy", 0)
+CPU = torch.device("cpu")
+aten = torch.ops.aten
+CROSSING = (aten._to_copy.default, aten.copy_.default)  # the ways from one device to another
+INDEXING = (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default)  # a GPU's too take the CPU's
+
+
+class Elsewhere(Tensor):
+    """Says that it is on `DEVICE`."""
+
+    here: Tensor
+
+    @staticmethod
+    def __new__(cls, here: Tensor) -> Elsewhere:
+        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, here.shape, here.stride(), here.storage_offset(), dtype=here.dtype, device=DEVICE
+        )
+
+    def __init__(self, here: Tensor):
+        self.here = here
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _computed(call, args, kwargs or {}, [])
+
+
+class _Pretended(TorchDispatchMode):
+    """Sees what makes new tensors, and keeps count of what makes the CPU wait."""
+
+    def __init__(self, waits: list[str]):
+        super().__init__()
+        self.waits = waits
+
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _computed(call, args, kwargs or {}, self.waits)
+
+
+@contextmanager
+def pretended() -> Iterator[list[str]]:
+    """Within, and in this thread, there is such a device; the list names each call that waited for it."""
+    waits: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "lazy", SimpleNamespace(_initialized=False), raising=False)  # `checkpoint` asks for it
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=DEVICE) makes it here, then moves it
+        try:
+            with _Pretended(waits):
+                yield waits
+        finally:
+            torch._C._set_only_lift_cpu_tensors(False)
+
+
+def _computed(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], waits: list[str]) -> Any:
+    """The result of a call on the CPU, there if anything of it was; refuses tensors of both kinds."""
+    if call is aten._has_compatible_shallow_copy_type.default:
+        return False  # so that a module that is moved gets new parameters
+    tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+    there = [value for value in tensors if isinstance(value, Elsewhere)]
+    wanted = kwargs.get("device") or next((value for value in args if isinstance(value, torch.device)), None)
+    if not there and (wanted is None or wanted.type != DEVICE.type):
+        return call(*args, **kwargs)
+    if there and call not in CROSSING and not (call in INDEXING and isinstance(args[0], Elsewhere)):
+        strangers = [tuple(value.shape) for value in tensors if not isinstance(value, Elsewhere) and value.ndim]
+        if strangers:
+            raise RuntimeError(f"{call}: expected all tensors on one device, found {DEVICE} and cpu {strangers}")
+    stays = wanted is None or wanted.type == DEVICE.type
+    if call is aten.copy_.default:
+        stays = isinstance(args[0], Elsewhere)
+    known: dict[int, Elsewhere] = {}
+
+    def fetched(value: Any) -> Any:
+        if isinstance(value, torch.device):
+            return CPU
+        if not isinstance(value, Elsewhere):
+            return value
+        known[id(value.here)] = value
+        return value.here
+
+    def sent(value: Any) -> Any:
+        """What was changed in place stays the tensor that it was."""
+        if not isinstance(value, Tensor) or not stays:
+            return value
+        return known[id(value)] if id(value) in known else Elsewhere(value)
+
+    result = call(*tree_map(fetched, args), **tree_map(fetched, kwargs))
+    if there and (not stays or not any(isinstance(value, Tensor) for value in tree_leaves(result))):
+        waits.append(str(call))
+    return tree_map(sent, result)

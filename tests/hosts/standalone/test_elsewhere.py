@@ -1,0 +1,100 @@
+"""The standalone host and whole estimates on a device that is not the CPU."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the standalone host needs the package's 'app' extra")
+
+import torch
+from elsewhere import DEVICE, pretended
+from hosts.contract import SIZE, HostContract
+from torch import nn
+
+from embedding_estimate import training
+from embedding_estimate.demo.random_models import Family, random_model
+from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.objectives.unet import UNetObjective
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import Estimate, estimate
+
+
+@pytest.fixture
+def waits() -> Iterator[list[str]]:
+    with pretended() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    families: tuple[Family, ...] = ("sd1", "sdxl")
+    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in families}
+
+
+class TestElsewhere(HostContract):
+    @pytest.fixture
+    def host(self, waits: list[str], folders: dict[Family, Path]) -> StandaloneHost:
+        return StandaloneHost.load(folders["sdxl"], device=DEVICE)
+
+    @pytest.fixture
+    def modules(self, host: StandaloneHost) -> Sequence[nn.Module]:
+        return host.modules
+
+
+def run(folder: Path, device: torch.device | str, **values: Any) -> Estimate:
+    settings = Settings(
+        **{
+            "text": "a (red:1.5) circle",
+            "name": "madeup",
+            "tokens": 3,
+            "steps": 2,
+            "learning_steps": 30,
+            "width": SIZE,
+            "height": SIZE,
+            "measure": "Nothing",
+            **values,
+        }
+    )
+    return estimate(settings, StandaloneHost.load(folder, device=device))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"part": "Attention + U-Net", "checkpointing": True, "sampler": "DPM++ SDE"},
+        {"part": "U-Net", "text": "red AND (blue:1.2) circle :0.7", "optimizer": "LBFGS", "learning_steps": 3},
+        {"part": "Transformer", "prompt_type": "Negative Prompt", "other_prompt": "a\nb", "initial_prompt": "star"},
+        {"typed_weight": 1.3, "text": "a [red:(blue:1.3):0.5] circle"},
+        {"tokens": 0, "scheduler": "plateau", "optimizer": "Adam", "learning_steps": 10},
+    ],
+)
+def test_an_estimate_is_the_same_on_every_device(folders: dict[Family, Path], values: dict[str, Any]) -> None:
+    here = run(folders["sd1"], "cpu", **values)
+    with pretended():
+        there = run(folders["sd1"], DEVICE, **values)
+    for key, vectors in here.embedding.vectors.items():
+        difference = there.embedding.vectors[key] - vectors  # both on the CPU, as they will be saved
+        assert difference.norm() < 0.01 * vectors.norm()  # many steps make rounding larger
+    assert there.steps == here.steps
+
+
+def test_an_embedding_is_measured_there(folders: dict[Family, Path], waits: list[str]) -> None:
+    result = run(folders["sdxl"], DEVICE, learning_steps=3, measure="Figures")
+    assert result.fidelity is not None and result.fidelity.explained <= 1
+
+
+def test_no_step_waits_for_the_device(
+    folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is looked at now and then does: held-out states, and the loss a few times a second."""
+    monkeypatch.setattr(training, "READ_EVERY", 1e9)
+    monkeypatch.setattr(UNetObjective, "held_out", lambda *_: 0.5)
+    counts = []
+    for steps in (5, 15):
+        waits.clear()
+        run(folders["sd1"], DEVICE, part="U-Net", learning_steps=steps)
+        counts.append(len(waits))
+    assert counts[0] == counts[1]
