@@ -86,7 +86,7 @@ class Settings:
         lines=True,
     )
     learning_steps: int = setting(
-        250, "Learning steps", "Updates of the vectors.", unit="steps", minimum=1, maximum=100_000
+        270, "Learning steps", "Updates of the vectors.", unit="steps", minimum=1, maximum=100_000
     )
     rate: float = setting(
         0.0,

@@ -84,12 +84,12 @@ def test_all_problems_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     "values, stages",
     [
-        ({}, [("Sketch", 20), ("Attention", 230)]),
-        ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 230), ("U-Net", 84)]),
+        ({}, [("Sketch", 20), ("Attention", 250)]),
+        ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 250), ("U-Net", 90)]),
         ({"learning_steps": 20}, [("Attention", 20)]),
-        ({"optimizer": "Adam"}, [("Attention", 250)]),
-        ({"tokens": 0}, [("Attention", 250)]),
-        ({"part": "U-Net"}, [("U-Net", 250)]),
+        ({"optimizer": "Adam"}, [("Attention", 270)]),
+        ({"tokens": 0}, [("Attention", 270)]),
+        ({"part": "U-Net"}, [("U-Net", 270)]),
     ],
 )
 def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:
