@@ -18,7 +18,8 @@ needed = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed:
 
 QUIET = ("background-networking", "component-update", "sync", "gpu")
 LONG = 90_000  # ms; the machine may be busy
-STEP = "() => Number(/training, (\\d+)/.exec(document.querySelector('#embedding_estimate_state').textContent)[1])"
+STATE = "document.querySelector('#embedding_estimate_state').textContent"
+STEP = f"() => Number((/training, (\\d+)/.exec({STATE}) || [0, 0])[1])"  # 0 while it prepares
 COMPLAINTS = ("error", "warning")
 LOCAL = re.compile(r"https?://127\.0\.0\.1:|data:|blob:")
 
