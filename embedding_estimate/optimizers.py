@@ -65,7 +65,7 @@ FULL = ("LBFGS",)
 """Those that need one function all along: their curvature means nothing where each step draws anew."""
 
 AUTOMATIC = "Automatic"
-BY_PART = {"Attention": "LBFGS", "Sketch": "LBFGS"}
+BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
 
 

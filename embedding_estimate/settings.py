@@ -205,6 +205,7 @@ class Settings:
         sketch = dataclasses.replace(
             self,
             part=SKETCH,
+            optimizer=self.optimizer_used,
             typed_weight=self.typed_weight or 1.0,
             learning_steps=SKETCH_STEPS,
             steps=min(self.steps, SKETCH_SAMPLING),

@@ -64,7 +64,7 @@ def chromium() -> Iterator[object]:
 class Tab:
     """A page that shows the tab, and what the browser had to complain about."""
 
-    def __init__(self, page, url: str, about: str = ""):  # type: ignore[no-untyped-def]  # Playwright may not be there
+    def __init__(self, page, url: str, about: str = ""):  # Playwright may not be there
         """Of the complaints only those `about` something, for a page that is not all ours."""
         self.page = page
         self.about = about
@@ -78,7 +78,7 @@ class Tab:
 
     @classmethod
     @contextmanager
-    def opened(cls, browser, url: str, about: str = "") -> Iterator["Tab"]:  # type: ignore[no-untyped-def]
+    def opened(cls, browser, url: str, about: str = "") -> Iterator["Tab"]:
         """In a context of its own; in the end there may be no complaints."""
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         tab = cls(context.new_page(), url, about)

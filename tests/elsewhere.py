@@ -32,7 +32,7 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, here: Tensor) -> Elsewhere:
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        return Tensor._make_wrapper_subclass(
             cls, here.shape, here.stride(), here.storage_offset(), dtype=here.dtype, device=DEVICE
         )
 

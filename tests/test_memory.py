@@ -94,7 +94,7 @@ def test_other_failures_are_not_taken_for_it() -> None:
     def broken(*args: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    model.denoise = broken  # type: ignore[assignment]
+    model.denoise = broken
     with pytest.raises(RuntimeError, match="shapes"):
         Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)(side, states, 10)
 

@@ -293,7 +293,7 @@ def test_where_a_line_search_finds_nothing_adam_goes_on(toy_host: ToyHost, monke
     real, made = training.make_optimizer, []
 
     class Stuck(torch.optim.SGD):
-        def step(self, closure):  # type: ignore[override]
+        def step(self, closure):
             return closure()
 
     def make(name: str, leaves, rate: float):

@@ -79,7 +79,7 @@ def fingerprint(modules: Sequence[nn.Module]) -> list[Any]:
 def random_states() -> list[Any]:
     numpy = np.random.get_state()
     devices = [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
-    return [random.getstate(), numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist(), devices]  # type: ignore[union-attr]
+    return [random.getstate(), numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist(), devices]
 
 
 def rough_job(model: BorrowedModel, modules: Sequence[nn.Module]) -> None:

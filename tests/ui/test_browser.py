@@ -50,7 +50,7 @@ def browser() -> Iterator[object]:
 
 
 @pytest.fixture
-def opened(browser, url: str) -> Iterator[Tab]:  # type: ignore[no-untyped-def]
+def opened(browser, url: str) -> Iterator[Tab]:
     with Tab.opened(browser, url) as tab:
         yield tab
 
@@ -120,7 +120,7 @@ def test_a_typed_weight_is_told_and_copied(opened: Tab, shots: Path) -> None:
     opened.shoot("typed", shots)
 
 
-def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, shots: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, shots: Path) -> None:
     opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="half-way")
     opened.page.focus("#embedding_estimate_estimate")
     opened.page.keyboard.press("Enter")

@@ -80,7 +80,7 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         yield from both(state)
     for phase in PHASES:
         for each in both():
-            each.follow(Progress(phase, n, 10 * n, loss=n / 10, explained=n / 10))  # type: ignore[arg-type]
+            each.follow(Progress(phase, n, 10 * n, loss=n / 10, explained=n / 10))
             each.phase_began -= 60 * n
             yield each
     for save in (False, True):

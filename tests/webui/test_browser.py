@@ -74,7 +74,7 @@ def browser() -> Iterator[object]:
 
 
 @pytest.fixture
-def opened(browser, url: str) -> Iterator[Tab]:  # type: ignore[no-untyped-def]
+def opened(browser, url: str) -> Iterator[Tab]:
     with Tab.opened(browser, url, about="embedding_estimate") as tab:
         enter(tab, "Embedding Estimate")
         yield tab

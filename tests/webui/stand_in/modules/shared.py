@@ -29,7 +29,7 @@ class State:
         self.interrupted = self.skipped = False
 
     def begin(self) -> None:
-        self.__init__()  # type: ignore[misc]
+        self.__init__()
         self.job = "(unknown)"
 
     def end(self) -> None:
