@@ -121,10 +121,11 @@ def reload_ui(tab: Tab) -> None:
 
 
 def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path) -> None:
-    start(opened, learning_steps="400", preview_every="100", name="red-disc")
+    start(opened, learning_steps=ENDLESS, preview_every="10", name="red-disc")
     opened.moves()
     opened.says("state", "The same seed at step")
     opened.shoot("webui-running", shots)
+    opened.press("interrupt_save")
     result = opened.state("done", "failed")
     assert "typed as the word red-disc" in result
     assert read(data / "embeddings" / "red-disc.safetensors").tokens == 2
