@@ -16,6 +16,7 @@ from PIL.Image import Image
 
 from embedding_estimate import names, report, saving, trainer
 from embedding_estimate.curve import Point, curve, numbers, variants
+from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
 from embedding_estimate.host import Host
 from embedding_estimate.memory import ran_out
@@ -53,6 +54,7 @@ class Job:
     preview: Preview | None = None  # the latest
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # why it failed, one line each
+    trained: Path | None = None  # the embedding's file, from when it is there to be measured
     saved: Saved | None = None
     phase_began: float = field(default_factory=time.monotonic)
     done_before: int = 0  # when it began; a second training part counts on
@@ -205,17 +207,23 @@ class Jobs:
             snapshots = saving.Snapshots(settings, tree, on_failure=job.notes.append)
             if settings.save_every:
                 stack.enter_context(snapshots.kept())
+            file = stack.enter_context(saving.Result(settings, folder, tree=tree, on_failure=job.notes.append))
+
+            def keep(embedding: Embedding) -> None:
+                job.trained = file.save(embedding)
+
             result = trainer.estimate(
                 settings,
                 host,
                 on_progress=_listener(job, host),
                 on_snapshot=snapshots.write,
                 on_preview=Previews(job.show, on_failure=job.notes.append).make,
+                on_trained=keep,
                 stop=job.stop,
             )
             if job.stop.dropped:
                 raise Interrupted("interrupted; the result was dropped")
-            path = saving.save(result.embedding, folder, settings, tree=tree)
+            path = file.save(result.embedding)
         seconds = time.monotonic() - started
         try:
             sheet = report.of_estimate(settings, host, result)

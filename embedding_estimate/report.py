@@ -40,7 +40,7 @@ MARGIN, GAP = 36, 24
 HEAD = 118  # name, prompt, facts
 CARD = 84  # height of the row of figures
 CHARTS = 560  # width
-CELL = 184  # side of an image
+GRID = 766  # width of the images
 LABELS = 50  # height of the words above the images
 
 COLUMNS = {  # row of the fidelity -> what stands above the images
@@ -95,10 +95,9 @@ def of_estimate(settings: Settings, host: Host, result: Estimate) -> Report:
 
 def draw(report: Report) -> Image.Image:
     """The whole sheet: figures on top, curves on the left, images on the right, as far as there are any."""
-    charts, rows = bool(report.losses), max(map(len, report.pictures.values()), default=0)
-    grid = 4 * CELL + 3 * 10
-    widths = [width for width, there in ((CHARTS, charts), (grid, rows > 0)) if there] or [grid]
-    heights = [rows * (CELL + 10) + LABELS - 10] if rows else [2 * 300 + GAP] if charts else []
+    charts, seeds = bool(report.losses), max(map(len, report.pictures.values()), default=0)
+    widths = [width for width, there in ((CHARTS, charts), (GRID, seeds > 0)) if there] or [GRID]
+    heights = [_grid_height(seeds)] if seeds else [2 * 300 + GAP] if charts else []
     width = 2 * MARGIN + sum(widths) + GAP * (len(widths) - 1)
     cards = _card_rows(width - 2 * MARGIN) * (CARD + 16) - 16 + GAP
     top = MARGIN + HEAD + (cards if report.fidelity else 0)
@@ -109,8 +108,8 @@ def draw(report: Report) -> Image.Image:
         _cards(canvas, report.fidelity, MARGIN, MARGIN + HEAD, width - 2 * MARGIN)
     if charts:
         _charts(canvas, report, MARGIN, top, max(heights))
-    if rows:
-        _grid(canvas, report, width - MARGIN - grid, top)
+    if seeds:
+        _grid(canvas, report, width - MARGIN - GRID, top)
     return canvas.finished()
 
 
@@ -129,7 +128,7 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
     ]
     if figures.image_distance is not None:
         cards.append((figures.image_distance, "image distance", "0 same images, 1 as far as empty"))
-    columns = 4 // _card_rows(width)
+    columns = len(cards) if _card_rows(width) == 1 else 2
     each = (width - (columns - 1) * 16) / columns
     for index, (value, label, beside) in enumerate(cards):
         left, top = x + index % columns * (each + 16), y + index // columns * (CARD + 16)
@@ -175,14 +174,27 @@ def _charts(canvas: Canvas, report: Report, x: float, y: float, height: float) -
     explained.draw(canvas, x, y + each + GAP, CHARTS, each)
 
 
+def _across(seeds: int) -> tuple[int, int]:
+    """How many images stand side by side, and how large they are: those of one seed two by two."""
+    columns = len(COLUMNS) if seeds > 1 else 2
+    return columns, (GRID + 10) // columns - 10
+
+
+def _grid_height(seeds: int) -> int:
+    columns, side = _across(seeds)
+    return len(COLUMNS) // columns * (LABELS + seeds * (side + 10)) - 10
+
+
 def _grid(canvas: Canvas, report: Report, x: float, y: float) -> None:
-    for column, (row, label) in enumerate(COLUMNS.items()):
-        left = x + column * (CELL + 10)
-        canvas.text(left + CELL / 2, y, label, 16, BLUE if row == "embedding" else INK, "m")
+    seeds = len(report.pictures["prompt"])
+    columns, side = _across(seeds)
+    for place, (row, label) in enumerate(COLUMNS.items()):
+        left, top = x + place % columns * (side + 10), y + place // columns * (LABELS + side + 10)
+        canvas.text(left + side / 2, top, label, 16, BLUE if row == "embedding" else INK, "m")
         if report.fidelity:
-            canvas.text(left + CELL / 2, y + 22, _explained(report.fidelity, row), 13, MUTED, "m")
+            canvas.text(left + side / 2, top + 22, _explained(report.fidelity, row), 13, MUTED, "m")
         for index, image in enumerate(report.pictures[row]):
-            canvas.picture(left, y + LABELS + index * (CELL + 10), image, CELL, CELL)
+            canvas.picture(left, top + LABELS + index * (side + 10), image, side, side)
 
 
 def _explained(figures: Fidelity, row: str) -> str:

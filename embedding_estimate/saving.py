@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from embedding_estimate import names
-from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
+from embedding_estimate.errors import EmbeddingError, EstimateError, Interrupted, NameTaken
 from embedding_estimate.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,25 +76,71 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
     return ""
 
 
-def save(embedding: Embedding, folder: Path, settings: Settings, *, tree: Path | None = None) -> Path:
-    """Writes the result under its name, new in the `tree`; where that fails, among the system's temporary files.
+class Result:
+    """The file of a job's embedding: there as soon as it is trained, written once more with its figures.
 
-    Raises `EstimateError` that says what went wrong and where the embedding is now.
+    As a context manager it puts things back as they were where the job is dropped, and only there.
     """
-    from embedding_estimate.embedding import write
 
-    extension = f".{settings.format}"
-    try:
-        path = names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite, tree=tree)
-        write(embedding, path, overwrite=settings.overwrite)
-        return path
-    except EstimateError as error:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        tree: Path | None = None,
+        on_failure: Callable[[str], None],
+    ):
+        """The name has to be new in the `tree`. `on_failure` is told, in one line, of figures that did not fit."""
+        self.settings = settings
+        self.folder = folder
+        self.tree = tree
+        self.on_failure = on_failure
+        self.path: Path | None = None  # once it is there
+        self._before: bytes | None = None  # what the path held, where that was overwritten
+
+    def __enter__(self) -> Result:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.path is None or not isinstance(error, Interrupted):
+            return
+        if self._before is None:
+            self.path.unlink(missing_ok=True)
+        else:
+            replace(self.path, self._before)
+
+    def save(self, embedding: Embedding) -> Path:
+        """Writes it under its name; where that fails the first time, among the system's temporary files.
+
+        Raises `EstimateError` that says what went wrong and where the embedding is now.
+        """
+        from embedding_estimate.embedding import write
+
+        if self.path is None:
+            self.path = self._first(embedding)
+        else:
+            try:
+                write(embedding, self.path, overwrite=True)
+            except EstimateError as error:
+                self.on_failure(f"{error}. The embedding is there, without its figures")
+        return self.path
+
+    def _first(self, embedding: Embedding) -> Path:
+        from embedding_estimate.embedding import write
+
+        name, overwrite, extension = self.settings.name, self.settings.overwrite, f".{self.settings.format}"
         try:
-            rescued = Path(tempfile.mkdtemp(prefix="embedding-estimate-")) / f"{settings.name}{extension}"
-            write(embedding, rescued)
-        except (EstimateError, OSError):
-            raise EstimateError(f"{error}. The embedding is lost: estimate it again") from error
-        raise EstimateError(f"{error}. The embedding is saved as {rescued} instead: move it from there") from error
+            path = names.target(name, self.folder, extension=extension, overwrite=overwrite, tree=self.tree)
+            self._before = path.read_bytes() if path.exists() else None
+            write(embedding, path, overwrite=overwrite)
+            return path
+        except (EstimateError, OSError) as error:
+            try:
+                rescued = Path(tempfile.mkdtemp(prefix="embedding-estimate-")) / f"{name}{extension}"
+                write(embedding, rescued)
+            except (EstimateError, OSError):
+                raise EstimateError(f"{error}. The embedding is lost: estimate it again") from error
+            raise EstimateError(f"{error}. The embedding is saved as {rescued} instead: move it from there") from error
 
 
 def replace(path: Path, data: bytes) -> None:

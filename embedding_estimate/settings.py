@@ -20,7 +20,7 @@ from embedding_estimate.parameters import Parameter, finite, setting
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
 TOKEN_SOURCES = ("Number", "Initial prompt")
-MEASURES = ("Figures and images", "Figures", "Nothing")
+MEASURES = ("Figures and images", "Figures and one image", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
 SKETCH = "Sketch"  # the stage that comes before the Attention part
 SKETCH_STEPS = 20  # learning steps, which are that part's first
@@ -166,7 +166,7 @@ class Settings:
     measure: str = setting(
         "Figures and images",
         "Measure",
-        "What is measured in the end. Images are most of the work: without a fast GPU, figures may be enough.",
+        "What is measured once the embedding is saved. Images, 64 of them, are most of the work.",
         choices=MEASURES,
     )
     private: bool = setting(

@@ -31,6 +31,8 @@ from embedding_estimate.training import Job, Training, train
 from embedding_estimate.typed import at_weight, solve
 from embedding_estimate.vectors import VectorSpace, count
 
+IMAGES = {"Figures and images": len(fidelity.IMAGE_SEEDS), "Figures and one image": 1}  # seeds, by `settings.measure`
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -59,14 +61,16 @@ def estimate(
     on_progress: OnProgress = lambda progress: None,
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
     on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None,
+    on_trained: Callable[[Embedding], None] = lambda embedding: None,
     stop: StopToken | None = None,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
     `on_snapshot` gets the vectors of every `settings.save_every`-th step, `on_preview` those of every
-    `settings.preview_every`-th beside the teacher. A stop that saves returns the best vectors so far. Raises
-    `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training part cannot match,
-    `Interrupted` for a stop that drops, or that comes before there is anything to keep.
+    `settings.preview_every`-th beside the teacher, `on_trained` the embedding before it is measured, which may take
+    longer than the training. A stop that saves returns the best vectors so far. Raises `SettingsError` with every
+    problem of the settings, `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop
+    that drops, or that comes before there is anything to keep.
     """
     settings.check()
     stop = stop or StopToken()
@@ -97,6 +101,7 @@ def estimate(
 
         figures, pictured = None, None
         if settings.measure != "Nothing" and training.stopped != "interrupted":
+            on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
             with suppress(Stopped), _worth_no_loss(training), meter.interruptible(stop):
                 figures, pictured = _measure(teacher, training, job)
         return Estimate(
@@ -175,7 +180,7 @@ def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, 
         teacher.task,
         training.best,
         batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
-        images=job.settings.measure == "Figures and images",
+        images=IMAGES.get(job.settings.measure, 0),
         on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
     )
 

@@ -54,7 +54,7 @@ def test_the_words_without_weights_are_the_zero_of_emphasis(toy: ToyModel) -> No
 
 
 def test_figures_follow_from_the_errors(toy: ToyModel) -> None:
-    figures, _ = fidelity.measure(toy, task(), random_vectors(2), batch=4, images=False)
+    figures, _ = fidelity.measure(toy, task(), random_vectors(2), batch=4, images=0)
     errors = figures.errors
     assert figures.explained == 1 - errors["embedding"] / errors["empty"]
     assert figures.emphasis_explained == 1 - errors["embedding"] / errors["without weights"]
@@ -62,10 +62,20 @@ def test_figures_follow_from_the_errors(toy: ToyModel) -> None:
     json.dumps(figures.to_dict(), allow_nan=False)
 
 
+def test_a_distance_takes_all_images(toy: ToyModel) -> None:
+    """One seed's are the first of the sixteen; a figure of the protocol they do not make."""
+    whole, images = fidelity.measure(toy, task(), random_vectors(2), batch=8)
+    one, image = fidelity.measure(toy, task(), random_vectors(2), batch=8, images=1)
+    assert whole.image_distance is not None and one.image_distance is None
+    assert {row: len(latents) for row, latents in images.latents.items()} == dict.fromkeys(fidelity.PICTURED, 16)
+    assert all(torch.allclose(image.latents[row][0], images.latents[row][0]) for row in fidelity.PICTURED)
+    assert one.errors == whole.errors
+
+
 def test_errors_by_hand(toy: ToyModel) -> None:
     """err = mean |D(x; c) - D(x; prompt)|^2 / sigma^2 over 8 seeds of 20 Euler steps."""
     vectors = random_vectors(2)
-    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=False)
+    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=0)
     teacher = Teacher(toy, task())
     states = teacher.record(teacher.replaced(TEXT, fidelity.TRAJECTORY), fidelity.TRAJECTORY, fidelity.SEEDS, 8)
     assert len(states) == 8 * 20
@@ -99,7 +109,7 @@ def test_a_typed_weight_is_measured_beside_the_bare_name(toy: ToyModel) -> None:
 def test_a_typed_weight_is_measured_under_other_settings_for_emphasis(toy: ToyModel) -> None:
     def measured(weight: float) -> fidelity.Fidelity:
         asked = dataclasses.replace(task("red circle"), typed_weight=weight)  # the same prompt under any setting
-        return fidelity.measure(toy, asked, random_vectors(2), batch=8, images=False)[0]
+        return fidelity.measure(toy, asked, random_vectors(2), batch=8, images=0)[0]
 
     own = measured(1.2)
     with toy.mode("Original"):
@@ -111,7 +121,7 @@ def test_a_typed_weight_is_measured_under_other_settings_for_emphasis(toy: ToyMo
 def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
     def labels(weight: float) -> list[str]:
         asked = dataclasses.replace(task(), typed_weight=weight)
-        figures, _ = fidelity.measure(toy, asked, random_vectors(2), batch=8, images=False)
+        figures, _ = fidelity.measure(toy, asked, random_vectors(2), batch=8, images=0)
         return [row.label for row in rows(figures, 2)]
 
     assert "bare name" not in labels(1.0)
@@ -143,7 +153,7 @@ def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: 
 
 
 def test_ratio_of_sums_by_hand(toy: ToyModel) -> None:
-    found = [fidelity.measure(toy, task(t), random_vectors(2), batch=8, images=False)[0] for t in (TEXT, "red star")]
+    found = [fidelity.measure(toy, task(t), random_vectors(2), batch=8, images=0)[0] for t in (TEXT, "red star")]
     mine = sum(each.errors["embedding"] for each in found)
     assert fidelity.ratio_of_sums(found, "empty") == 1 - mine / sum(each.errors["empty"] for each in found)
     assert fidelity.ratio_of_sums(found, "without weights") == found[0].emphasis_explained

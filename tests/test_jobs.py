@@ -1,5 +1,6 @@
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from toy import ToyHost
 
-from embedding_estimate.embedding import read
+from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
 from embedding_estimate.jobs import KEPT, Curve, Job, Jobs
 from embedding_estimate.progress import Progress
@@ -128,6 +129,64 @@ def test_stop(place: Place, held: threading.Event, save: bool) -> None:
     ended(job)
     assert job.state == ("done" if save else "dropped")
     assert (place.embeddings / "it.safetensors").exists() == save
+
+
+def measuring(place: Place, monkeypatch: pytest.MonkeyPatch, then: Callable[[Job], None], **settings: Any) -> Job:
+    """A job that has come to its end, and what happened when it began to measure."""
+    show, begun = place.host.show, []
+
+    def wait(phase: str, done: int, total: int) -> bool:
+        if phase == "measure" and not begun:
+            begun.append(done)
+            then(place.jobs.latest)
+        return show(phase, done, total)
+
+    monkeypatch.setattr(place.host, "show", wait)
+    job = place.finished(**settings)
+    assert begun
+    return job
+
+
+def test_the_embedding_is_there_before_it_is_measured(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Embedding] = []
+    job = measuring(place, monkeypatch, lambda job: found.append(read(job.trained)))
+    assert job.saved and job.trained == job.saved.path
+    (before,), after = found, read(job.saved.path)
+    assert all(map(torch.equal, before.vectors.values(), after.vectors.values()))
+    assert before.provenance["fidelity"] is None and after.provenance["fidelity"]["protocol"] == "v1"
+    assert before.provenance == after.provenance | {"fidelity": None}
+
+
+@pytest.mark.parametrize("before", [None, b"an older one"])
+def test_a_stop_while_it_is_measured(place: Place, monkeypatch: pytest.MonkeyPatch, before: bytes | None) -> None:
+    path = place.embeddings / "it.safetensors"
+    if before:
+        place.embeddings.mkdir()
+        path.write_bytes(before)
+    dropped = measuring(place, monkeypatch, lambda job: job.stop.stop(save=False), overwrite=True)
+    assert dropped.state == "dropped" and (path.read_bytes() if path.exists() else None) == before
+    saved = measuring(place, monkeypatch, lambda job: job.stop.stop(save=True), overwrite=True)
+    assert saved.state == "done" and saved.saved and saved.saved.estimate.fidelity is None
+    assert read(path).tokens == 2
+
+
+def test_a_disk_that_fills_up_while_it_is_measured_costs_the_figures(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise EmbeddingError("it.safetensors: cannot be written (No space left on device); free some space")
+
+    job = measuring(place, monkeypatch, lambda job: monkeypatch.setattr("embedding_estimate.embedding.write", full))
+    assert job.state == "done" and job.saved and read(job.saved.path).provenance["fidelity"] is None
+    assert any("The embedding is there, without its figures" in note for note in job.notes)
+
+
+def test_a_fault_of_the_measuring_does_not_cost_the_embedding(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(job: Job) -> None:
+        raise KeyError("broken")
+
+    job = measuring(place, monkeypatch, broken)
+    assert job.state == "failed" and read(place.embeddings / "it.safetensors").tokens == 2
 
 
 def test_the_hosts_own_button_saves(place: Place) -> None:

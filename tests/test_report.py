@@ -17,6 +17,7 @@ from embedding_estimate.report import COLUMNS, Report, draw, draw_curve, picture
 
 FIGURES = Fidelity("v1", 0.9, 0.5, 0.8, 0.7, 0.85, 0.1, 0.3, {})
 NOTHING = Fidelity("v1", -math.inf, None, 0.8, 0.7, math.nan, None, None, {})
+ONE = {row: [Image.new("RGB", (16, 12), "red")] for row in COLUMNS}
 IMAGES = {row: [Image.new("RGB", (16, 12), "red")] * 4 for row in COLUMNS}
 
 
@@ -54,7 +55,7 @@ def test_a_chart_places_its_ends_on_its_axes() -> None:
 
 @pytest.mark.parametrize("losses", [[], [1.0], [math.nan, 1.0, 0.5, math.inf], [0.0] * 200])
 @pytest.mark.parametrize("figures", [None, FIGURES, NOTHING])
-@pytest.mark.parametrize("images", [{}, IMAGES])
+@pytest.mark.parametrize("images", [{}, ONE, IMAGES])
 def test_a_report_is_drawn_from_whatever_is_known(losses: list[float], figures: Fidelity, images: dict) -> None:
     checks = [(step, 0.5) for step in range(10, len(losses), 10)]
     sheet = draw(Report("name", "a prompt", ["U-Net part"], figures, losses, checks, images))

@@ -30,6 +30,7 @@ from embedding_estimate.errors import EmbeddingError, Interrupted
 from embedding_estimate.settings import Settings
 
 if TYPE_CHECKING:
+    from embedding_estimate.embedding import Embedding
     from embedding_estimate.trainer import Estimate
 
 FOLDER = Path("embeddings")
@@ -120,6 +121,7 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         snapshots = saving.Snapshots(settings, folder, on_failure=_note)
         if settings.save_every or settings.preview_every:
             stack.enter_context(snapshots.kept())
+        file = stack.enter_context(saving.Result(settings, folder, on_failure=_note))
         host = load(hosted)
         from embedding_estimate import report, trainer
         from embedding_estimate.previews import Previews
@@ -127,18 +129,25 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         stop = stack.enter_context(interruptible())
         started = time.perf_counter()
         with Bars() as bars:
+
+            def keep(embedding: Embedding) -> None:
+                path = file.save(embedding)
+                bars.close()
+                click.echo(f"{path}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
+
             result = trainer.estimate(
                 settings,
                 host,
                 on_progress=bars,
                 on_snapshot=snapshots.write,
                 on_preview=Previews(snapshots.draw, on_failure=_note).make,
+                on_trained=keep,
                 stop=stop,
             )
         seconds = time.perf_counter() - started
         if stop.dropped:
             raise Interrupted("interrupted; the result was dropped")
-        path = saving.save(result.embedding, folder, settings)
+        path = file.save(result.embedding)
         interrupted = stop.stopped
 
     _tell(result, path, seconds)

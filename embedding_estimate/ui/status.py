@@ -22,6 +22,7 @@ from embedding_estimate.ui import PREFIX, chart, word
 THUMBNAIL = 256  # pixels, the longer side: it comes with every answer
 MANY = "How many tokens?"
 ROW = "A row sets Tokens."
+TRAINED = "Saved. Interrupt (save) leaves the figures out:"
 HELLO = "A prompt goes in, an embedding comes out: one word to type in its place."
 
 
@@ -57,7 +58,9 @@ def _running(job: Job) -> str:
     progress = job.progress
     share = progress.done / progress.total if progress and progress.total else 0.0
     left, count = job.seconds_left, ""
-    if job.stop.stopped:
+    if job.stop.stopped and job.trained:
+        doing, left = f"stopping; {'the embedding will be removed' if job.stop.dropped else 'without figures'}", None
+    elif job.stop.stopped:
         kept = "the rows so far will stay" if isinstance(job, Curve) else "the best so far will be saved"
         doing = f"stopping; {'nothing will be saved' if job.stop.dropped else kept}"
         left = None
@@ -70,6 +73,7 @@ def _running(job: Job) -> str:
         f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
         f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
+        f"{_small(str(job.trained), word(TRAINED) + ' ') if job.trained else ''}"
         f"{_curve(job) if isinstance(job, Curve) else chart.svg(job.curve, job.steps)}"
         f"{_previewed(job.preview)}{_notes(job.notes)}"
     )

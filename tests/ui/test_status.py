@@ -160,6 +160,17 @@ def test_a_curve_that_is_done_is_a_chart_and_rows_to_choose_from() -> None:
     assert max(below) <= chart.HEIGHT and "nan" not in lines[0][1]
 
 
+def test_a_job_that_is_measured_says_where_the_file_is(tmp_path: Path) -> None:
+    running = job()
+    running.follow(Progress("measure", 1, 1600))
+    running.trained = tmp_path / "it.safetensors"
+    assert f"{tmp_path / 'it.safetensors'}</p>" in status.render(running, "", in_webui=True)
+    running.stop.stop(save=True)
+    assert "stopping; without figures" in status.render(running, "", in_webui=True)
+    running.stop.stop(save=False)
+    assert "stopping; the embedding will be removed" in status.render(running, "", in_webui=True)
+
+
 @pytest.mark.parametrize("state", ["failed", "dropped"])
 def test_a_job_that_left_nothing_says_why(state: Any) -> None:
     ended = job()
