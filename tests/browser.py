@@ -94,6 +94,12 @@ class Tab:
         for name, value in values.items():
             self.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first.fill(value)
 
+    def choose(self, name: str, value: str) -> None:
+        """In a list that opens."""
+        self.page.locator(f"#embedding_estimate_{name} input").first.click()
+        options = self.page.locator(f"#embedding_estimate_{name} li, [role=listbox] li")
+        options.filter(has_text=re.compile(rf"^\W*{re.escape(value)}\s*$")).first.click()
+
     def press(self, button: str) -> None:
         self.page.click(f"#embedding_estimate_{button}:not([disabled])")
 

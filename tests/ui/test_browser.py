@@ -69,7 +69,7 @@ def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -
 
     opened.fill(name="red-disc")
     opened.page.get_by_text("More settings").click()
-    opened.page.get_by_label("Figures", exact=True).check()
+    opened.choose("measure", "Figures")
     opened.press("estimate")
     result = opened.state("done", "failed")
     assert "typed as the word red-disc" in result and "emphasis explained" in result
@@ -100,7 +100,7 @@ def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, 
 
     opened.fill(text="(red:1.5) circle", steps="4", learning_steps="5", name="four")
     opened.page.get_by_text("More settings").click()
-    opened.page.get_by_label("Nothing", exact=True).check()
+    opened.choose("measure", "Nothing")
     opened.press("estimate")
     opened.says("state", "typed as the word four")
     assert read(folder / "embeddings" / "four.safetensors").tokens == 4  # the form knows what was clicked
@@ -109,7 +109,7 @@ def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, 
 def test_a_typed_weight_is_told_and_copied(opened: Tab, shots: Path) -> None:
     opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", typed_weight="1.3", name="disc")
     opened.page.get_by_text("More settings").click()
-    opened.page.get_by_label("Figures", exact=True).check()
+    opened.choose("measure", "Figures")
     opened.press("estimate")
     opened.says("state", "typed as (disc:1.3)")
     assert "bare name" in opened.state("done")

@@ -109,7 +109,7 @@ def has(tab: Tab, **values: str) -> None:
 def start(tab: Tab, **values: str) -> None:
     small = {"text": "(red:1.5) circle", "steps": "3", "tokens": "2", "width": "64", "height": "64"}
     tab.page.locator("#embedding_estimate_more > .label-wrap:not(.open)").click()
-    tab.page.get_by_label("Nothing", exact=True).check()
+    tab.choose("measure", "Nothing")
     tab.fill(**small | values)
     tab.press("estimate")
 
