@@ -19,6 +19,7 @@ from embedding_estimate.settings import Settings
 
 SELECT_SEED = 2_000_010_000  # beyond `settings.SEED_LIMIT`: nothing is trained on these
 REPORT_SEED = 2_000_020_000  # nothing is trained or chosen on these
+CELLS = 2 * 128 * 128  # latent cells in one pass without gradients: an SDXL picture's, both sides of the guidance
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,10 @@ class Teacher:
     ) -> Tensor:
         """Samples with `side` where the embedding will be; returns latents (len(seeds), C, h, w).
 
-        `see` is shown each evaluation's states. At most `batch` seeds are sampled together; what a seed gives
-        does not depend on that.
+        `see` is shown each evaluation's states. At most `batch` seeds are sampled together, fewer of large ones; what
+        a seed gives does not depend on that.
         """
+        batch = _fitting(batch, self.task.width * self.task.height // 64)
         latents: dict[int, Tensor] = {}
         others = self.task.other_prompts
         for index, text in enumerate(others):
@@ -224,6 +226,11 @@ class Teacher:
         return denoise
 
 
+def _fitting(batch: int, cells: int) -> int:
+    """As many samples of so many latent cells as there is memory for where pictures can be generated."""
+    return max(1, min(batch, CELLS // cells))
+
+
 def epsilon(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
     """The noise that a denoised latent implies, (x - D) / sigma: (B, C, h, w)."""
     return (x - denoised) / sigma.view(-1, 1, 1, 1)
@@ -232,7 +239,7 @@ def epsilon(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
 @torch.no_grad()
 def error(side: Side, states: States, batch: int) -> float:
     """err(c) = mean over states of |D(x; c) - D(x; prompt)|^2 / sigma^2, per element, in epsilon units."""
-    total = 0.0
+    batch, total = _fitting(batch, states.x[0, 0].numel()), 0.0
     order = states.evaluation.argsort(stable=True)  # neighbours share a stage
     for part in by_stage(side, states[order]):
         for chunk in part.split(batch):

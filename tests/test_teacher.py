@@ -1,9 +1,11 @@
 """The teacher against formulas written out by hand."""
 
+import pytest
 import torch
 from toy import ToyModel
 
 from embedding_estimate.host import Stage
+from embedding_estimate.progress import Meter
 from embedding_estimate.teacher import Side, States, Task, Teacher, Trajectory, epsilon, error
 
 PATH = Trajectory("Euler", "Karras", 6, 4.0)
@@ -50,6 +52,16 @@ def test_a_seed_gives_the_same_whatever_the_batch(toy: ToyModel) -> None:
     side = teacher.replaced("red circle", PATH)
     together = teacher.run(side, PATH, [1, 2, 3, 4, 5], 5)
     torch.testing.assert_close(together, teacher.run(side, PATH, [1, 2, 3, 4, 5], 1))
+
+
+def test_large_states_go_through_in_smaller_batches(toy: ToyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a picture's two sides, where that is less than the batch; one at least. The toy's have 4x4 cells."""
+    for cells, most in ((100, 4), (40, 2), (3, 1)):
+        monkeypatch.setattr("embedding_estimate.teacher.CELLS", cells)
+        sizes: list[int] = []
+        _, side, states = record(Meter(toy, sizes.append), "red circle", (1, 2, 3, 4), batch=4)
+        error(side, states, batch=4)
+        assert max(sizes) == most
 
 
 def test_other_prompts_are_drawn_in_turn(toy: ToyModel) -> None:
