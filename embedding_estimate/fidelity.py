@@ -194,7 +194,7 @@ def _ratio(a: float, b: float) -> float:
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    return float((a - b).double().square().mean())
+    return float((a - b).square().mean())
 
 
 def ratio_of_sums(rows: Sequence[Fidelity], against: str) -> float:

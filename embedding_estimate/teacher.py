@@ -245,7 +245,7 @@ def error(side: Side, states: States, batch: int) -> float:
         for chunk in part.split(batch):
             denoised = side.denoise(chunk.x, chunk.sigma, int(chunk.evaluation[0]), chunk.other)
             difference = (denoised - chunk.target) / chunk.sigma.view(-1, 1, 1, 1)
-            total += float(difference.double().square().mean(dim=(1, 2, 3)).sum())
+            total += float(difference.square().mean(dim=(1, 2, 3)).sum())
     return total / len(states)
 
 

@@ -32,6 +32,8 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, here: Tensor) -> Elsewhere:
+        if here.dtype == torch.float64:
+            raise TypeError(f"{DEVICE} has no float64, as Apple's MPS has none")
         return Tensor._make_wrapper_subclass(
             cls, here.shape, here.stride(), here.storage_offset(), dtype=here.dtype, device=DEVICE
         )

@@ -26,7 +26,7 @@ class Denoiser:
         self.unet: Any = unet
         self.dtype = parameter.dtype
         self.prediction = prediction
-        alphas = alphas_cumprod.double()
+        alphas = alphas_cumprod.cpu().double()
         self.sigmas = ((1 - alphas) / alphas).sqrt().float().to(parameter.device)  # (T,), ascending
         self.log_sigmas = self.sigmas.log()
 

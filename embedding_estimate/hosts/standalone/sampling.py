@@ -163,7 +163,7 @@ def levels(sampler: str, schedule: str, steps: int, sigmas: Tensor) -> list[floa
     if schedule not in schedule_names():
         raise SettingsError([f"schedule={schedule}: not known; {nearest(schedule, schedule_names())}"])
     space = SCHEDULES[kind.automatic if schedule == "Automatic" else schedule]
-    own = sigmas.double().cpu().numpy()
+    own = sigmas.cpu().double().numpy()
     if kind.skips_penultimate:
         return [float(level) for level in space(own, steps + 1)[:-1]]
     return [float(level) for level in space(own, steps)]

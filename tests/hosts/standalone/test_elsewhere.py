@@ -16,6 +16,7 @@ from torch import nn
 from embedding_estimate import training
 from embedding_estimate.demo.random_models import Family, random_model
 from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.hosts.standalone.sampling import SAMPLERS, sample
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
@@ -58,6 +59,18 @@ def run(folder: Path, device: torch.device | str, **values: Any) -> Estimate:
         }
     )
     return estimate(settings, StandaloneHost.load(folder, device=device))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sampler_draws_the_same_on_every_device(sampler: str, waits: list[str]) -> None:
+    def drawn(device: torch.device) -> torch.Tensor:
+        options: dict[str, Any] = {"schedule": "Automatic", "steps": 4, "seeds": [1, 2], "shape": (2, 4, 4)}
+        levels = torch.linspace(0.03, 14.6, 100).to(device)
+        latents = sample(lambda x, sigma, evaluation: x * 0.9, sampler=sampler, sigmas=levels, device=device, **options)
+        assert latents.device.type == device.type
+        return latents.cpu()
+
+    torch.testing.assert_close(drawn(DEVICE), drawn(torch.device("cpu")))
 
 
 @pytest.mark.parametrize(
