@@ -183,6 +183,8 @@ class Jobs:
             job.problems, job.state = [str(error)], "failed"
         except Exception as error:
             logging.getLogger(__name__).exception("the estimate of %s failed", job.settings.name)
+            if job.trained:
+                job.notes.append(f"{job.trained}: was saved before that, without figures")
             job.problems, job.state = [_reason(error)], "failed"
 
     def _save(self, job: Job, folder: Path, tree: Path) -> None:

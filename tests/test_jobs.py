@@ -187,6 +187,7 @@ def test_a_fault_of_the_measuring_does_not_cost_the_embedding(place: Place, monk
 
     job = measuring(place, monkeypatch, broken)
     assert job.state == "failed" and read(place.embeddings / "it.safetensors").tokens == 2
+    assert "it.safetensors: was saved before that" in job.notes[-1]
 
 
 def test_the_hosts_own_button_saves(place: Place) -> None:
