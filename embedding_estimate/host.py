@@ -136,6 +136,10 @@ class BorrowedModel(Protocol):
         about a third slower, for a fraction of the memory."""
         ...
 
+    def release(self) -> bool:
+        """Frees what the host holds for speed or precision and makes again when it is needed; whether there was any."""
+        ...
+
     def evaluations(self, sampler: str, steps: int) -> int:
         """How many denoiser evaluations a prompt schedule counts for that many sampler steps."""
         ...

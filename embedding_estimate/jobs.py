@@ -229,6 +229,7 @@ class Jobs:
         seconds = time.monotonic() - started
         try:
             sheet = report.of_estimate(settings, host, result)
+            result = replace(result, images=None)  # drawn by now, and their latents take a device's memory
             return Saved(result, path, sheet.pictures, self._drawn(sheet, f"{path.stem}.png"), seconds)
         except (EstimateError, RuntimeError, MemoryError) as error:  # the embedding is safe, which is what counts
             job.notes.append(f"the report could not be drawn: {error}")

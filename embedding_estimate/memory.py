@@ -14,7 +14,13 @@ from embedding_estimate.sensitivity import Sensitivity, by_differences, by_gradi
 from embedding_estimate.teacher import Side, States
 
 TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
-WORDS = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")  # torch's, cuBLAS's, the WebUI's
+WORDS = (  # torch's and the WebUI's; cuBLAS's, cuDNN's; MPS's; DirectML's; oneAPI's
+    *("out of memory", "allocate memory", "not enough memory"),
+    *("alloc_failed", "unable to find an engine"),
+    "invalid buffer size",
+    "not enough gpu video memory",
+    *("out_of_device_memory", "out_of_resources"),
+)
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
 
 
@@ -82,6 +88,8 @@ class Prober:
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error) or len(self._ways) == 1:
                     raise
+            if self.model.release():
+                continue
             del self._ways[0]
             if way.sensitivity is by_gradient and (cells > TOGETHER or (way.batch == 1 and way.checkpointed)):
                 self._ways = [other for other in self._ways if other.sensitivity is not by_gradient]  # the same again

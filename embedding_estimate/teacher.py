@@ -74,6 +74,8 @@ class States:
         return len(self.x)
 
     def __getitem__(self, index: Tensor | slice) -> States:
+        if isinstance(index, Tensor):
+            index = index.to(self.x.device)  # once, not for each of them
         return States(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def split(self, size: int) -> Iterator[States]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,12 +22,13 @@ from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
+from embedding_estimate.memory import ran_out
 from embedding_estimate.objectives import Objective, make_objective, starting_from
 from embedding_estimate.optimizers import make_loss
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
-from embedding_estimate.training import Job, Training, train
+from embedding_estimate.training import NO_MEMORY, Job, Training, train
 from embedding_estimate.typed import at_weight, solve
 from embedding_estimate.vectors import VectorSpace, count
 
@@ -133,9 +134,10 @@ def _stage(
     """One training part from what the ones before it have reached; none after a stop, which keeps that.
 
     Where the settings leave the typed weight open it is solved for, and the teacher returned has it. The first part
-    chooses among the numbers of vectors, where there are several.
+    chooses among the numbers of vectors, where there are several. Where memory runs out in a later part, what there is
+    is kept.
     """
-    if training.stopped in ("interrupted", "exact"):
+    if training.stopped in ("interrupted", "exact", NO_MEMORY):
         return training, teacher
     first = not training.step
     objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
@@ -151,11 +153,16 @@ def _stage(
             raise
         training.stopped = "interrupted"
         return training, teacher
-    with teacher.model.checkpointed() if job.settings.checkpointing else nullcontext():
-        if first and len(starts) > 1:
-            training = train_each(objective, space, starts, job)
-        else:
-            train(training, objective, space, job)
+    except (RuntimeError, MemoryError) as error:
+        if first or not ran_out(error):
+            raise
+        training.stopped = NO_MEMORY
+        training.notes.append(f"out of memory before the {job.settings.part} part: what was reached by then is kept")
+        return training, teacher
+    if first and len(starts) > 1:
+        training = train_each(objective, space, starts, job)
+    else:
+        train(training, objective, space, job)
     return training, objective.teacher
 
 

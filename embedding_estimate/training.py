@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import Vectors
+from embedding_estimate.memory import ran_out
 from embedding_estimate.objectives import Objective
 from embedding_estimate.optimizers import FULL, automatic_rate, make_optimizer, make_scheduler
 from embedding_estimate.progress import OnProgress, Progress, StopToken
@@ -23,6 +25,7 @@ from embedding_estimate.vectors import VectorSpace
 READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes the device wait
 GAIN = 1e-3  # relative fall of the held-out error that counts as progress for the early stop
 FALLBACK = "Adam"
+NO_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Training:
     best_error: float = 0.0  # on the select set
     step: int = 0  # over all parts
     seconds: float = 0.0
-    stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact"
+    stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact", `NO_MEMORY`
     losses: list[Tensor] = field(default_factory=list)  # one per step, left on the device
     checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
     notes: list[str] = field(default_factory=list)
@@ -69,7 +72,7 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
     rate = job.settings.rate or rate_of(optimizer)
     run = _Run(training, objective, space, job, last_step)
     for attempt in (rate, rate / 2):
-        training.stopped = run.descend(optimizer, attempt)
+        training.stopped = _within_memory(run, optimizer, attempt)
         if training.stopped != "diverged":
             break
         training.notes.append(
@@ -79,8 +82,27 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
         training.stopped = "done"
     elif training.stopped == "stuck":
         training.notes.append(f"{optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
-        training.stopped = run.descend(FALLBACK, rate_of(FALLBACK))
+        training.stopped = _within_memory(run, FALLBACK, rate_of(FALLBACK))
     training.seconds += time.perf_counter() - started
+
+
+def _within_memory(run: _Run, name: str, rate: float) -> str:
+    """`descend`; from the best so far with checkpoints once memory runs out; the best is kept where it does again.
+
+    Raises what the model raised where there is nothing to keep.
+    """
+    training, model = run.training, run.objective.teacher.model
+    for sparing in dict.fromkeys((run.job.settings.checkpointing, True)):
+        try:
+            with model.checkpointed() if sparing else nullcontext():
+                return run.descend(name, rate)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error) or (sparing and not training.checks):
+                raise
+        training.step = len(training.losses)  # the step that failed is none
+        went_on = "the best vectors before were kept" if sparing else "went on with less of it, as Save memory does"
+        training.notes.append(f"out of memory at step {training.step + 1}: {went_on}")
+    return NO_MEMORY
 
 
 @dataclass

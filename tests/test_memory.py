@@ -51,6 +51,7 @@ def prepared(model: ToyModel) -> tuple[Side, States]:
 
 def test_what_says_that_there_is_no_memory() -> None:
     assert ran_out(MemoryError()) and ran_out(FULL) and ran_out(torch.cuda.OutOfMemoryError("CUDA out of memory."))
+    assert ran_out(RuntimeError("Invalid buffer size: 12.00 GiB"))  # Apple's MPS
     assert not ran_out(RuntimeError("shapes do not fit")) and not ran_out(ValueError("out of memory"))
 
 
@@ -75,6 +76,16 @@ def test_the_best_way_there_is_memory_for(failures: int, way: str | None) -> Non
     assert float(probes.error(there)) == pytest.approx(true, rel=0.2 if failures < 2 else 0.6)
     prober(side, states, 100)
     assert len(prober.notes) == failures  # what failed is not tried again
+
+
+def test_what_the_host_can_do_without_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held = Narrow(), [True, False]
+    side, states = prepared(model)
+    model.gradients = 2
+    monkeypatch.setattr(model, "release", lambda: held.pop(0))
+    prober = Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)
+    prober(side, states, 10)
+    assert held == [] and len(prober.notes) == 1 and "one state at a time" in prober.notes[0]
 
 
 def test_equal_weights_when_nothing_else_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,16 @@
 import itertools
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from toy import ToyHost
 
 from embedding_estimate import training
-from embedding_estimate.errors import Interrupted, PromptError, SettingsError
+from embedding_estimate.errors import Interrupted, ModelError, PromptError, SettingsError
 from embedding_estimate.initial import starting_vectors
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
@@ -287,6 +290,57 @@ def test_lbfgs_searches_along_its_lines(toy_host: ToyHost, monkeypatch: pytest.M
     for losses in (result.losses[:SKETCH_STEPS], result.losses[SKETCH_STEPS:]):
         assert all(after <= before for before, after in itertools.pairwise(losses))
     assert len(evaluations) < 1.5 * result.steps
+
+
+@pytest.fixture
+def short_of_memory(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Where a step of the U-Net part runs out of memory: "plain", and "checkpointed"."""
+    places, inside, real = {"plain"}, [], UNetObjective.loss
+
+    @contextmanager
+    def checkpointed() -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.pop()
+
+    def loss(objective: UNetObjective, *arguments: Any) -> torch.Tensor:
+        found = real(objective, *arguments)
+        if found.requires_grad and ("checkpointed" if inside else "plain") in places:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(toy_host.model, "checkpointed", checkpointed)
+    monkeypatch.setattr(UNetObjective, "loss", loss)
+    return places
+
+
+def test_training_goes_on_with_checkpoints_where_memory_runs_out(toy_host: ToyHost, short_of_memory: set[str]) -> None:
+    result = run(toy_host)
+    assert (result.stopped, result.steps, len(result.losses)) == ("done", 60, 60)
+    assert any("out of memory at step 1: went on with less of it" in note for note in result.notes)
+    short_of_memory.clear()
+    wide = run(toy_host)
+    assert torch.equal(result.embedding.vectors["clip_l"], wide.embedding.vectors["clip_l"])
+
+
+def test_what_one_part_has_reached_is_kept_where_the_next_has_no_memory(
+    toy_host: ToyHost, short_of_memory: set[str]
+) -> None:
+    short_of_memory.add("checkpointed")
+    result = run(toy_host, part="Attention + U-Net")
+    assert (result.stopped, result.steps) == ("out of memory", 60) and result.checks[-1][1] > 0.5
+    assert "out of memory at step 61: the best vectors before were kept" in result.notes
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        run(toy_host)
+    assert not toy_host.lent
+
+
+@pytest.mark.parametrize("part", ["Attention", "U-Net"])
+def test_a_model_that_gives_no_numbers_is_told(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    real = toy_host.model.denoise
+    monkeypatch.setattr(toy_host.model, "denoise", lambda *arguments: real(*arguments) * math.nan)
+    with pytest.raises(ModelError, match=r"not finite numbers.*--no-half"):
+        run(toy_host, part=part)
 
 
 def test_where_a_line_search_finds_nothing_adam_goes_on(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:

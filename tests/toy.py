@@ -168,6 +168,9 @@ class ToyModel:
     def cross_attentions(self) -> list[ToyAttention]:
         return [self.attention]
 
+    def release(self) -> bool:
+        return False
+
     def checkpointed(self) -> AbstractContextManager[None]:
         return nullcontext()
 

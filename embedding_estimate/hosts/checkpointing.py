@@ -36,6 +36,9 @@ def _recomputed(
 ) -> Any:
     if not torch.is_grad_enabled():
         return forward(*arguments, **named)
-    return checkpoint(
-        forward, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), precision()), **named
-    )
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        with precision():  # here and not by `context_fn`, which torch 2.0 has not
+            return forward(*arguments, **named)
+
+    return checkpoint(run, *arguments, use_reentrant=False, **named)

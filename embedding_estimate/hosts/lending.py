@@ -46,13 +46,16 @@ def _is_table(value: Any) -> bool:
 @contextmanager
 def random_states_kept(device: torch.device) -> Iterator[None]:
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    own: Any = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
-    state = None if own is None else own.get_rng_state()
+    there: dict[str, tuple[Any, Any]] = {
+        "cuda": (lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)),
+        "mps": (torch.mps.get_rng_state, torch.mps.set_rng_state),
+    }
+    read, write = there.get(device.type, (lambda: None, lambda state: None))
+    own = read()
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
-        if own is not None:
-            own.set_rng_state(state)
+        write(own)

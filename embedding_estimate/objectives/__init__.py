@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from embedding_estimate.errors import PromptError
+from embedding_estimate.errors import ModelError, PromptError
 from embedding_estimate.host import Vectors
 from embedding_estimate.settings import SKETCH, Settings
 from embedding_estimate.teacher import Side, Teacher, Trajectory
@@ -46,6 +47,18 @@ class Objective(Protocol):
     def held_out(self, vectors: Vectors) -> float:
         """Mean squared error on what is never trained on; decides which vectors are kept."""
         ...
+
+
+def check_effect(empty: float, text: str) -> None:
+    """Judges `held_out` of the empty prompt. Raises `PromptError` where the prompt does nothing, `ModelError` where the
+    model gives no numbers."""
+    if not math.isfinite(empty):
+        raise ModelError(
+            "the model's predictions are not finite numbers, as half precision makes of some models: run it in fp32, "
+            "in a WebUI with 'Upcast cross attention layer to float32' or --no-half"
+        )
+    if empty == 0:
+        raise PromptError(f"text={text!r} does what the empty prompt does: write another")
 
 
 SCHEDULED = "the prompt changes with the step and an embedding does not: it is matched on average"

@@ -16,10 +16,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from embedding_estimate.errors import PromptError
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.memory import Prober
-from embedding_estimate.objectives import Loss, check_matchable, mean, seeds_of
+from embedding_estimate.objectives import Loss, check_effect, check_matchable, mean, seeds_of
 from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
@@ -81,8 +80,7 @@ class AttentionObjective:
             self._lessons.append(self._lesson(template, start, prober))
         self.notes += prober.notes
         self.held_out_empty = mean([lesson.empty for lesson in self._lessons])
-        if self.held_out_empty == 0:
-            raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
+        check_effect(self.held_out_empty, self.settings.text)
         self.held_out_start = self.held_out(start)
         squares = []
         with torch.no_grad():

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from embedding_estimate.errors import PromptError
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import SCHEDULED, Loss, mean, seeds_of, templates_of
+from embedding_estimate.objectives import SCHEDULED, Loss, check_effect, mean, seeds_of, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, epsilon, error
 
@@ -69,8 +68,7 @@ class UNetObjective:
         self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
         empty = self.teacher.replaced("", self._select)
         self.held_out_empty = mean([self._error(empty, lesson) for lesson in self._lessons])
-        if self.held_out_empty == 0:
-            raise PromptError(f"text={self.settings.text!r} does what the empty prompt does: write another")
+        check_effect(self.held_out_empty, self.settings.text)
         self.held_out_start = self.held_out(start)
         self._scale = max(math.sqrt(self.held_out_start), 1e-6)
         if self.settings.loss != "MSE":  # whose value is 1 now

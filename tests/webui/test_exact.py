@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from embedding_estimate.hosts.webui.host import WebuiHost
 @contextmanager
 def kept_as(model: nn.Module, *dtypes: torch.dtype) -> Iterator[None]:
     """The text encoders' weights cast to each of these in turn, and put back."""
-    weights = [weight for engine in engines(model) for weight in engine.engine.wrapped.parameters()]
+    weights = [weight for engine in engines(model, nullcontext) for weight in engine.engine.wrapped.parameters()]
     before = [weight.data for weight in weights]
     try:
         for weight in weights:
@@ -65,6 +65,55 @@ def test_in_the_stand_in(loaded: Any, folders: dict[Family, Path], family: Famil
 
 def test_in_a_webui(webui: Any) -> None:
     check(webui.sd_model)
+
+
+def test_the_copy_is_asked_outside_of_autocast(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WebUI's casts every layer to half precision on some devices, which cannot be switched off inside."""
+    from modules import devices
+
+    entered: list[bool] = []
+
+    @contextmanager
+    def autocast() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    monkeypatch.setattr(devices, "autocast", autocast)
+    monkeypatch.setattr(devices, "unet_needs_upcast", True, raising=False)
+    with kept_as(loaded.sd_model, torch.float16), WebuiHost().borrow() as model:
+        vectors = model.token_vectors(PLAIN)
+        encode_vectors(model, {key: value.clone().requires_grad_() for key, value in vectors.items()})
+        assert entered == [] and devices.unet_needs_upcast
+        assert model.release() and not model.release()
+        encode_vectors(model, {key: value.half() for key, value in vectors.items()})
+        assert entered == [True]
+
+
+def test_a_vae_that_leaves_half_precision_is_lifted_for_the_moment(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded.sd_model
+    vae, decode = model.first_stage_model, model.decode_first_stage
+
+    def overflowing(latent: Tensor) -> Tensor:
+        return decode(latent) if next(vae.parameters()).dtype == torch.float32 else torch.full((1, 3, 8, 8), torch.nan)
+
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for weight in vae.parameters():
+        weight.data = weight.data.half().float()
+    with WebuiHost().borrow() as borrowed:
+        wanted = borrowed.decode(x)
+    monkeypatch.setattr(model, "decode_first_stage", overflowing)
+    vae.half()
+    before = {name: weight.clone() for name, weight in vae.state_dict().items()}
+    try:
+        with WebuiHost().borrow() as borrowed:
+            found = borrowed.decode(x)
+        after = vae.state_dict()
+        assert all(after[name].dtype == torch.float16 and torch.equal(after[name], before[name]) for name in before)
+    finally:
+        vae.float()
+    torch.testing.assert_close(found, wanted)
 
 
 def test_half_precision_does_where_there_is_no_memory_for_a_copy(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,9 @@ class StandaloneModel:
     def cross_attentions(self) -> Sequence[CrossAttention]:
         return cross_attentions(self._denoiser.unet)
 
+    def release(self) -> bool:
+        return False
+
     def checkpointed(self) -> AbstractContextManager[None]:
         return checkpointed(self._denoiser.unet)
 

@@ -7,8 +7,8 @@ reads; they need no name there, so no embedding of the user's can be mistaken fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui.exact import ExactCopy
+from embedding_estimate.hosts.webui.replacing import replaced
 
 SLOT = "{}"
 MARK = "\ue000"  # a private character that no vocabulary knows
@@ -36,9 +37,11 @@ class Live:
 class Engine:
     """Encodes with the WebUI's own code, one text encoder at a time."""
 
-    def __init__(self, key: str, engine: Any):
+    def __init__(self, key: str, engine: Any, autocast: Callable[[], AbstractContextManager[Any]]):
+        """`autocast` is what the WebUI computes in."""
         self.key = key
         self.engine = engine
+        self.autocast = autocast
         self.embedding = next(part for part in engine.modules() if type(part).__name__ == "EmbeddingsWithFixes")
         self.exact = ExactCopy(engine)
         self._layouts: dict[tuple[str, int], tuple[Live, list[Any]]] = {}
@@ -87,7 +90,8 @@ class Engine:
             with self.exact.instead():
                 return self._encode(vectors, template)
         scale = GradientScale() if self.table.dtype == torch.float16 and vectors.requires_grad else None
-        return self._encode(vectors, template, scale)
+        with self.autocast():
+            return self._encode(vectors, template, scale)
 
     def _encode(
         self, vectors: Tensor, template: str, scale: GradientScale | None = None
@@ -149,21 +153,6 @@ def _joined(pieces: list[list[int]]) -> list[int]:
 
 
 @contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of an object, replaced for the moment; what it had from its class it has again."""
-    own = name in vars(owner)
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
-@contextmanager
 def without_weights(engine: Any) -> Iterator[None]:
     """Every multiplier 1: the same tokens in the same chunks."""
     process = engine.process_tokens
@@ -189,13 +178,13 @@ def _of(vec: Any, key: str) -> Tensor:
     return vectors
 
 
-def engines(model: nn.Module) -> list[Engine]:
+def engines(model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Engine]:
     """The text engines of a loaded model: one for SD1 and SD2, two for SDXL."""
     shell: Any = model
     conditioner = getattr(shell, "conditioner", None)
     if conditioner is not None:
         found = [each for each in conditioner.embedders if hasattr(each, "process_tokens")]
-        return [Engine(key, each) for key, each in zip(("clip_l", "clip_g"), found, strict=True)]
+        return [Engine(key, each, autocast) for key, each in zip(("clip_l", "clip_g"), found, strict=True)]
     only = shell.cond_stage_model
     open_clip = "OpenCLIP" in type(only.wrapped).__name__
-    return [Engine("clip_h" if open_clip else "clip_l", only)]
+    return [Engine("clip_h" if open_clip else "clip_l", only, autocast)]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
+from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.memory import ran_out
 
 
@@ -40,11 +40,20 @@ class ExactCopy:
                 self.refused = True
         return self._copy is not None
 
+    def release(self) -> bool:
+        """Gives the copy's memory back until it is asked for again; whether there was one."""
+        there, self._copy = self._copy is not None, None
+        return there
+
     @contextmanager
     def instead(self) -> Iterator[None]:
-        """Within, the engine encodes with the copy."""
-        device = next(self._own.parameters()).device.type
-        with torch.autocast(device, enabled=False):
+        """Within, the engine encodes with the copy, and the WebUI does not round vectors to the U-Net's precision.
+
+        Not for the inside of the WebUI's autocast: what that does on some devices cannot be switched off.
+        """
+        from modules import devices
+
+        with replaced(devices, "unet_needs_upcast", False):
             self.engine.wrapped = self._copy
             try:
                 yield

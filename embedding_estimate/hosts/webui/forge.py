@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.hosts.webui.engine import replaced
+from embedding_estimate.hosts.webui.replacing import replaced
 
 
 class ForgePipeline:
@@ -82,30 +82,34 @@ class ForgePipeline:
         """What cross-attentions make keys and values of: reForge has no hypernetworks there."""
         return context, context
 
-    def decode(self, latent: Tensor) -> Tensor:
-        """A latent (1, C, h, w) to a picture (1, 3, H, W) in [-1, 1]."""
-        picture: Tensor = self._model.decode_first_stage(latent)
+    def decode(self, latents: Tensor) -> list[Tensor]:
+        """Latents (S, C, h, w) to S pictures (1, 3, H, W) in [-1, 1], fp32 on the CPU."""
+        pictures = [self._model.decode_first_stage(latent).float().cpu() for latent in torch.split(latents, 1)]
         self._load()  # the VAE may have pushed them out
-        return picture
+        return pictures
 
 
 @torch.no_grad()
 def thaw(modules: Sequence[nn.Module]) -> None:
     """Makes ordinary tensors of weights that come from inference mode, through which no gradient goes back.
 
-    Weights that modules share stay shared.
+    Weights that modules share stay shared. One is held twice at a time, not all of them.
     """
-    ordinary: dict[int, tuple[Tensor, Tensor]] = {}  # by identity; the old one is kept, so that none can take its id
+    places: dict[int, list[tuple[Any, str]]] = {}  # by identity of the weight, where it stands
+    for part in dict.fromkeys(part for module in modules for part in module.modules()):
+        for table in (part._parameters, part._buffers):
+            for name, value in table.items():
+                if value is not None and _locked(value):
+                    places.setdefault(id(value), []).append((table, name))
+    value = None  # or it would hold the last one
     with torch.inference_mode(False):
-        for part in [part for module in modules for part in module.modules()]:
-            tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
-            for table in tables:
-                for name, value in [(name, value) for name, value in table.items() if value is not None]:
-                    if id(value) not in ordinary and _locked(value):
-                        copy = value.detach().clone()
-                        ordinary[id(value)] = value, nn.Parameter(copy, False) if table is part._parameters else copy
-                    if id(value) in ordinary:
-                        table[name] = ordinary[id(value)][1]
+        for standing in places.values():
+            first, name = standing[0]
+            ordinary = first[name].detach().clone()
+            if isinstance(first[name], nn.Parameter):
+                ordinary = nn.Parameter(ordinary, False)
+            for table, name in standing:
+                table[name] = ordinary
 
 
 def _locked(value: Tensor) -> bool:

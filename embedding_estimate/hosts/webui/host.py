@@ -19,9 +19,10 @@ from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui import networks, support
-from embedding_estimate.hosts.webui.engine import Engine, engines, replaced, without_weights
+from embedding_estimate.hosts.webui.engine import Engine, engines, without_weights
 from embedding_estimate.hosts.webui.forge import ForgePipeline
 from embedding_estimate.hosts.webui.ldm import LdmPipeline
+from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
 
 LORA_BOOKS = ("network_", "lora_")  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
@@ -40,7 +41,7 @@ class WebuiModel:
         self._parser = prompt_parser
         # a setting of later WebUIs, and only these have a place for it
         self._timing = {"use_old_scheduling": True} if getattr(shared.opts, "use_old_scheduling", False) else {}
-        self._engines = {engine.key: engine for engine in engines(model)}
+        self._engines = {engine.key: engine for engine in engines(model, self._autocast)}
         self._first: Engine = next(iter(self._engines.values()))
         self._samplers = Samplers(model)
         self._denoiser = self._samplers.denoiser
@@ -88,10 +89,7 @@ class WebuiModel:
     def encode_vectors(
         self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
     ) -> Conditioning:
-        with self._autocast():
-            encoded = [
-                engine.encode(vectors[key], networks.stripped(template)) for key, engine in self._engines.items()
-            ]
+        encoded = [engine.encode(vectors[key], networks.stripped(template)) for key, engine in self._engines.items()]
         context = torch.cat([context for context, _ in encoded], dim=2)  # (1, L, C)
         pooled = encoded[-1][1]
         if pooled is None:
@@ -101,7 +99,8 @@ class WebuiModel:
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         context, vector = conditioning.context, conditioning.vector
-        half = next(self._model.model.diffusion_model.parameters()).dtype == torch.float16
+        weight = next(self._model.model.diffusion_model.parameters())
+        half = weight.dtype == torch.float16 or weight.element_size() == 1  # those of a byte are computed with in fp16
         scale = GradientScale() if half and torch.is_grad_enabled() else None
         if scale is not None:
             context, vector = scale.leave(context), None if vector is None else scale.leave(vector)
@@ -113,6 +112,13 @@ class WebuiModel:
 
     def cross_attentions(self) -> Sequence[CrossAttention]:
         return cross_attentions(self._model.model.diffusion_model, self._autocast, self._pipeline.contexts)
+
+    def release(self) -> bool:
+        from modules import devices
+
+        released = [engine.exact.release() for engine in self._engines.values()]
+        devices.torch_gc()
+        return any(released)
 
     def checkpointed(self) -> AbstractContextManager[None]:
         return checkpointed(self._model.model.diffusion_model, self._autocast)
@@ -146,8 +152,7 @@ class WebuiModel:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        pictures = [self._pipeline.decode(latent).float().cpu() for latent in torch.split(latents, 1)]
-        return (torch.cat(pictures) / 2 + 0.5).clamp(0, 1)
+        return (torch.cat(self._pipeline.decode(latents)) / 2 + 0.5).clamp(0, 1)
 
     def token_ids(self, text: str) -> list[int]:
         return self._first.token_ids(text)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -95,13 +96,28 @@ class LdmPipeline:
         for_keys, for_values = apply_hypernetworks(shared.loaded_hypernetworks, context)
         return for_keys, for_values
 
-    def decode(self, latent: Tensor) -> Tensor:
-        """A latent (1, C, h, w) to a picture (1, 3, H, W) in [-1, 1]."""
+    def decode(self, latents: Tensor) -> list[Tensor]:
+        """Latents (S, C, h, w) to S pictures (1, 3, H, W) in [-1, 1], fp32 on the CPU.
+
+        Where the VAE leaves the range of half precision it is lifted to fp32, as the WebUI does, and put back.
+        """
+        vae = self._model.first_stage_model
+        own = next(vae.parameters()).dtype
+        pictures = self._decoded(latents)
+        if own == torch.float32 or not any(bool(picture.isnan().any()) for picture in pictures):
+            return pictures
+        vae.to(torch.float32)
+        try:
+            return self._decoded(latents)
+        finally:
+            vae.to(own)
+
+    def _decoded(self, latents: Tensor) -> list[Tensor]:
         from modules import devices
 
+        latents = latents.to(next(self._model.first_stage_model.parameters()).dtype)
         with devices.without_autocast():
-            picture: Tensor = self._model.decode_first_stage(latent.to(self._model.first_stage_model.dtype))
-        return picture
+            return [self._model.decode_first_stage(latent).float().cpu() for latent in torch.split(latents, 1)]
 
 
 def _moves(hook: Any) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embedding_estimate.host import Denoise
 from embedding_estimate.hosts.lending import random_states_kept
-from embedding_estimate.hosts.webui.engine import replaced
+from embedding_estimate.hosts.webui.replacing import replaced
 
 AUTOMATIC = "Automatic"
 SECOND_ORDER = {"k_dpmpp_2s_a", "k_dpmpp_2s_a_ka", "k_dpmpp_sde", "k_dpmpp_sde_ka", "k_dpm_2", "k_dpm_2_a", "k_heun"}
