@@ -74,9 +74,11 @@ class States:
         return len(self.x)
 
     def __getitem__(self, index: Tensor | slice) -> States:
-        if isinstance(index, Tensor):
-            index = index.to(self.x.device)  # once, not for each of them
         return States(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def at(self, places: Sequence[int]) -> States:
+        """Some of them, without the upload of an index, for which a device waits."""
+        return States(*(torch.stack([getattr(self, field.name)[place] for place in places]) for field in fields(self)))
 
     def split(self, size: int) -> Iterator[States]:
         for start in range(0, len(self), size):

@@ -106,6 +106,8 @@ def _computed(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], waits: 
         return known[id(value)] if id(value) in known else Elsewhere(value)
 
     result = call(*tree_map(fetched, args), **tree_map(fetched, kwargs))
-    if there and (not stays or not any(isinstance(value, Tensor) for value in tree_leaves(result))):
+    if stays and any(value.ndim for value in tensors if not isinstance(value, Elsewhere)):
+        waits.append(f"{call}, an upload")
+    elif there and (not stays or not any(isinstance(value, Tensor) for value in tree_leaves(result))):
         waits.append(str(call))
     return tree_map(sent, result)

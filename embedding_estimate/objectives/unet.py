@@ -106,7 +106,7 @@ class UNetObjective:
         lesson = self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
         size = self.settings.batch
         place = (torch.arange(size) + torch.rand(size, generator=generator)) / size  # (B,) in [0, 1)
-        return lesson, lesson.train[(place * len(lesson.train)).long()]
+        return lesson, lesson.train.at((place * len(lesson.train)).long().tolist())
 
     def fixed(self, generator: torch.Generator) -> list[tuple[Lesson, States]]:
         return [self.draw(generator) for _ in range(FIXED_DRAWS)]

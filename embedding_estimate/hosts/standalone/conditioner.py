@@ -218,7 +218,7 @@ class Conditioner:
         A text that comes back in the batch is encoded once; emphasis still sees it as often as it is there.
         """
         different = list(dict.fromkeys(texts))
-        places = torch.tensor([different.index(text) for text in texts])  # (B,)
+        places = tuple(different.index(text) for text in texts)
         count = max(len(text) for batch in layout.values() for text in batch)
         weigh = self._weigh if weights else unchanged
         encoded = [self._encoded(encoder, batch, places, count, weigh) for encoder, batch in layout.items()]
@@ -228,24 +228,29 @@ class Conditioner:
             return [Conditioning(row) for row in _rows(context)]
         if negative and not any(texts):
             context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
-        size = pooled.new_tensor([[height, width, 0, 0, height, width]]).expand(len(texts), -1)  # (B, 6)
-        vector = torch.cat([pooled, size], dim=1)  # (B, P + 6)
+        size = self._first.constant((height, width, 0, 0, height, width), pooled.dtype, pooled.device)
+        vector = torch.cat([pooled, size.expand(len(texts), -1)], dim=1)  # (B, P + 6)
         return [Conditioning(*pair) for pair in zip(_rows(context), _rows(vector), strict=True)]
 
     def _encoded(
-        self, encoder: ClipEncoder, batch: Sequence[Sequence[Chunk]], places: Tensor, count: int, weigh: Emphasis
+        self,
+        encoder: ClipEncoder,
+        batch: Sequence[Sequence[Chunk]],
+        where: tuple[int, ...],
+        count: int,
+        weigh: Emphasis,
     ) -> tuple[Tensor, Tensor | None]:
         """Context (B, L, C) and the first chunks' pooled states (B, P) or None, from `count` chunks a prompt.
 
-        `places` (B,) says where in the batch each prompt stands; a prompt with fewer chunks gets empty ones.
+        `where` says where in the batch each of B prompts stands; a prompt with fewer chunks gets empty ones.
         """
-        places = places.to(encoder.table.device)
+        places = encoder.constant(where, torch.int64, encoder.table.device)  # (B,)
         columns, first = [], None
         for number in range(count):
             rows = [prompt[number] if number < len(prompt) else chunks.empty(encoder.marks) for prompt in batch]
             z, pooled = encoder.encode(rows)
             exact = torch.promote_types(z.dtype, torch.float32)
-            multipliers = torch.tensor([row.multipliers for row in rows], dtype=exact, device=z.device)  # (b, T)
+            multipliers = encoder.constant(tuple(tuple(row.multipliers) for row in rows), exact, z.device)  # (b, T)
             columns.append(weigh(z[places].to(exact), multipliers[places]).to(z.dtype))
             if number == 0 and pooled is not None:
                 first = pooled[places]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ class ClipEncoder:
         """`model` is a CLIPTextModel or CLIPTextModelWithProjection. The key `clip_l` stands for OpenAI's CLIP,
         any other for OpenCLIP, which pads and cleans text differently."""
         self.key = key
+        self.constant = functools.lru_cache(maxsize=64)(_constant)
         self.model = model
         self.tokenizer = tokenizer
         self.output = output
@@ -68,7 +70,8 @@ class ClipEncoder:
 
         In the parameters' dtype; differentiable in the chunks' vectors.
         """
-        tokens = torch.tensor([chunk.tokens for chunk in chunks], device=self.table.device)  # (B, T)
+        rows = tuple(tuple(chunk.tokens) for chunk in chunks)
+        tokens = self.constant(rows, torch.int64, self.table.device)  # (B, T)
         depth = self.layers - self.output.skip
         with ExitStack() as changes:
             changes.enter_context(_spliced(self.model.get_input_embeddings(), chunks, self.key))
@@ -86,6 +89,11 @@ class ClipEncoder:
         ends = (tokens == self.marks.end).int().argmax(dim=1)  # (B,)
         pooled: Tensor = self.model.text_projection(last[torch.arange(len(last), device=last.device), ends])
         return pooled
+
+
+def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On the device; an encoder keeps the last ones, since each upload makes it wait."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def clean(text: str, *, open_clip: bool) -> str:

@@ -17,6 +17,7 @@ from embedding_estimate import fidelity, training
 from embedding_estimate.demo.random_models import Family, random_model
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.sampling import SAMPLERS, sample
+from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
@@ -105,15 +106,17 @@ def test_an_embedding_is_measured_there(
     assert result.fidelity is not None and result.fidelity.explained <= 1
 
 
+@pytest.mark.parametrize(("part", "family"), [("U-Net", "sd1"), ("U-Net", "sdxl"), ("Attention", "sdxl")])
 def test_no_step_waits_for_the_device(
-    folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch
+    folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch, part: str, family: Family
 ) -> None:
-    """Only what is looked at now and then does: held-out states, and the loss a few times a second."""
+    """Only what is looked at now and then does: held-out states, and the loss a few times a second; and LBFGS."""
     monkeypatch.setattr(training, "READ_EVERY", 1e9)
-    monkeypatch.setattr(UNetObjective, "held_out", lambda *_: 0.5)
+    for objective in (UNetObjective, AttentionObjective):
+        monkeypatch.setattr(objective, "held_out", lambda *_: 0.5)
     counts = []
     for steps in (5, 15):
         waits.clear()
-        run(folders["sd1"], DEVICE, part="U-Net", learning_steps=steps)
+        run(folders[family], DEVICE, part=part, learning_steps=steps, optimizer="Adam")
         counts.append(len(waits))
     assert counts[0] == counts[1]
