@@ -14,12 +14,16 @@ from embedding_estimate.sensitivity import Sensitivity, by_differences, by_gradi
 from embedding_estimate.teacher import Side, States
 
 TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
-WORDS = (  # torch's and the WebUI's; cuBLAS's, cuDNN's; MPS's; DirectML's; oneAPI's
-    *("out of memory", "allocate memory", "not enough memory"),
-    *("alloc_failed", "unable to find an engine"),
-    "invalid buffer size",
-    "not enough gpu video memory",
-    *("out_of_device_memory", "out_of_resources"),
+WORDS = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "alloc_failed",  # cuBLAS
+    "unable to find an engine",  # cuDNN
+    "invalid buffer size",  # MPS
+    "not enough gpu video memory",  # DirectML
+    "out_of_device_memory",  # oneAPI
+    "out_of_resources",
 )
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
 
