@@ -1,5 +1,8 @@
 import asyncio
+import os
 from collections.abc import Iterator
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the command line does
 
 import pytest
 from toy import ToyHost, ToyModel

@@ -7,6 +7,7 @@ imported before a command needs it.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -26,6 +27,8 @@ class Commands(click.Group):
     """Turns what the package raises on purpose into lines on stderr and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        # before torch is imported: threads that spin while they wait make each other wait on a busy machine
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         for stream in (sys.stdout, sys.stderr):  # prompts come in any script, and terminals do not
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")

@@ -1,5 +1,6 @@
 """Bad input, full disks and Ctrl-C: one line, an exit code, and nothing left behind."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -146,3 +147,14 @@ def test_a_snapshot_that_cannot_be_written_stops_nothing(
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5")
     assert result.exit_code == 0 and result.stderr.count("Note: ") == 2
     assert files(tmp_path) == ["embeddings", "embeddings/x1.safetensors"]
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    run("inspect", "missing.safetensors")
+    assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
