@@ -171,9 +171,10 @@ def _tell(result: Estimate, path: Path, seconds: float) -> None:
         show_figures(result.fidelity, embedding.tokens)
     else:
         click.echo(f"  the best of {result.steps} steps; not measured, see `compare`")
+    measured = ", the rest to measure" if result.fidelity else ""
     click.echo(
         f"\n{result.steps} steps ({result.stopped}) in {seconds:.1f} s: {result.seconds_prepare:.1f} s to prepare, "
-        f"{result.seconds_train:.1f} s to train; longest vector {result.norm_ratio:.1f} times a word's"
+        f"{result.seconds_train:.1f} s to train{measured}; longest vector {result.norm_ratio:.1f} times a word's"
     )
     for note in result.notes:
         click.echo(f"note: {note}")
