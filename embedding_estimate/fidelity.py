@@ -15,6 +15,7 @@ reach 0.99, so `emphasis_explained` is the figure to look at wherever the prompt
 
 from __future__ import annotations
 
+import itertools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -97,13 +98,18 @@ def measure(
     rows = _rows(teacher, vectors)
     pictured = PICTURED if images else ()
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
-    total = _work(len(SEEDS), len(rows) - 1) + len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
+    twins = _twins(rows)
+    total = _work(len(SEEDS), len(rows) - len(twins) - 1) + len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
     total += len(pictured) * _work(images, 0)
     on_progress(0, total)
     states = teacher.record(rows["prompt"], TRAJECTORY, SEEDS, batch)
     errors = {"prompt": 0.0}
     for name, side in rows.items():
-        if name != "prompt":
+        if name in twins:
+            errors[name] = errors[twins[name]]
+        elif name == "empty":
+            errors[name] = teacher.error_of_nothing(states, TRAJECTORY, batch)
+        elif name != "prompt":
             errors[name] = error(side, states, batch)
 
     in_template = dict.fromkeys(weights, 0.0)
@@ -144,6 +150,12 @@ def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
             with teacher.model.mode(mode):
                 rows[mode] = teacher.student(vectors)
     return rows
+
+
+def _twins(rows: Mapping[str, Side]) -> dict[str, str]:
+    """Rows that predict what one before them does, and which: bare words with room for all of them, for one."""
+    pairs = itertools.combinations(rows, 2)
+    return {later: earlier for earlier, later in reversed(list(pairs)) if rows[earlier].same_as(rows[later])}
 
 
 def inside(teacher: Teacher, template: str, seeds: Sequence[int], batch: int) -> Callable[[Teacher, Vectors], float]:

@@ -113,6 +113,14 @@ class Side:
         """Whether the prediction depends on the other side's or on more than one context."""
         return any(len(s.parts) > 1 or s.parts[0][1] != 1 for s in self.stages)
 
+    def same_as(self, side: Side) -> bool:
+        """Whether both predict the same, each from one conditioning all along."""
+        if any(other.scheduled or other.composed for other in (self, side)):
+            return False
+        mine, theirs = (other.stages[0].parts[0][0] for other in (self, side))
+        pairs = ((mine.context, theirs.context), (mine.vector, theirs.vector))
+        return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
+
     @property
     def weights_sum_to_one(self) -> bool:
         return all(abs(sum(weight for _, weight in s.parts) - 1) < 1e-6 for s in self.stages)
@@ -212,6 +220,15 @@ class Teacher:
         self.run(side, trajectory, seeds, batch, see)
         return States.join(seen)
 
+    @torch.no_grad()
+    def error_of_nothing(self, states: States, trajectory: Trajectory, batch: int) -> float:
+        """err(empty prompt); where the other side is empty too, its predictions are recorded already."""
+        empty = self.replaced("", trajectory)
+        first, *more = self.task.other_prompts
+        if more or not self.side(first, trajectory, negative=not self.task.negative).same_as(empty):
+            return error(empty, states, batch)
+        return float(_squares(states.other, states).mean())
+
     def _guided(
         self, side: Side, other: Side, guidance_scale: float, see: Callable[[States], None]
     ) -> Callable[[Tensor, Tensor, int], Tensor]:
@@ -248,9 +265,14 @@ def error(side: Side, states: States, batch: int) -> float:
     for part in by_stage(side, states[order]):
         for chunk in part.split(batch):
             denoised = side.denoise(chunk.x, chunk.sigma, int(chunk.evaluation[0]), chunk.other)
-            difference = (denoised - chunk.target) / chunk.sigma.view(-1, 1, 1, 1)
-            total += float(difference.square().mean(dim=(1, 2, 3)).sum())
+            total += float(_squares(denoised, chunk).sum())
     return total / len(states)
+
+
+def _squares(denoised: Tensor, states: States) -> Tensor:
+    """|D - target|^2 / sigma^2 of each state, per element, in epsilon units: (B,)."""
+    difference = (denoised - states.target) / states.sigma.view(-1, 1, 1, 1)
+    return difference.square().mean(dim=(1, 2, 3))
 
 
 def by_stage(side: Side, states: States) -> Iterator[States]:

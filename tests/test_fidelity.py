@@ -84,6 +84,21 @@ def test_errors_by_hand(toy: ToyModel) -> None:
     assert figures.errors["embedding"] == pytest.approx(float(by_hand), rel=1e-9)
 
 
+def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
+    """Room for all the words: those cut to fit are those without weights, and one pass over 160 states is saved."""
+
+    def measured(tokens: int) -> dict[str, float]:
+        toy.denoised = 0
+        return fidelity.measure(toy, task(), random_vectors(tokens), batch=8, images=0)[0].errors
+
+    roomy = measured(2)
+    saved = -toy.denoised
+    assert roomy["truncated"] == roomy["without weights"]
+    narrow = measured(1)
+    assert narrow["truncated"] != narrow["without weights"]
+    assert saved + toy.denoised == 8 * 20
+
+
 def test_the_batch_changes_nothing(toy: ToyModel) -> None:
     asked = dataclasses.replace(task(), typed_weight=1.2)
     one, many = (fidelity.measure(toy, asked, random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))

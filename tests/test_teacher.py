@@ -119,3 +119,18 @@ def test_the_last_stage_is_used_beyond_its_end(toy: ToyModel) -> None:
     side = Side(toy, [Stage(1, a), Stage(4, b)])
     assert side.stage(4).parts is b
     assert side.stage(0).parts is a
+
+
+@pytest.mark.parametrize(
+    ("others", "negative", "calls"),
+    [(("",), False, 0), (("",), True, 0), (("dull",), False, 12), (("", "dull"), True, 12)],
+)
+def test_nothing_costs_nothing_where_the_other_side_is_empty(
+    toy: ToyModel, others: tuple[str, ...], negative: bool, calls: int
+) -> None:
+    """Then its predictions stand beside the states."""
+    teacher, _, states = record(toy, "red circle", others=others, negative=negative)
+    before = toy.denoised
+    found = teacher.error_of_nothing(states, PATH, 4)
+    assert toy.denoised - before == calls
+    assert found == pytest.approx(error(teacher.replaced("", PATH), states, 4), rel=1e-12)

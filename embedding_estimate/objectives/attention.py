@@ -105,7 +105,7 @@ class AttentionObjective:
             student = self.teacher.student(start, template)
             foreseen = float(select.error(student.stages[0].parts[0][0]))
             calibration = error(student, states, self.settings.batch) / max(foreseen, 1e-30)
-            empty = error(self.teacher.replaced("", self._trajectory), states, self.settings.batch)
+            empty = self.teacher.error_of_nothing(states, self._trajectory, self.settings.batch)
         return Lesson(template, train, select, calibration, empty)
 
     def _states(self, side: Side, seeds: range, number: int) -> States:

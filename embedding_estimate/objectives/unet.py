@@ -66,8 +66,9 @@ class UNetObjective:
         states = sum(len(lesson.select) for lesson in self._lessons)
         # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
         self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
-        empty = self.teacher.replaced("", self._select)
-        self.held_out_empty = mean([self._error(empty, lesson) for lesson in self._lessons])
+        self.held_out_empty = mean(
+            [self.teacher.error_of_nothing(lesson.select, self._select, self.settings.batch) for lesson in self._lessons]
+        )
         check_effect(self.held_out_empty, self.settings.text)
         self.held_out_start = self.held_out(start)
         self._scale = max(math.sqrt(self.held_out_start), 1e-6)
@@ -122,7 +123,9 @@ class UNetObjective:
 
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:
-        return mean([self._error(self.teacher.student(vectors, lesson.template), lesson) for lesson in self._lessons])
-
-    def _error(self, side: Side, lesson: Lesson) -> float:
-        return error(side, lesson.select, self.settings.batch)
+        return mean(
+            [
+                error(self.teacher.student(vectors, lesson.template), lesson.select, self.settings.batch)
+                for lesson in self._lessons
+            ]
+        )

@@ -1,4 +1,4 @@
-"""Tests in a real WebUI: run with its own Python and WEBUI_DIR=its folder, a small checkpoint among its models.
+"""Tests in a real WebUI: its own Python, `-m pytest -W ignore` (it warns), WEBUI_DIR=its folder, a small checkpoint in it.
 
 The WebUI is started in this process, on the CPU and without its page. Arguments of its own, such as
 --ckpt and --medvram, go into WEBUI_ARGS.
@@ -112,6 +112,7 @@ def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tens
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
     """A tiny random model of each family."""
+    pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[test]'")
     from embedding_estimate.demo.random_models import random_model
 
     families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
