@@ -100,7 +100,7 @@ def _image(model: BorrowedModel, size: int) -> None:
     cond, uncond = teacher.replaced(TEXT, TRAJECTORY), teacher.side("", TRAJECTORY, negative=True)
     with torch.no_grad():
         model.sample(
-            guided(model, cond, uncond, TRAJECTORY.guidance_scale),
+            guided(cond, uncond, TRAJECTORY.guidance_scale),
             sampler=TRAJECTORY.sampler,
             schedule=TRAJECTORY.schedule,
             steps=TRAJECTORY.steps,

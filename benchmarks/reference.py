@@ -18,8 +18,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel, Conditioning, Denoise, Stage, Vectors
-from embedding_estimate.teacher import Side, Task, Teacher, Trajectory
+from embedding_estimate.host import BorrowedModel, Denoise, Vectors
+from embedding_estimate.teacher import Side, Task, Teacher, Trajectory, both_sides
 
 TRAJECTORY = Trajectory("DPM++ SDE", "Karras", 20, 7.0)
 RATES = (0.03, 0.1, 0.3, 1.0)
@@ -51,29 +51,14 @@ def _level(x: Tensor, sigma: float) -> Tensor:
     return x.new_full((len(x),), sigma)
 
 
-def guided(model: BorrowedModel, cond: Side, uncond: Side, guidance_scale: float) -> Denoise:
-    """u + scale * sum of w * (c - u), all predictions in one batch where their contexts have one length."""
+def guided(cond: Side, uncond: Side, guidance_scale: float) -> Denoise:
+    """u + scale * (c - u)."""
 
     def denoise(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
-        cond_stage, uncond_stage = cond.stage(evaluation), uncond.stage(evaluation)
-        u, *cs = _predictions(model, x, sigma, [_first(uncond_stage), *(c for c, _ in cond_stage.parts)])
-        return u + guidance_scale * sum(w * (c - u) for c, (_, w) in zip(cs, cond_stage.parts, strict=True))
+        u, c = both_sides(cond, uncond, x, sigma, evaluation)
+        return u + guidance_scale * (c - u)
 
     return denoise
-
-
-def _first(stage: Stage) -> Conditioning:
-    return stage.parts[0][0]
-
-
-def _predictions(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: list[Conditioning]) -> list[Tensor]:
-    """Denoised (1, C, h, w) for each conditioning, of x (1, C, h, w)."""
-    if len({c.context.shape for c in conditionings}) > 1:
-        return [model.denoise(x, sigma, conditioning) for conditioning in conditionings]
-    count = len(conditionings)
-    vectors = [c.vector for c in conditionings if c.vector is not None]
-    joined = Conditioning(torch.cat([c.context for c in conditionings]), torch.cat(vectors) if vectors else None)
-    return list(model.denoise(x.expand(count, -1, -1, -1), sigma.expand(count), joined).chunk(count))
 
 
 class Reference:
@@ -113,7 +98,7 @@ class Reference:
 
     def _step(self, side: Side, other: Side, x: Tensor, index: int, noise: Tensor) -> Tensor:
         cond, uncond = (other, side) if self.teacher.task.negative else (side, other)
-        denoise = guided(self.model, cond, uncond, TRAJECTORY.guidance_scale)
+        denoise = guided(cond, uncond, TRAJECTORY.guidance_scale)
         return sde_step(denoise, x, self.sigmas[index], self.sigmas[index + 1], noise, 2 * index)
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:

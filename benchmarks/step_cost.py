@@ -118,8 +118,8 @@ class Bare:
     @staticmethod
     def _read(module: Any, queries: Tensor, gradients: Tensor, context: Tensor) -> Tensor:
         """What queries (H, R, d) gather of the context (1, L, C), times the gradients (H, R, d): (R,)."""
-        keys, values = (heads(projection(context), module.heads) for projection in (module.to_k, module.to_v))
-        gathered = torch.nn.functional.scaled_dot_product_attention(queries[None], keys, values)[0]
+        keys, values = (heads(projection(context), module.heads)[0] for projection in (module.to_k, module.to_v))
+        gathered = (queries / keys.shape[-1] ** 0.5 @ keys.transpose(1, 2)).softmax(-1) @ values
         return (gathered * gradients).sum(dim=(0, 2))
 
 

@@ -99,7 +99,9 @@ def measure(
     pictured = PICTURED if images else ()
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
     twins = _twins(rows)
-    total = _work(len(SEEDS), len(rows) - len(twins) - 1) + len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
+    known = {"prompt", *twins, *(["empty"] if teacher.other_is_empty(TRAJECTORY) else [])}
+    total = _work(len(SEEDS), len(rows) - len(known))
+    total += len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
     total += len(pictured) * _work(images, 0)
     on_progress(0, total)
     states = teacher.record(rows["prompt"], TRAJECTORY, SEEDS, batch)

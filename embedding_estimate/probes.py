@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from embedding_estimate.host import BorrowedModel, Conditioning, CrossAttention
 from embedding_estimate.sensitivity import Pass, Sensitivity, by_gradient
@@ -39,7 +38,8 @@ class LayerProbes:
     def read(self, context: Tensor) -> Tensor:
         """g_r' m_r of a context (1, L, C): (R,) in fp32 or better. Differentiable."""
         keys, values = (heads(value, self.attention.heads)[0] for value in self.attention.read(context))  # (H, L, d)
-        gathered = scaled_dot_product_attention(self.queries.to(keys)[None], keys[None], values[None])[0]  # (H, R, d)
+        queries = self.queries.to(keys) / math.sqrt(keys.shape[-1])
+        gathered = (queries @ keys.transpose(1, 2)).softmax(-1) @ values  # (H, R, d); quicker here than the fused one
         return (gathered * self.gradients.to(keys)).sum(dim=(0, 2))
 
     @classmethod

@@ -69,6 +69,7 @@ class States:
     target: Tensor  # (S, C, h, w) denoised, the side being replaced
     other: Tensor  # (S, C, h, w) denoised, the other side
     evaluation: Tensor  # (S,) the 0-based denoiser evaluation
+    seed: Tensor  # (S,) whose trajectory it is on
 
     def __len__(self) -> int:
         return len(self.x)
@@ -125,15 +126,20 @@ class Side:
     def weights_sum_to_one(self) -> bool:
         return all(abs(sum(weight for _, weight in s.parts) - 1) < 1e-6 for s in self.stages)
 
-    def denoise(self, x: Tensor, sigma: Tensor, evaluation: int, other: Tensor | None = None) -> Tensor:
-        """Denoised (B, C, h, w); `AND` is composed on the `other` side's (B, C, h, w), as Liu et al. 2022."""
+    def conditionings(self, evaluation: int) -> list[Conditioning]:
+        return [conditioning for conditioning, _ in self.stage(evaluation).parts]
+
+    def composed_of(self, found: Sequence[Tensor], evaluation: int, other: Tensor | None = None) -> Tensor:
+        """Denoised (B, C, h, w) from those under each conditioning; `AND` is composed on the `other` side's
+        (B, C, h, w), as Liu et al. 2022."""
         parts = self.stage(evaluation).parts
-        predictions = [self.model.denoise(x, sigma, conditioning) for conditioning, _ in parts]
         if other is None or (len(parts) == 1 and parts[0][1] == 1):
-            return predictions[0]
-        return other + sum(
-            weight * (prediction - other) for prediction, (_, weight) in zip(predictions, parts, strict=True)
-        )
+            return found[0]
+        return other + sum(weight * (one - other) for one, (_, weight) in zip(found, parts, strict=True))
+
+    def denoise(self, x: Tensor, sigma: Tensor, evaluation: int, other: Tensor | None = None) -> Tensor:
+        """Denoised (B, C, h, w)."""
+        return self.composed_of(_predictions(self.model, x, sigma, self.conditionings(evaluation)), evaluation, other)
 
 
 class Teacher:
@@ -198,7 +204,7 @@ class Teacher:
             for start in range(0, len(mine), batch):
                 chunk = mine[start : start + batch]
                 sampled = self.model.sample(
-                    self._guided(side, other, trajectory.guidance_scale, see),
+                    self._guided(side, other, trajectory.guidance_scale, chunk, see),
                     sampler=trajectory.sampler,
                     schedule=trajectory.schedule,
                     steps=trajectory.steps,
@@ -220,31 +226,53 @@ class Teacher:
         self.run(side, trajectory, seeds, batch, see)
         return States.join(seen)
 
+    def other_is_empty(self, trajectory: Trajectory) -> bool:
+        """Whether the other side predicts what the empty prompt does on this one."""
+        first, *more = self.task.other_prompts
+        other = self.side(first, trajectory, negative=not self.task.negative)
+        return not more and other.same_as(self.replaced("", trajectory))
+
     @torch.no_grad()
     def error_of_nothing(self, states: States, trajectory: Trajectory, batch: int) -> float:
-        """err(empty prompt); where the other side is empty too, its predictions are recorded already."""
-        empty = self.replaced("", trajectory)
-        first, *more = self.task.other_prompts
-        if more or not self.side(first, trajectory, negative=not self.task.negative).same_as(empty):
-            return error(empty, states, batch)
-        return float(_squares(states.other, states).mean())
+        """err(empty prompt), without the U-Net where the other side's recorded predictions are that prompt's."""
+        if self.other_is_empty(trajectory):
+            return float(_squares(states.other, states).mean())
+        return error(self.replaced("", trajectory), states, batch)
 
     def _guided(
-        self, side: Side, other: Side, guidance_scale: float, see: Callable[[States], None]
+        self, side: Side, other: Side, guidance_scale: float, seeds: Sequence[int], see: Callable[[States], None]
     ) -> Callable[[Tensor, Tensor, int], Tensor]:
         """u + scale * (c - u), whichever of the two the embedding replaces."""
+        seed = torch.tensor(seeds, device=self.model.device)  # (S,)
+        cond, uncond = (other, side) if self.task.negative else (side, other)
 
         def denoise(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
-            if self.task.negative:
-                target = uncond = side.denoise(x, sigma, evaluation)
-                theirs = cond = other.denoise(x, sigma, evaluation, uncond)
-            else:
-                theirs = uncond = other.denoise(x, sigma, evaluation)
-                target = cond = side.denoise(x, sigma, evaluation, uncond)
-            see(States(x, sigma, target, theirs, torch.full_like(sigma, evaluation, dtype=torch.long)))
-            return uncond + guidance_scale * (cond - uncond)
+            u, c = both_sides(cond, uncond, x, sigma, evaluation)
+            target, theirs = (u, c) if self.task.negative else (c, u)
+            see(States(x, sigma, target, theirs, torch.full_like(seed, evaluation), seed))
+            return u + guidance_scale * (c - u)
 
         return denoise
+
+
+def both_sides(cond: Side, uncond: Side, x: Tensor, sigma: Tensor, evaluation: int) -> tuple[Tensor, Tensor]:
+    """What guidance is made of: u and c, denoised (B, C, h, w) each."""
+    first = uncond.conditionings(evaluation)
+    found = _predictions(cond.model, x, sigma, [*first, *cond.conditionings(evaluation)])
+    u = uncond.composed_of(found[: len(first)], evaluation)
+    return u, cond.composed_of(found[len(first) :], evaluation, u)
+
+
+def _predictions(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: Sequence[Conditioning]) -> list[Tensor]:
+    """Denoised (B, C, h, w) under each; in one pass where contexts have one length and `CELLS` allow."""
+    number, batch = len(conditionings), len(x)
+    lengths = {conditioning.context.shape[1] for conditioning in conditionings}
+    if number == 1 or len(lengths) > 1 or number * batch * x[0, 0].numel() > CELLS:
+        return [model.denoise(x, sigma, conditioning) for conditioning in conditionings]
+    contexts = [c.context.expand(batch, -1, -1) for c in conditionings]  # (B, L, C) each
+    vectors = [c.vector.expand(batch, -1) for c in conditionings if c.vector is not None]  # (B, V) each
+    joined = Conditioning(torch.cat(contexts), torch.cat(vectors) if vectors else None)
+    return list(model.denoise(x.repeat(number, 1, 1, 1), sigma.repeat(number), joined).chunk(number))
 
 
 def _fitting(batch: int, cells: int) -> int:

@@ -21,7 +21,7 @@ from embedding_estimate.memory import Prober
 from embedding_estimate.objectives import Loss, check_effect, check_matchable, mean, seeds_of
 from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
+from embedding_estimate.teacher import SELECT_SEED, Teacher, Trajectory, error
 
 SAMPLER = "Euler"  # of all trajectories: cheap, and its latents are like those of use
 
@@ -96,10 +96,12 @@ class AttentionObjective:
         check_matchable(side, "after the cross-attentions", self.notes)
         share = len(self.settings.template_list)
         number = len(self._lessons)
-        seeds = seeds_of(self.settings.seed, self._train_seeds, number)
-        train = prober(side, self._states(side, seeds, self.train_states // share), self.rows // share)
-        seeds = seeds_of(SELECT_SEED, self._select_seeds, number)
-        states = self._states(side, seeds, self.select_states // share)
+        mine = seeds_of(self.settings.seed, self._train_seeds, number)
+        theirs = seeds_of(SELECT_SEED, self._select_seeds, number)
+        seen = self.teacher.record(side, self._trajectory, [*mine, *theirs], self.settings.batch)
+        held_out = seen.seed >= SELECT_SEED
+        train = prober(side, seen[~held_out].spread(self.train_states // share), self.rows // share)
+        states = seen[held_out].spread(self.select_states // share)
         select = prober(side, states, self.select_rows // share)
         with torch.no_grad():
             student = self.teacher.student(start, template)
@@ -107,10 +109,6 @@ class AttentionObjective:
             calibration = error(student, states, self.settings.batch) / max(foreseen, 1e-30)
             empty = self.teacher.error_of_nothing(states, self._trajectory, self.settings.batch)
         return Lesson(template, train, select, calibration, empty)
-
-    def _states(self, side: Side, seeds: range, number: int) -> States:
-        """So many of a side's states, spread evenly over its sampling."""
-        return self.teacher.record(side, self._trajectory, seeds, self.settings.batch).spread(number)
 
     def draw(self, generator: torch.Generator) -> Lesson:
         return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]

@@ -66,9 +66,8 @@ class UNetObjective:
         states = sum(len(lesson.select) for lesson in self._lessons)
         # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
         self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
-        self.held_out_empty = mean(
-            [self.teacher.error_of_nothing(lesson.select, self._select, self.settings.batch) for lesson in self._lessons]
-        )
+        batch, selects = self.settings.batch, [lesson.select for lesson in self._lessons]
+        self.held_out_empty = mean([self.teacher.error_of_nothing(each, self._select, batch) for each in selects])
         check_effect(self.held_out_empty, self.settings.text)
         self.held_out_start = self.held_out(start)
         self._scale = max(math.sqrt(self.held_out_start), 1e-6)

@@ -62,7 +62,7 @@ def test_guidance_extrapolates_from_the_other_side(toy: ToyModel, uncond: str) -
     u = other.denoise(x, sigma, 0)
     c, half = (toy.denoise(x, sigma, conditioning) for conditioning, _ in mine.stage(0).parts)
     expected = u + 7 * ((c - u) + 0.5 * (half - u))
-    assert torch.allclose(guided(toy, mine, other, 7.0)(x, sigma, 0), expected)
+    assert torch.allclose(guided(mine, other, 7.0)(x, sigma, 0), expected)
 
 
 @pytest.mark.parametrize("negative", [False, True])

@@ -27,7 +27,8 @@ def state(model: BorrowedModel, conditioning: Conditioning) -> States:
     x = 3 * torch.randn(1, model.info.latent_channels, side, side, generator=generator).to(model.device)
     sigma = torch.full((1,), 3.0, device=model.device)
     denoised = model.denoise(x, sigma, conditioning)
-    return States(x, sigma, denoised, denoised, torch.zeros(1, dtype=torch.long))
+    none = torch.zeros(1, dtype=torch.long)
+    return States(x, sigma, denoised, denoised, evaluation=none, seed=none)
 
 
 class AttentionContract:

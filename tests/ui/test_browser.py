@@ -36,7 +36,9 @@ def url(folder: Path) -> Iterator[str]:
     port, log = free_port(), folder / "log"
     options = ["--no-browser", "--port", str(port), "--out", folder / "embeddings"]
     command = [sys.executable, "-m", "embedding_estimate", "ui", *options]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background, and children inherit
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell ignores it in the background, and children inherit
     with served(command, log, ready="is ready", patience=120, cwd=ROOT) as server:
         yield f"http://127.0.0.1:{port}/"
         server.send_signal(signal.SIGINT)

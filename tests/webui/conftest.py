@@ -1,4 +1,4 @@
-"""Tests in a real WebUI: its own Python, `-m pytest -W ignore` (it warns), WEBUI_DIR=its folder, a small checkpoint in it.
+"""Tests in a real WebUI: run with its own Python, -W ignore and WEBUI_DIR=its folder, a small checkpoint in it.
 
 The WebUI is started in this process, on the CPU and without its page. Arguments of its own, such as
 --ckpt and --medvram, go into WEBUI_ARGS.
