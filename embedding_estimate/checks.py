@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from embedding_estimate.errors import SettingsError, nearest
-from embedding_estimate.host import BorrowedModel
+from embedding_estimate.host import MODES, BorrowedModel
 from embedding_estimate.settings import Settings
 from embedding_estimate.vectors import count
 
-READ_WEIGHTS = ("Original", "No norm")  # emphasis modes
+MOST_EVALUATIONS = 150  # so that a schedule in whole steps shows
 
 
 def check_against(settings: Settings, model: BorrowedModel) -> None:
@@ -28,9 +28,23 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
         tokens = count(model.token_vectors(settings.initial_prompt))
         if not 1 <= tokens <= info.chunk_tokens:
             found.append(f"initial_prompt has {tokens} tokens: an embedding has 1 to {info.chunk_tokens}; change it")
-    if settings.typed_weight != 1 and info.emphasis not in READ_WEIGHTS:
+    if settings.typed_weight != 1 and info.emphasis not in MODES:
         found.append(
             f"typed_weight={settings.typed_weight:g}: the emphasis mode {info.emphasis} reads no weights; choose 1"
         )
+    if settings.format == "pt" and len(info.widths) > 1:
+        found.append("format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'")
+    for template in settings.template_list:
+        if _changes(template.replace("{}", "x"), settings.negative, model):
+            found.append(
+                f"template {template!r} has a schedule or AND, around an embedding that knows neither: leave it"
+            )
     if found:
         raise SettingsError(found)
+
+
+def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:
+    """Whether a prompt is more than one context."""
+    size = model.info.default_size
+    stages = model.encode(text, evaluations=MOST_EVALUATIONS, width=size, height=size, negative=negative)
+    return len(stages) > 1 or len(stages[0].parts) > 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from embedding_estimate.enough import counts
-from embedding_estimate.errors import Interrupted, SettingsError
+from embedding_estimate.errors import Interrupted, ModelError, SettingsError
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
@@ -34,8 +34,10 @@ def curve(
     """Estimates the prompt with each number of vectors and yields the figures, without images, as they come.
 
     `on_progress` gives the listener for each N. A stop that saves ends the curve with the points that are whole.
-    Raises what `estimate` raises; settings are checked for every N before the first is estimated.
+    Raises what `estimate` raises; settings are checked for every N before the first is estimated. Raises `ModelError`
+    where the host has loaded another model in between.
     """
+    first = None
     for tokens, one in variants(settings, counts).items():
         try:
             result = estimate(one, host, on_progress=on_progress(tokens), stop=stop)
@@ -45,6 +47,10 @@ def curve(
             return
         if result.fidelity is None:  # stopped before it was measured
             return
+        model = result.embedding.provenance["model"]
+        first = first or model
+        if model != first:
+            raise ModelError(f"the model was {first['name']} and is {model['name']} now: start again with one of them")
         yield Point(tokens, result.fidelity, result.seconds_prepare + result.seconds_train)
 
 

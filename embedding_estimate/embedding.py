@@ -43,9 +43,9 @@ MAX_PROVENANCE = 2**20  # bytes of JSON
 class Embedding:
     """N vectors per text encoder under one name. They are copied to the CPU, detached and in fp32.
 
-    `provenance` holds JSON values: `version`, `settings`, `prompt` (unless kept out), `model` with `name` and
-    `hash`, `clip_skip`, `emphasis`, `networks` where the host added some, `fidelity` with its `protocol`. It is empty
-    for a file of another tool.
+    `provenance` holds JSON values: `version`, `settings` (prompts may be kept out), `model` with `name`, `hash` and
+    `family`, `clip_skip`, `emphasis`, `typed_weight`, `networks` where the host added some, `steps`, `stopped`, and
+    `fidelity` with its `protocol`. It is empty for a file of another tool.
 
     Raises EmbeddingError unless every encoder has the same number of finite vectors, at least one.
     """
@@ -277,10 +277,9 @@ def _text(embedding: Embedding) -> str:
 
 
 def _without_paths(value: Any) -> Any:
-    """Files are passed on: of a path only the last part stays. Prompt and settings are the user's words."""
+    """Files are passed on: of a path only the last part stays. Settings are the user's words."""
     if isinstance(value, dict):
-        words = ("prompt", "settings")
-        return {key: entry if key in words else _without_paths(entry) for key, entry in value.items()}
+        return {key: entry if key == "settings" else _without_paths(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_without_paths(entry) for entry in value]
     if isinstance(value, str):

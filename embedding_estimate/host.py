@@ -136,8 +136,9 @@ class BorrowedModel(Protocol):
         about a third slower, for a fraction of the memory."""
         ...
 
-    def release(self) -> bool:
-        """Frees what the host holds for speed or precision and makes again when it is needed; whether there was any."""
+    def release(self, *, for_good: bool = False) -> bool:
+        """Frees what the host holds for speed or precision, and makes it again when it is needed unless `for_good`;
+        whether there was any."""
         ...
 
     def evaluations(self, sampler: str, steps: int) -> int:

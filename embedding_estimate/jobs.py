@@ -36,7 +36,7 @@ class Saved:
     estimate: Estimate
     path: Path
     pictures: Mapping[str, Sequence[Image]]  # same-seed images by row of the report; empty where there are none
-    report: Path | None  # None where it could not be drawn
+    report: Path | None  # None where it could not be saved
     seconds: float
 
 
@@ -211,6 +211,8 @@ class Jobs:
                 stack.enter_context(snapshots.kept())
             file = stack.enter_context(saving.Result(settings, folder, tree=tree, on_failure=job.notes.append))
 
+            pictures: dict[str, list[Image]] = {}
+
             def keep(embedding: Embedding) -> None:
                 job.trained = file.save(embedding)
 
@@ -221,26 +223,25 @@ class Jobs:
                 on_snapshot=snapshots.write,
                 on_preview=Previews(job.show, on_failure=job.notes.append).make,
                 on_trained=keep,
+                on_images=lambda model, images: pictures.update(report.pictures(model, images)),
                 stop=job.stop,
             )
+            seconds = time.monotonic() - started
+            path = file.save(result.embedding)
+            sheet = report.draw(report.of_estimate(settings, result, pictures))
             if job.stop.dropped:
                 raise Interrupted("interrupted; the result was dropped")
-            path = file.save(result.embedding)
-        seconds = time.monotonic() - started
         try:
-            sheet = report.of_estimate(settings, host, result)
-            result = replace(result, images=None)  # drawn by now, and their latents take a device's memory
-            return Saved(result, path, sheet.pictures, self._drawn(sheet, f"{path.stem}.png"), seconds)
-        except (EstimateError, RuntimeError, MemoryError) as error:  # the embedding is safe, which is what counts
-            job.notes.append(f"the report could not be drawn: {error}")
-            return Saved(result, path, {}, None, seconds)
+            return Saved(result, path, pictures, self._put(sheet, f"{path.stem}.png"), seconds)
+        except EstimateError as error:  # the embedding is safe, which is what counts
+            job.notes.append(f"the report could not be saved: {error}")
+            return Saved(result, path, pictures, None, seconds)
 
-    def _drawn(self, sheet: report.Report, name: str) -> Path:
+    def _put(self, sheet: Image, name: str) -> Path:
         folder = self._reports()
         with saving.made(folder):
-            path = folder / name
-            report.save(report.draw(sheet), path)
-        return path
+            report.save(sheet, folder / name)
+        return folder / name
 
 
 def _listener(job: Job, host: Host) -> OnProgress:

@@ -29,7 +29,7 @@ from embedding_estimate.drawing import (
     text_width,
 )
 from embedding_estimate.fidelity import Fidelity, Images
-from embedding_estimate.host import BorrowedModel, Host
+from embedding_estimate.host import BorrowedModel
 from embedding_estimate.names import typed_name
 from embedding_estimate.previews import picture
 from embedding_estimate.settings import Settings
@@ -69,12 +69,8 @@ def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[s
     return {row: [picture(pixels) for pixels in model.decode(images.latents[row][:seeds])] for row in COLUMNS}
 
 
-def of_estimate(settings: Settings, host: Host, result: Estimate) -> Report:
-    """All that is known of an estimate; borrows the model to decode the images."""
-    images: Mapping[str, Sequence[Image.Image]] = {}
-    if result.images and result.images.latents:
-        with host.borrow() as model:
-            images = pictures(model, result.images)
+def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Sequence[Image.Image]]) -> Report:
+    """All that is known of an estimate, with its `pictures`."""
     return Report(
         name=typed_name(settings.name, result.typed_weight),
         prompt="" if settings.private else settings.text,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from embedding_estimate.embedding import Embedding
     from embedding_estimate.previews import Preview
 
+SOFTWARE = "Embedding Estimate"
 ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
 
 
@@ -136,7 +137,7 @@ class Result:
             return path
         except (EstimateError, OSError) as error:
             try:
-                rescued = Path(tempfile.mkdtemp(prefix="embedding-estimate-")) / f"{name}{extension}"
+                rescued = Path(tempfile.mkdtemp(prefix="embedding-estimate-")) / f"{name}.safetensors"
                 write(embedding, rescued)
             except (EstimateError, OSError):
                 raise EstimateError(f"{error}. The embedding is lost: estimate it again") from error
@@ -157,9 +158,26 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def png(image: Image) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "PNG", optimize=True)
+    """With a mark by which `ours` knows it again."""
+    from PIL.PngImagePlugin import PngInfo
+
+    data, mark = io.BytesIO(), PngInfo()
+    mark.add_text("Software", SOFTWARE)
+    image.save(data, "PNG", optimize=True, pnginfo=mark)
     return data.getvalue()
+
+
+def ours(picture: Path) -> bool:
+    """Whether a picture may be replaced: it is not there, or this program has made it."""
+    from PIL import Image
+
+    if not picture.exists():
+        return True
+    try:
+        with Image.open(picture) as opened:
+            return opened.info.get("Software") == SOFTWARE
+    except OSError:
+        return False
 
 
 class Snapshots:

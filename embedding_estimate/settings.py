@@ -27,7 +27,7 @@ SKETCH_STEPS = 20  # learning steps, which are that part's first
 SKETCH_SAMPLING = 6  # steps of the sampler
 REFINE = 1 / 3  # of the learning steps, for the part that only refines
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
-SEED_LIMIT = 2_000_000_000  # larger seeds are the select and report sets' own, see `teacher.Seeds`
+SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Settings:
         "Training part",
         "What is matched: what the U-Net reads of the prompt (quick, carries the weights), its prediction "
         "(slow, carries the weights, takes AND), both in turn, or only the text encoder's hidden states "
-        "(quickest, cannot carry weights).",
+        "(quickest; in SD1 and SD2 it cannot carry weights).",
         choices=PARTS,
     )
     tokens: int = setting(
@@ -111,7 +111,7 @@ class Settings:
     )
     batch: int = setting(4, "States per step", "Noised latents compared at each learning step.", minimum=1, maximum=256)
     attention_memory: int = setting(
-        256,
+        512,
         "Attention memory",
         "For the rows of cross-attentions that the Attention part keeps; less keeps fewer rows.",
         unit="MB",

@@ -42,7 +42,6 @@ class Estimate:
     embedding: Embedding
     typed_weight: float  # that the name is to be typed with
     fidelity: Fidelity | None  # None where the job was interrupted before it was measured, or not to be measured
-    images: Images | None
     steps: int
     stopped: str
     losses: list[float]
@@ -63,15 +62,17 @@ def estimate(
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
     on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None,
     on_trained: Callable[[Embedding], None] = lambda embedding: None,
+    on_images: Callable[[BorrowedModel, Images], None] = lambda model, images: None,
     stop: StopToken | None = None,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
     `on_snapshot` gets the vectors of every `settings.save_every`-th step, `on_preview` those of every
     `settings.preview_every`-th beside the teacher, `on_trained` the embedding before it is measured, which may take
-    longer than the training. A stop that saves returns the best vectors so far. Raises `SettingsError` with every
-    problem of the settings, `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop
-    that drops, or that comes before there is anything to keep.
+    longer than the training, `on_images` the latents of the images, while the model is there to decode them. A stop
+    that saves returns the best vectors so far. Raises `SettingsError` with every problem of the settings,
+    `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop that drops, or that comes
+    before there is anything to keep.
     """
     settings.check()
     stop = stop or StopToken()
@@ -100,16 +101,18 @@ def estimate(
         spent = time.perf_counter() - started
         forwards, backwards = meter.forwards, meter.backwards
 
-        figures, pictured = None, None
+        figures = None
         if settings.measure != "Nothing" and training.stopped != "interrupted":
             on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
-            with suppress(Stopped), _worth_no_loss(training), meter.interruptible(stop):
-                figures, pictured = _measure(teacher, training, job)
+            with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
+                figures, images = _measure(teacher, training, job)
+            if figures and images.latents:
+                with _worth_no_loss(training, "no pictures"):
+                    on_images(model, images)
         return Estimate(
             embedding=_embedding(settings, model, training, figures, teacher.task.typed_weight),
             typed_weight=teacher.task.typed_weight,
             fidelity=figures,
-            images=pictured,
             steps=training.step,
             stopped=training.stopped,
             losses=torch.stack(training.losses).cpu().tolist() if training.losses else [],
@@ -147,7 +150,10 @@ def _stage(
             if not first:
                 objective = starting_from(objective, training.best)
             if job.settings.typed_weight == 0:
-                objective = at_weight(objective, solve(objective, space, training.best, job), training.best)
+                weight, training = solve(objective, space, training, job)
+                if len(starts) == 1 or training.stopped == "interrupted":
+                    return training, teacher.typed(weight)
+                objective = at_weight(objective, weight, training.best)
     except Stopped:
         if first:
             raise
@@ -182,6 +188,7 @@ def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -
 
 
 def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, Images]:
+    teacher.model.release()
     return fidelity.measure(
         teacher.model,
         teacher.task,
@@ -227,12 +234,13 @@ def _notes(settings: Settings, model: BorrowedModel) -> list[str]:
 
 
 @contextmanager
-def _worth_no_loss(training: Training) -> Iterator[None]:
-    """Vectors that are trained are kept even where there is no memory to measure them."""
+def _worth_no_loss(training: Training, without: str) -> Iterator[None]:
+    """Vectors that are trained are kept even where there is no memory for more."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch's own for out of memory is a RuntimeError
-        training.notes.append(f"not measured, the model failed: {str(error).splitlines()[0]}; try compare")
+        reason = (str(error).splitlines() or ["out of memory"])[0]
+        training.notes.append(f"{without}, the model failed: {reason}; try compare")
 
 
 @contextmanager

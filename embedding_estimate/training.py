@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes 
 GAIN = 1e-3  # relative fall of the held-out error that counts as progress for the early stop
 FALLBACK = "Adam"
 NO_MEMORY = "out of memory"
+OnPreview = Callable[[Teacher, Vectors, int], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Job:
     on_progress: OnProgress
     on_snapshot: Callable[[Embedding, int], None]
     stop: StopToken
-    on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None
+    on_preview: OnPreview = lambda teacher, vectors, step: None
     learning_steps: int = 0  # of all stages; the settings' own where it is 0
 
 
@@ -52,6 +53,10 @@ class Training:
     losses: list[Tensor] = field(default_factory=list)  # one per step, left on the device
     checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
     notes: list[str] = field(default_factory=list)
+
+    def continued(self) -> Training:
+        """Another training that goes on from here."""
+        return replace(self, losses=[*self.losses], checks=[*self.checks], notes=[*self.notes])
 
 
 def train(training: Training, objective: Objective, space: VectorSpace, job: Job) -> None:
@@ -87,22 +92,31 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
 
 
 def _within_memory(run: _Run, name: str, rate: float) -> str:
-    """`descend`; from the best so far with checkpoints once memory runs out; the best is kept where it does again.
+    """`descend`; from the best so far with less once memory runs out; the best is kept where it does again.
 
     Raises what the model raised where there is nothing to keep.
     """
-    training, model = run.training, run.objective.teacher.model
-    for sparing in dict.fromkeys((run.job.settings.checkpointing, True)):
+    training, objective = run.training, run.objective
+    model, sparing = objective.teacher.model, run.job.settings.checkpointing
+    while True:
         try:
             with model.checkpointed() if sparing else nullcontext():
                 return run.descend(name, rate)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error) or (sparing and not training.checks):
+            released = ran_out(error) and model.release(for_good=True)
+            spares = not sparing and objective.steps_run_unet
+            if not ran_out(error) or not (released or spares or training.checks):
                 raise
         training.step = len(training.losses)  # the step that failed is none
-        went_on = "the best vectors before were kept" if sparing else "went on with less of it, as Save memory does"
+        if released:
+            went_on = "went on without what the host can do without"
+        elif spares:
+            went_on, sparing = "went on with less of it, as Save memory does", True
+        else:
+            went_on = "the best vectors before were kept"
         training.notes.append(f"out of memory at step {training.step + 1}: {went_on}")
-    return NO_MEMORY
+        if not (released or spares):
+            return NO_MEMORY
 
 
 @dataclass

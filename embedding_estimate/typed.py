@@ -16,15 +16,15 @@ from typing import Any
 from embedding_estimate.fidelity import inside
 from embedding_estimate.host import Vectors
 from embedding_estimate.objectives import Objective, mean, starting_from
-from embedding_estimate.progress import Progress
+from embedding_estimate.progress import Progress, Stopped
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teacher import SELECT_SEED
-from embedding_estimate.training import Job, Training, train
+from embedding_estimate.training import Job, OnPreview, Training, train
 from embedding_estimate.vectors import VectorSpace
 
 GRID = (0.8, 0.9, 1.1, 1.2, 1.3, 1.45)
 FINER = 0.05  # on both sides of the best of them
-TRIAL_STEPS = 25  # what tells a good weight from a poor one; the vectors of a trial are not kept
+TRIAL_STEPS = 25  # what tells a good weight from a poor one
 FINALISTS = 2  # beside the bare name; trained to the end, for gain and harm after a few steps are others than then
 TEMPLATES = ("a drawing of {}, on a wall", "{}, beside a tree", "from afar, {}")  # not trained on, nor the report's
 HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
@@ -37,29 +37,39 @@ def at_weight(objective: Objective, weight: float, start: Vectors) -> Objective:
     return starting_from(other, start)
 
 
-def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) -> float:
-    """The weight with which trainings get furthest on the select set, of those that do no harm inside other prompts.
+def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -> tuple[float, Training]:
+    """The weight with which trainings get furthest on the select set, of those that do no harm inside other prompts,
+    and that training, to its end.
 
-    The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours.
+    The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours. A stop ends in
+    the best so far of what was found to do no harm; raises `Stopped` where there is nothing yet.
     """
     explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
+    to_the_end = job.settings.learning_steps
+    total = (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * to_the_end
     trials: dict[float, Training] = {}
-    done, to_the_end = 0, job.settings.learning_steps
+    safe = {1.0}
+    done = 0
 
-    def run(weight: float, steps: int) -> None:
+    def run(weight: float, steps: int, on_preview: OnPreview = lambda teacher, vectors, step: None) -> None:
         nonlocal done
         job.stop.check()
-        job.on_progress(Progress("weigh", done, (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * to_the_end))
-        settings = replace(job.settings, learning_steps=steps, save_every=0, preview_every=0)
-        training = trials.setdefault(weight, Training(dict(start)))
-        silent = replace(job, settings=settings, on_progress=lambda progress: None)
-        train(training, at_weight(objective, weight, training.best), space, silent)
+        training = trials.setdefault(weight, start.continued())
+        before = done - training.step
+
+        def on_progress(progress: Progress) -> None:
+            job.on_progress(Progress("weigh", before + progress.done, total))
+
+        settings = replace(job.settings, learning_steps=steps, save_every=0)  # of one step there would be several
+        trial = replace(job, settings=settings, on_progress=on_progress, on_preview=on_preview)
+        train(training, at_weight(objective, weight, training.best), space, trial)
         done += steps
 
     def harmless(weights: Iterable[float]) -> Iterator[float]:
         """Of these weights, the best first."""
         for weight in sorted(weights, key=lambda weight: trials[weight].best_error):
             if weight == 1 or among_words(weight, trials[weight].step) >= among_words(1.0, trials[1.0].step) - HARM:
+                safe.add(weight)
                 yield weight
 
     @functools.cache
@@ -67,16 +77,29 @@ def solve(objective: Objective, space: VectorSpace, start: Vectors, job: Job) ->
         """What is explained inside other prompts, as trained up to that step."""
         return mean([of(objective.teacher.typed(weight), trials[weight].best) for of in explained])
 
-    for weight in (1.0, *GRID):
-        run(weight, TRIAL_STEPS)
-    middle = next(harmless(trials))
-    if middle != 1:
-        for weight in (middle - FINER, middle + FINER):
-            run(round(weight, 2), TRIAL_STEPS)
-    finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
-    for weight in finalists:
-        run(weight, to_the_end)
-    return next(harmless(finalists))
+    def best() -> float:
+        for weight in (1.0, *GRID):
+            run(weight, TRIAL_STEPS)
+        middle = next(harmless(trials))
+        if middle != 1:
+            for weight in (middle - FINER, middle + FINER):
+                run(round(weight, 2), TRIAL_STEPS)
+        finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
+        for weight in finalists:
+            run(weight, to_the_end, job.on_preview)
+        return next(harmless(finalists))
+
+    try:
+        weight = best()
+    except Stopped:
+        reached = [weight for weight in safe & trials.keys() if trials[weight].step > start.step]
+        if not reached:
+            raise
+        weight = min(reached, key=lambda weight: trials[weight].best_error)
+        trials[weight].stopped = "interrupted"
+    found = trials[weight]
+    found.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.values())
+    return weight, found
 
 
 def told(provenance: Mapping[str, Any]) -> float:

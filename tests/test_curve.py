@@ -6,7 +6,7 @@ import pytest
 from toy import ToyHost
 
 from embedding_estimate.curve import curve, numbers, variants
-from embedding_estimate.errors import Interrupted, SettingsError
+from embedding_estimate.errors import Interrupted, ModelError, SettingsError
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 
@@ -25,6 +25,14 @@ def test_more_vectors_explain_more(toy_host: ToyHost) -> None:
     assert points[0].fidelity.explained < points[1].fidelity.explained
     assert points[0].fidelity.image_distance is None and points[0].seconds > 0
     assert set(heard[1]) == set(heard[2]) == {"prepare", "train", "measure"}
+
+
+def test_all_points_are_of_one_model(toy_host: ToyHost) -> None:
+    points = curve(SETTINGS, toy_host, [1, 2], stop=StopToken())
+    next(points)
+    toy_host.model.info = replace(toy_host.model.info, name="another")
+    with pytest.raises(ModelError, match="the model was toy and is another now"):
+        next(points)
 
 
 @pytest.mark.parametrize("phase", ["prepare", "train", "measure"])

@@ -24,7 +24,7 @@ from embedding_estimate.errors import EmbeddingError
 
 ORIGIN = {
     "version": "0.1.0",
-    "prompt": "/(bad:1.4), [a|b] \N{CAT FACE}",
+    "settings": {"text": "/(bad:1.4), [a|b] \N{CAT FACE}"},
     "model": {"name": "tiny", "hash": "0123abcd"},
     "fidelity": {"protocol": "v1", "explained": 0.5},
 }
@@ -240,7 +240,6 @@ def test_provenance_tells_nothing_of_the_machine(tmp_path: Path) -> None:
         "model": {"name": "/home/someone/models/tiny.ckpt", "hash": ""},
         "files": ["C:\\Users\\someone\\a.pt", r"\\server\share\b.pt", "c.pt"],
         "settings": {"text": "/imagine a cat"},
-        "prompt": "/imagine a cat",
     }
     for extension in (".safetensors", ".pt"):
         path = tmp_path / f"mine{extension}"
@@ -249,7 +248,7 @@ def test_provenance_tells_nothing_of_the_machine(tmp_path: Path) -> None:
             assert part not in path.read_bytes()
         read = embedding.read(path).provenance
         assert read["model"]["name"] == "tiny.ckpt" and read["files"] == ["a.pt", "b.pt", "c.pt"]
-        assert read["settings"]["text"] == read["prompt"] == "/imagine a cat"
+        assert read["settings"]["text"] == "/imagine a cat"
 
 
 def test_undefined_numbers_become_null(tmp_path: Path) -> None:
@@ -260,7 +259,7 @@ def test_undefined_numbers_become_null(tmp_path: Path) -> None:
 
 
 def test_provenance_is_bounded(tmp_path: Path) -> None:
-    long = Embedding("mine", {"clip_l": TENSOR}, {"prompt": "x" * embedding.MAX_PROVENANCE})
+    long = Embedding("mine", {"clip_l": TENSOR}, {"settings": {"text": "x" * embedding.MAX_PROVENANCE}})
     with pytest.raises(EmbeddingError, match="keep the prompt out"):
         embedding.write(long, tmp_path / "mine.safetensors")
     assert listing(tmp_path) == []
@@ -269,8 +268,8 @@ def test_provenance_is_bounded(tmp_path: Path) -> None:
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.dictionaries(st.text(), inner)))
 def test_any_prompt_survives(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.mktemp("origin") / "mine.safetensors"
-    embedding.write(Embedding("mine", {"clip_l": TENSOR}, {"prompt": value}), path)
-    assert embedding.read(path).provenance == {"prompt": value}
+    embedding.write(Embedding("mine", {"clip_l": TENSOR}, {"settings": value}), path)
+    assert embedding.read(path).provenance == {"settings": value}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "7", "null", "[" * 100_000, "9" * 10_000, "\0"])

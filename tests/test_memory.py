@@ -82,7 +82,7 @@ def test_what_the_host_can_do_without_goes_first(monkeypatch: pytest.MonkeyPatch
     model, held = Narrow(), [True, False]
     side, states = prepared(model)
     model.gradients = 2
-    monkeypatch.setattr(model, "release", lambda: held.pop(0))
+    monkeypatch.setattr(model, "release", lambda **_: held.pop(0))
     prober = Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)
     prober(side, states, 10)
     assert held == [] and len(prober.notes) == 1 and "one state at a time" in prober.notes[0]

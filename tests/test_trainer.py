@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -267,6 +268,22 @@ def test_the_model_has_its_say_on_settings(toy_host: ToyHost) -> None:
     assert "did you mean Euler" in str(caught.value) and "choose 96" in str(caught.value)
 
 
+def test_a_template_is_one_context(toy_host: ToyHost) -> None:
+    """An embedding among its words would be typed as one, while the teacher would have several."""
+    with pytest.raises(SettingsError) as caught:
+        run(toy_host, templates="{}\n[{}:blue:120] star\na star AND {}\na (star:1.2), {}")
+    assert [line.partition(" has a schedule or AND")[0] for line in caught.value.problems] == [
+        "template '[{}:blue:120] star'",
+        "template 'a star AND {}'",
+    ]
+
+
+def test_two_encoders_do_not_fit_into_a_pt(toy_host: ToyHost) -> None:
+    toy_host.model.info = replace(toy_host.model.info, widths={"clip_l": 6, "clip_g": 8})
+    with pytest.raises(SettingsError, match="format='pt' holds the vectors of one encoder"):
+        run(toy_host, format="pt")
+
+
 def test_tokens_from_the_initial_prompt(toy_host: ToyHost) -> None:
     result = run(toy_host, initial_prompt="a big red", token_source="Initial prompt", learning_steps=5)
     assert len(result.embedding.vectors["clip_l"]) == 3
@@ -321,6 +338,41 @@ def test_training_goes_on_with_checkpoints_where_memory_runs_out(toy_host: ToyHo
     short_of_memory.clear()
     wide = run(toy_host)
     assert torch.equal(result.embedding.vectors["clip_l"], wide.embedding.vectors["clip_l"])
+
+
+def test_what_the_host_can_do_without_goes_before_checkpoints(
+    toy_host: ToyHost, short_of_memory: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def release(*, for_good: bool = False) -> bool:
+        asked.append(for_good)
+        if for_good:
+            short_of_memory.clear()
+        return for_good
+
+    monkeypatch.setattr(toy_host.model, "release", release)
+    result = run(toy_host)
+    assert asked == [True, False]  # while training, and before measuring
+    assert "out of memory at step 1: went on without what the host can do without" in result.notes
+
+
+def test_checkpoints_are_no_help_where_no_step_runs_the_unet(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, losses = AttentionObjective.loss, []
+
+    def loss(objective: AttentionObjective, *arguments: Any) -> torch.Tensor:
+        found = real(objective, *arguments)
+        losses.append(found)
+        if len(losses) > 100:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(AttentionObjective, "loss", loss)
+    result = run(toy_host, part="Attention", text="(blue:0.5) star", initial_prompt="cat", learning_steps=200)
+    assert result.stopped == "out of memory" and len(losses) == 101
+    assert any("the best vectors before were kept" in note for note in result.notes)
 
 
 def test_what_one_part_has_reached_is_kept_where_the_next_has_no_memory(

@@ -8,8 +8,9 @@ import pytest
 from toy import ToyHost
 
 from embedding_estimate import typed
-from embedding_estimate.errors import SettingsError
+from embedding_estimate.errors import Interrupted, SettingsError
 from embedding_estimate.names import typed_name
+from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
 
@@ -40,14 +41,44 @@ def test_the_weight_is_solved_for(toy_host: ToyHost) -> None:
     assert bare and result.fidelity.explained > bare.explained
 
 
-def test_previews_are_typed_with_the_weight_that_was_found(toy_host: ToyHost) -> None:
+def test_what_is_kept_is_what_was_judged(toy_host: ToyHost) -> None:
+    """A finalist's own training, trial steps included; all of the trials' time is told."""
+    result = run(toy_host, typed_weight=0.0, part="U-Net")
+    assert result.steps == len(result.losses) == typed.TRIAL_STEPS + EMPHASISED.learning_steps
+    assert result.seconds_train > result.seconds_prepare
+
+
+@pytest.mark.parametrize(("part", "tokens"), [("U-Net", 2), ("Attention", 0), ("Attention", 2)])
+@pytest.mark.parametrize("after", [0.2, 0.5, 0.9])
+def test_a_stop_keeps_the_best_weight_so_far(toy_host: ToyHost, part: str, tokens: int, after: float) -> None:
+    stop = StopToken()
+
+    def on_progress(progress: Progress) -> None:
+        if progress.phase == "weigh" and progress.done > after * progress.total:
+            stop.stop(save=True)
+
+    settings = replace(EMPHASISED, part=part, tokens=tokens, typed_weight=0.0)
+    result = estimate(settings, toy_host, on_progress=on_progress, stop=stop)
+    assert result.stopped == "interrupted" and result.steps > 0
+    assert result.checks and (result.typed_weight == 1 or after > 0.2)
+
+
+def test_a_stop_before_the_first_step_has_nothing_to_keep(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = StopToken()
+    monkeypatch.setattr(typed, "inside", lambda *_: stop.stop(save=True))
+    with pytest.raises(Interrupted):
+        estimate(replace(EMPHASISED, part="U-Net", typed_weight=0.0), toy_host, stop=stop)
+
+
+def test_previews_are_typed_with_the_weights_that_are_tried(toy_host: ToyHost) -> None:
     seen: list[float] = []
     result = estimate(
         replace(EMPHASISED, typed_weight=0.0, preview_every=10),
         toy_host,
         on_preview=lambda teacher, vectors, step: seen.append(teacher.task.typed_weight),
     )
-    assert seen == [result.typed_weight] * 2
+    assert result.typed_weight in seen and 1.0 in seen  # the finalists in turn
+    assert len(seen) == 2 * len(set(seen)) <= 2 * (typed.FINALISTS + 1)
 
 
 def test_a_weight_that_does_harm_among_other_words_is_not_taken(

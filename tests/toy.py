@@ -168,7 +168,7 @@ class ToyModel:
     def cross_attentions(self) -> list[ToyAttention]:
         return [self.attention]
 
-    def release(self) -> bool:
+    def release(self, *, for_good: bool = False) -> bool:
         return False
 
     def checkpointed(self) -> AbstractContextManager[None]:

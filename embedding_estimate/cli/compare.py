@@ -68,15 +68,16 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
             batch=settings.batch,
             on_progress=lambda done, total: bars(Progress("measure", done, total)),
         )
+        if report:
+            from embedding_estimate import report as drawn
+
+            rows = drawn.pictures(model, images)
+            facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
+            sheet = drawn.draw(drawn.Report(typed, text, facts, figures, pictures=rows))
     click.echo(f"{typed} ({embedding.tokens} vectors) beside {text}\n")
     show_figures(figures, embedding.tokens)
     if report:
-        from embedding_estimate import report as drawn
-
-        with host.borrow() as model:
-            rows = drawn.pictures(model, images)
-            facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
-        drawn.save(drawn.draw(drawn.Report(typed, text, facts, figures, pictures=rows)), report)
+        drawn.save(sheet, report)
         click.echo(f"\nreport: {report}")
     if as_json:
         print_json(

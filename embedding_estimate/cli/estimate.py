@@ -30,7 +30,11 @@ from embedding_estimate.errors import EmbeddingError, Interrupted
 from embedding_estimate.settings import Settings
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from embedding_estimate.embedding import Embedding
+    from embedding_estimate.fidelity import Images
+    from embedding_estimate.host import BorrowedModel
     from embedding_estimate.trainer import Estimate
 
 FOLDER = Path("embeddings")
@@ -128,7 +132,12 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
 
         stop = stack.enter_context(interruptible())
         started = time.perf_counter()
+        pictures: dict[str, list[Image]] = {}
         with Bars() as bars:
+
+            def decode(model: BorrowedModel, images: Images) -> None:
+                if picture:
+                    pictures.update(report.pictures(model, images))
 
             def keep(embedding: Embedding) -> None:
                 path = file.save(embedding)
@@ -142,6 +151,7 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
                 on_snapshot=snapshots.write,
                 on_preview=Previews(snapshots.draw, on_failure=_note).make,
                 on_trained=keep,
+                on_images=decode,
                 stop=stop,
             )
         seconds = time.perf_counter() - started
@@ -154,7 +164,7 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
     if snapshots.written:
         click.echo(f"snapshots: {snapshots.folder}")
     if picture:
-        report.save(report.draw(report.of_estimate(settings, host, result)), picture)
+        report.save(report.draw(report.of_estimate(settings, result, pictures)), picture)
         click.echo(f"report: {picture}")
     return Done(settings, result, path, seconds, interrupted)
 

@@ -38,12 +38,14 @@ class Lesson:
 
 
 class AttentionObjective:
-    rows = 400  # of each layer, to train on
+    rows = 800  # of each layer, to train on, or more for
+    readings = 4  # of each number that is trained: with fewer, what is learned is these rows
     train_states = 32  # that they are spread over, from
     train_seeds = 6  # trajectories, shared among the templates; if need be and this allows, one for each other prompt
     select_rows = 150
     select_states = 16
     select_seeds = 2
+    steps_run_unet = False
     check_every = 10  # a check is a forward pass of the encoder and of fewer rows, a quarter of a step
 
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
@@ -66,11 +68,12 @@ class AttentionObjective:
         self._start = 1.0  # loss at the start, in those units
 
     def prepare(self, start: Vectors) -> None:
-        settings = self.settings
-        share = min(1.0, settings.attention_memory / _megabytes(self.teacher.model, self.rows + self.select_rows))
+        settings, model = self.settings, self.teacher.model
+        numbers = sum(value.numel() for value in start.values())
+        self.rows = max(self.rows, math.ceil(self.readings * numbers / len(model.cross_attentions())))
         prober = Prober(
-            self.teacher.model,
-            rows=share,
+            model,
+            rows=min(1.0, settings.attention_memory / _megabytes(model, self.rows + self.select_rows)),
             batch=settings.batch,
             seed=settings.seed,
             checkpointed=settings.checkpointing,
@@ -135,6 +138,7 @@ class Sketch(AttentionObjective):
     """The same from one short trajectory: soon something to keep, and a better place for the rest to start from."""
 
     rows = 200
+    readings = 1
     train_states = 6
     train_seeds = 1
     select_rows = 100

@@ -36,6 +36,7 @@ class ChunksError(PromptError):
 
 class TransformerObjective:
     states_to_record = 0
+    steps_run_unet = False
     check_every = 10  # a check is one forward pass of the encoder, a third of a step
 
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):

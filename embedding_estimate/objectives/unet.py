@@ -37,6 +37,8 @@ class Lesson:
 
 
 class UNetObjective:
+    steps_run_unet = True
+
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
         self.settings = settings
         self.teacher = teacher

@@ -36,7 +36,7 @@ def job(**settings: Any) -> Job:
 
 def unmeasured(name: str, folder: Path) -> Saved:
     embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
-    result = Estimate(embedding, 1.0, None, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    result = Estimate(embedding, 1.0, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
     return Saved(result, folder / "it.safetensors", {}, None, 2.0)
 
 

@@ -128,6 +128,21 @@ def test_also_with_other_samplers(webui: Any, generated: Generate, sampler: str)
     torch.testing.assert_close(taught(PROMPT, sampler), generated(PROMPT, sampler).float(), rtol=0, atol=2)
 
 
+def test_restarts_draw_from_the_seeds(webui: Any) -> None:
+    """This sampler takes no noise; it restarts from 20 steps on."""
+    with WebuiHost().borrow() as model:
+        if "Restart" not in model.samplers:
+            pytest.skip("this WebUI has no such sampler")
+
+        def latents(*seeds: int) -> Tensor:
+            size = {"width": 64, "height": 64, "schedule": "Karras", "sampler": "Restart", "steps": 20}
+            return model.sample(lambda x, sigma, evaluation: x / 2, seeds=seeds, **size)
+
+        alone = latents(7)
+        torch.randn(3)
+        torch.testing.assert_close(latents(8, 7)[1], alone[0])
+
+
 def test_also_with_a_new_embedding(webui: Any, generated: Generate) -> None:
     with WebuiHost().borrow() as model:
         vectors = {key: torch.randn(3, width) * 0.02 for key, width in model.info.widths.items()}

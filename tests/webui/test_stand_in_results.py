@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,8 +65,36 @@ def test_the_card_tells_the_typed_weight(loaded: Any, tmp_path: Path) -> None:
 
 
 def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> None:
-    finished(loaded, private=True)
+    finished(loaded, private=True, text="(red:1.5) circle <lora:circle:1>", templates="a circle, {}\n{}")
     assert "circle" not in (tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8")
+
+
+def test_overwriting_keeps_what_the_user_put_on_the_card(loaded: Any, tmp_path: Path) -> None:
+    finished(loaded)
+    card, picture = (tmp_path / "embeddings" / f"zebra-two{end}" for end in (".json", ".preview.png"))
+    card.write_text(json.dumps({"notes": "mine", "description": "old", "sd version": "SD2"}), "utf-8")
+    drawn = picture.read_bytes()
+    finished(loaded, overwrite=True, text="(blue:1.5) star", seed=1)
+    told = json.loads(card.read_text("utf-8"))
+    assert told["notes"] == "mine" and "(blue:1.5) star" in told["description"] and told["sd version"] == "SD1"
+    assert picture.read_bytes() != drawn
+    Image.new("RGB", (8, 8)).save(picture)
+    card.write_text("no json", "utf-8")
+    finished(loaded, overwrite=True)
+    with Image.open(picture) as kept:
+        assert kept.size == (8, 8)
+    assert "(red:1.5) circle" in json.loads(card.read_text("utf-8"))["description"]
+
+
+def test_a_network_that_is_not_there_is_no_surprise_at_the_end(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    painting = SimpleNamespace(name="paint", mentioned_name="painting")
+    monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[painting]))
+    job = finished(loaded, text="circle <lora:painting:0.8> <lora:panting:1> <hypernet:other:1>")
+    assert (job.state, job.problems) == (
+        "failed",
+        ["<lora:panting:1> could not be loaded: mend the name, or drop it"],
+    )
+    assert finished(loaded, text="(red:1.5) circle <lora:painting:0.8>", measure="Nothing").state == "done"
 
 
 def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(loaded: Any, tmp_path: Path) -> None:
@@ -163,8 +193,8 @@ def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) 
     assert any("<lora:painting:0.8>" in note for note in job.notes)
 
     assert said("a zebra-two <lora:painting:0.8>") == []
-    assert said("a zebra-one") == [] == said("a zebra-two <lora:painting:.80>")
-    assert said("", "zebra-two") == ["zebra-two was made with <lora:painting:0.8>, which the prompt lacks"]
+    assert said("a zebra-one, a zebra-twofold") == [] == said("a zebra-two <lora:painting:.80>")
+    assert said("", "Zebra-Two") == ["zebra-two was made with <lora:painting:0.8>, which the prompt lacks"]
     loaded.opts.CLIP_stop_at_last_layers, loaded.opts.emphasis = 2, "Original"
     assert said("zebra-two <lora:painting:0.8>") == [
         "zebra-two was made for clip skip 1, and it is 2 now, for the emphasis mode No norm, and it is Original now"

@@ -75,7 +75,7 @@ class StandaloneModel:
     def cross_attentions(self) -> Sequence[CrossAttention]:
         return cross_attentions(self._denoiser.unet)
 
-    def release(self) -> bool:
+    def release(self, *, for_good: bool = False) -> bool:
         return False
 
     def checkpointed(self) -> AbstractContextManager[None]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
 from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.memory import ran_out
+
+ROUNDING = {"unet_needs_upcast", "force_fp16"}  # switches of the WebUI's, not all of them in every version
 
 
 class ExactCopy:
@@ -40,9 +42,10 @@ class ExactCopy:
                 self.refused = True
         return self._copy is not None
 
-    def release(self) -> bool:
-        """Gives the copy's memory back until it is asked for again; whether there was one."""
+    def release(self, for_good: bool) -> bool:
+        """Gives the copy's memory back, at least until it is asked for again; whether there was one."""
         there, self._copy = self._copy is not None, None
+        self.refused |= there and for_good
         return there
 
     @contextmanager
@@ -53,7 +56,9 @@ class ExactCopy:
         """
         from modules import devices
 
-        with replaced(devices, "unet_needs_upcast", False):
+        with ExitStack() as stack:
+            for switch in ROUNDING & vars(devices).keys():
+                stack.enter_context(replaced(devices, switch, False))
             self.engine.wrapped = self._copy
             try:
                 yield

@@ -104,13 +104,24 @@ def _publish(job: Job) -> None:
     assert job.saved is not None
     path = job.saved.path
     try:
-        saving.replace(path.with_suffix(".json"), json.dumps(_card(job), indent=4, ensure_ascii=False).encode())
-        if pictures := job.saved.pictures.get("embedding"):
-            saving.replace(path.with_name(f"{path.stem}.preview.png"), saving.png(pictures[0]))
+        described, pictured = path.with_suffix(".json"), path.with_name(f"{path.stem}.preview.png")
+        card = _written(described) | _card(job)  # a user may have added notes
+        saving.replace(described, json.dumps(card, indent=4, ensure_ascii=False).encode())
+        if (pictures := job.saved.pictures.get("embedding")) and saving.ours(pictured):
+            saving.replace(pictured, saving.png(pictures[0]))
     except EstimateError as error:
         job.notes.append(f"the card has no picture or description: {error}")
     with queue_lock:
         model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
+
+
+def _written(card: Path) -> dict[str, Any]:
+    """What an earlier embedding of that name left on its card."""
+    try:
+        found = json.loads(card.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _card(job: Job) -> dict[str, Any]:
@@ -121,11 +132,10 @@ def _card(job: Job) -> dict[str, Any]:
     lines = [f"For the {job.settings.prompt_type.lower()}; {estimate.embedding.tokens} vectors"]
     if estimate.typed_weight != 1:
         lines.append(f"To be typed as {typed_name(estimate.embedding.name, estimate.typed_weight)}")
-    if not job.settings.private:
-        lines.append(f"Does what this does: {job.settings.text}")
     if figures:
         lines.append(f"Explained {figures.explained:.3f} by protocol {figures.protocol}")
-    lines += job.notes
+    if not job.settings.private:  # notes may quote the prompt
+        lines += [f"Does what this does: {job.settings.text}", *job.notes]
     return {
         "description": "\n".join([*lines, f"Embedding Estimate {__version__}"]),
         "sd version": {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}[family],

@@ -113,10 +113,10 @@ class WebuiModel:
     def cross_attentions(self) -> Sequence[CrossAttention]:
         return cross_attentions(self._model.model.diffusion_model, self._autocast, self._pipeline.contexts)
 
-    def release(self) -> bool:
+    def release(self, *, for_good: bool = False) -> bool:
         from modules import devices
 
-        released = [engine.exact.release() for engine in self._engines.values()]
+        released = [engine.exact.release(for_good) for engine in self._engines.values()]
         devices.torch_gc()
         return any(released)
 

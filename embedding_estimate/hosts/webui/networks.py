@@ -7,9 +7,14 @@ along.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
+
+from embedding_estimate.errors import ModelError
+
+LOADED = (("networks", "loaded_networks"), ("lora", "loaded_loras"))  # where the WebUI's LoRA keeps them, by version
 
 
 def stripped(text: str) -> str:
@@ -30,7 +35,9 @@ def mentioned(text: str) -> list[str]:
 @contextmanager
 def active(texts: Sequence[str]) -> Iterator[list[str]]:
     """Switches the texts' networks on, each once, and those that the settings add; tells the latter as they would be
-    typed. All others are off. Off again at the end, which restores the model's weights before the next image."""
+    typed. All others are off. Off again at the end, which restores the model's weights before the next image.
+
+    Raises `ModelError` for a LoRA that the WebUI could not load, which it would do without in silence."""
     from modules import extra_networks
 
     each = dict.fromkeys(network for text in texts for network in mentioned(text))
@@ -40,7 +47,19 @@ def active(texts: Sequence[str]) -> Iterator[list[str]]:
     )
     extra_networks.activate(job, wanted)
     try:
+        if missing := _missing(each):
+            raise ModelError(f"{' '.join(missing)} could not be loaded: mend the name, or drop it")
         yield mentioned(job.all_prompts[0])  # where a setting's network leaves its name for the infotext
     finally:
         extra_networks.deactivate(job, wanted)
         extra_networks.activate(job, {})
+
+
+def _missing(typed: Iterable[str]) -> list[str]:
+    """LoRAs that the WebUI has not loaded; none where it does not tell."""
+    for module, attribute in LOADED:
+        loaded = getattr(sys.modules.get(module), attribute, None)
+        if loaded is not None:
+            there = {getattr(each, "mentioned_name", None) or each.name for each in loaded}
+            return [each for each in typed if each.startswith("<lora:") and each.strip("<>").split(":")[1] not in there]
+    return []

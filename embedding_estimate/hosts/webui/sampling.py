@@ -122,12 +122,22 @@ class Samplers:
 
         first = (1 + sigmas[0] ** 2).sqrt() if getattr(shared.opts, "sgm_noise_multiplier", False) else sigmas[0]
         more = _arguments(function, options, noise)
-        plain = replaced(_k_diffusion(), "torch", torch)  # the WebUI leaves one there that draws its last image's noise
-        with plain, random_states_kept(device):  # some draw noise that they do not use
+        seeded = replaced(_k_diffusion(), "torch", _Seeded(noise))  # the WebUI's there draws its last image's noise
+        with seeded, random_states_kept(device):
             x = noise() * first  # (S, C, h, w)
             if options.get("brownian_noise") or function.__name__ == "sample_dpmpp_sde":
                 more["noise_sampler"] = _brownian(x, sigmas, seeds)
             return function(model, x, sigmas=sigmas, extra_args={}, disable=True, **more)
+
+
+class _Seeded:
+    """torch for samplers that draw their noise from it and take no `noise_sampler`."""
+
+    def __init__(self, noise: Callable[..., Tensor]):
+        self.randn_like = noise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
 
 def _arguments(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,20 @@ def comment(p: Any) -> None:
 def warnings(prompts: Sequence[str], embeddings: Mapping[str, Any]) -> list[str]:
     """One line for each embedding of ours in the prompts that something is missing for."""
     text = "\n".join(prompts)
-    used = {name: embedding for name, embedding in embeddings.items() if name in text}
     found = []
-    for name, embedding in used.items():
-        if differences := _differences(_provenance(embedding), text):
+    for name in _used(text, embeddings):
+        if differences := _differences(_provenance(embeddings[name]), text):
             found.append(f"{name} was made {', '.join(differences)}")
+    return found
+
+
+def _used(text: str, names: Iterable[str]) -> list[str]:
+    """Those that stand in a text as words, in any case; where one begins another, the longer goes first."""
+    found = []
+    for name in sorted(names, key=len, reverse=True):
+        text, times = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", " ", text, flags=re.IGNORECASE)
+        if times:
+            found.append(name)
     return found
 
 
