@@ -12,6 +12,7 @@
     let typing = 0;
     let seen = "";
     let repeated = 0;
+    let uncounted = 0; // times that there was no model yet to count tokens with
 
     setInterval(() => {
         const poll = find("poll");
@@ -26,6 +27,7 @@
             seen = now;
             if (repeated < PATIENCE || repeated % PATIENCE === 0) poll.click();
         }
+        if (find("text_count").textContent.includes("?") && ++uncounted % PATIENCE === 0) find("count").click();
     }, SECOND);
 
     document.addEventListener("input", (event) => {

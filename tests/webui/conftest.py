@@ -85,6 +85,7 @@ def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tens
     from modules import processing, scripts
 
     monkeypatch.setitem(webui.opts.data, "persistent_cond_cache", False)  # it would not notice other settings
+    monkeypatch.setitem(webui.opts.data, "live_previews_enable", False)  # some would be downloaded for
 
     def generate(prompt: str, sampler: str = "Euler") -> Tensor:
         job = processing.StableDiffusionProcessingTxt2Img(

@@ -3,7 +3,8 @@
 WEBUI_DIR names the WebUI, WEBUI_PYTHON its Python (its `venv` unless said otherwise), WEBUI_ARGS arguments of its own,
 such as --no-gradio-queue.
 It is started with a data folder for the test, which goes away afterwards; a small SD1 checkpoint must be among its
-models. SCREENSHOTS=FOLDER keeps pictures to look at.
+models. SCREENSHOTS=FOLDER keeps pictures to look at, PATIENCE=600 waits as many seconds, as a full-size model on a CPU
+needs.
 """
 
 import json
