@@ -36,9 +36,7 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
         found.append("format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'")
     for template in settings.template_list:
         if _changes(template.replace("{}", "x"), settings.negative, model):
-            found.append(
-                f"template {template!r} has a schedule or AND, around an embedding that knows neither: leave it"
-            )
+            found.append(f"template {template!r} has a schedule or AND: an embedding stands in a plain prompt; drop it")
     if found:
         raise SettingsError(found)
 
