@@ -119,7 +119,7 @@ class Bare:
     def _read(module: Any, queries: Tensor, gradients: Tensor, context: Tensor) -> Tensor:
         """What queries (H, R, d) gather of the context (1, L, C), times the gradients (H, R, d): (R,)."""
         keys, values = (heads(projection(context), module.heads)[0] for projection in (module.to_k, module.to_v))
-        gathered = (queries / keys.shape[-1] ** 0.5 @ keys.transpose(1, 2)).softmax(-1) @ values
+        gathered = (queries @ (keys / keys.shape[-1] ** 0.5).transpose(1, 2)).softmax(-1) @ values
         return (gathered * gradients).sum(dim=(0, 2))
 
 

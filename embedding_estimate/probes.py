@@ -38,8 +38,8 @@ class LayerProbes:
     def read(self, context: Tensor) -> Tensor:
         """g_r' m_r of a context (1, L, C): (R,) in fp32 or better. Differentiable."""
         keys, values = (heads(value, self.attention.heads)[0] for value in self.attention.read(context))  # (H, L, d)
-        queries = self.queries.to(keys) / math.sqrt(keys.shape[-1])
-        gathered = (queries @ keys.transpose(1, 2)).softmax(-1) @ values  # (H, R, d); quicker here than the fused one
+        scaled = (keys / math.sqrt(keys.shape[-1])).transpose(1, 2)  # (H, d, L)
+        gathered = (self.queries.to(keys) @ scaled).softmax(-1) @ values  # (H, R, d); on a CPU quicker than fused
         return (gathered * self.gradients.to(keys)).sum(dim=(0, 2))
 
     @classmethod

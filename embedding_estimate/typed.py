@@ -42,7 +42,7 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
     and that training, to its end.
 
     The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours. A stop ends in
-    the best so far of what was found to do no harm; raises `Stopped` where there is nothing yet.
+    the best so far of what was last found to do no harm; raises `Stopped` where there is nothing yet.
     """
     explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
     to_the_end = job.settings.learning_steps

@@ -14,18 +14,20 @@ from PIL import Image
 from toy import ToyHost
 from ui.test_status import point, unmeasured
 
-gr = pytest.importorskip("gradio", reason="the tab needs the package's 'app' extra")
-from ui.test_tab import Place  # noqa: E402  # it imports gradio
+pytest.importorskip("gradio", reason="the tab needs the package's 'app' extra")
 
-from embedding_estimate.embedding import Embedding  # noqa: E402
-from embedding_estimate.host import MODES  # noqa: E402
-from embedding_estimate.hosts.webui import options  # noqa: E402
-from embedding_estimate.jobs import Curve, Job  # noqa: E402
-from embedding_estimate.previews import Preview  # noqa: E402
-from embedding_estimate.progress import Progress  # noqa: E402
-from embedding_estimate.settings import PARAMETERS, Settings  # noqa: E402
-from embedding_estimate.ui import PREFIX, status, tab  # noqa: E402
-from embedding_estimate.wording import PHASES  # noqa: E402
+import gradio as gr
+from ui.test_tab import Place
+
+from embedding_estimate.embedding import Embedding
+from embedding_estimate.host import MODES
+from embedding_estimate.hosts.webui import options
+from embedding_estimate.jobs import Curve, Job
+from embedding_estimate.previews import Preview
+from embedding_estimate.progress import Progress
+from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.ui import PREFIX, status, tab
+from embedding_estimate.wording import PHASES
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # see conftest.py
 

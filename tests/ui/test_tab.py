@@ -12,8 +12,11 @@ from embedding_estimate.jobs import Curve, Jobs
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
 from embedding_estimate.ui import status
 
-gr = pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
-from embedding_estimate.ui import form, tab  # noqa: E402  # both import gradio
+pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
+
+import gradio as gr
+
+from embedding_estimate.ui import form, tab
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # see conftest.py
 
