@@ -93,14 +93,14 @@ def spearman(a: Tensor, b: Tensor) -> float:
 def uniform(probes: Probes, prompt: Side, empty: Side, generator: torch.Generator) -> Probes:
     """The same queries with random signs for gradients; the empty prompt's error is 1 in each layer."""
     context, nothing = (side.stages[0].parts[0][0].context for side in (prompt, empty))
-    layers, aims = [], []
-    for layer in probes.layers:
-        signs = torch.randint(2, layer.gradients.shape, generator=generator).to(layer.gradients) * 2 - 1
-        blind = replace(layer, gradients=signs)
-        scale = (blind.read(nothing) - blind.read(context)).norm().clamp(min=1e-12)
-        layers.append(replace(layer, gradients=signs / scale))
-        aims.append(layers[-1].read(context))
-    return Probes(layers, None, torch.cat(aims))
+    found, aims = [], []
+    for layers in probes.layers:
+        signs = torch.randint(2, layers.gradients.shape, generator=generator).to(layers.gradients) * 2 - 1
+        blind = replace(layers, gradients=signs)
+        scale = (blind.read(nothing) - blind.read(context)).norm(dim=1).clamp(min=1e-12)  # (A,)
+        found.append(replace(layers, gradients=signs / scale[:, None, None, None]))
+        aims.append(found[-1].read(context).flatten())
+    return Probes(found, None, torch.cat(aims))
 
 
 @torch.no_grad()

@@ -87,9 +87,14 @@ class Bare:
         (encoder,) = loaded.text_encoders.values()
         self.encoder = encoder.model
         self.unet = loaded.unet if part == "U-Net" else None
+        by_queries = {module.to_q: module for module in _cross_attentions(loaded.unet)}
         self.layers = [
-            (module, torch.randn_like(probe.queries), torch.randn_like(probe.gradients))
-            for module, probe in zip(_cross_attentions(loaded.unet) if probes else (), probes, strict=True)
+            (
+                [by_queries[attention.to_q] for attention in alike.attentions],
+                torch.randn_like(alike.queries),
+                torch.randn_like(alike.gradients),
+            )
+            for alike in probes
         ]
         self.table = self.encoder.get_input_embeddings()  # (V, width)
         pad = encoder.tokenizer.pad_token_id
@@ -116,11 +121,12 @@ class Bare:
         return torch.cat([rows[:, :1], self.vectors[None], rows[:, 1 + len(self.vectors) :]], dim=1)
 
     @staticmethod
-    def _read(module: Any, queries: Tensor, gradients: Tensor, context: Tensor) -> Tensor:
-        """What queries (H, R, d) gather of the context (1, L, C), times the gradients (H, R, d): (R,)."""
-        keys, values = (heads(projection(context), module.heads)[0] for projection in (module.to_k, module.to_v))
-        gathered = (queries @ (keys / keys.shape[-1] ** 0.5).transpose(1, 2)).softmax(-1) @ values
-        return (gathered * gradients).sum(dim=(0, 2))
+    def _read(modules: Sequence[Any], queries: Tensor, gradients: Tensor, context: Tensor) -> Tensor:
+        """What queries (A, H, R, d) of A modules gather of the context (1, L, C), times the gradients: (A * R,)."""
+        keys = heads(torch.cat([module.to_k(context) for module in modules]), queries.shape[1])  # (A, H, L, d)
+        values = heads(torch.cat([module.to_v(context) for module in modules]), queries.shape[1])
+        gathered = (queries @ (keys / keys.shape[-1] ** 0.5).transpose(2, 3)).softmax(-1) @ values
+        return (gathered * gradients).sum(dim=(1, 3)).flatten()
 
 
 def _cross_attentions(unet: Any) -> list[Any]:
@@ -141,7 +147,7 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
         objective = make_objective(settings, Teacher(model, task), make_loss(settings.loss))
         objective.prepare(start)
         latent = (task.height // model.info.latent_scale, task.width // model.info.latent_scale)
-        probes = objective.draw(torch.Generator()).train.layers if settings.part == "Attention" else ()
+        probes = objective.draw(torch.Generator())[0].train.layers if settings.part == "Attention" else ()
         bare = Bare(loaded, settings.part, tokens=TOKENS, batch=settings.batch, latent=latent, probes=probes)
         compared = _larger(loaded, settings.part, latent, Reference(model, task, settings.seed), start)
         began = _now(loaded)

@@ -110,12 +110,13 @@ class BorrowedModel(Protocol):
         ...
 
     def encode_vectors(
-        self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
-    ) -> Conditioning:
-        """The same path for a prompt with live vectors where `{}` stands, as if an embedding were typed there.
+        self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
+    ) -> list[Conditioning]:
+        """The same path for prompts with live vectors where `{}` stands, as if an embedding were typed there.
 
-        Differentiable in the vectors. The template itself has no schedule and no `AND`; emphasis around the
-        braces, `({}:1.2)`, is applied as the host applies it to an embedding's name.
+        One for each template, as if it were alone, together or one after the other as is quicker. Differentiable in
+        the vectors. A template itself has no schedule and no `AND`; emphasis around the braces, `({}:1.2)`, is applied
+        as the host applies it to an embedding's name.
         """
         ...
 

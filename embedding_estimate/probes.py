@@ -14,6 +14,7 @@ counts each row's error in full and takes different rows' as independent of each
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,32 +27,40 @@ from embedding_estimate.host import BorrowedModel, Conditioning, CrossAttention
 from embedding_estimate.sensitivity import Pass, Sensitivity, by_gradient
 from embedding_estimate.teacher import Side, States, by_stage
 
+TOGETHER = 2**23  # numbers of the queries that one product reads
+
 
 @dataclass(frozen=True)
 class LayerProbes:
-    """Rows of one cross-attention, from several states."""
+    """Rows of cross-attentions of one shape, from several states."""
 
-    attention: CrossAttention
-    queries: Tensor  # (H, R, d), in the precision of the U-Net
-    gradients: Tensor  # (H, R, d), in fp32 or better
+    attentions: tuple[CrossAttention, ...]  # A
+    queries: Tensor  # (A, H, R, d), in the precision of the U-Net
+    gradients: Tensor  # (A, H, R, d), in fp32 or better
 
     def read(self, context: Tensor) -> Tensor:
-        """g_r' m_r of a context (1, L, C): (R,) in fp32 or better. Differentiable."""
-        keys, values = (heads(value, self.attention.heads)[0] for value in self.attention.read(context))  # (H, L, d)
-        scaled = (keys / math.sqrt(keys.shape[-1])).transpose(1, 2)  # (H, d, L)
-        gathered = (self.queries.to(keys) @ scaled).softmax(-1) @ values  # (H, R, d); on a CPU quicker than fused
-        return (gathered * self.gradients.to(keys)).sum(dim=(0, 2))
+        """g_r' m_r of a context (1, L, C): (A, R) in fp32 or better. Differentiable."""
+        read = [attention.read(context) for attention in self.attentions]
+        number = self.queries.shape[1]
+        keys, values = (heads(torch.cat(of_layers), number) for of_layers in zip(*read, strict=True))  # (A, H, L, d)
+        scaled = (keys / math.sqrt(keys.shape[-1])).transpose(2, 3)  # (A, H, d, L)
+        gathered = (self.queries.to(keys) @ scaled).softmax(-1) @ values  # (A, H, R, d); on a CPU quicker than fused
+        return (gathered * self.gradients.to(keys)).sum(dim=(1, 3))
 
     @classmethod
-    def join(cls, parts: Sequence[LayerProbes]) -> LayerProbes:
-        """Rows of the same cross-attention, together."""
-        queries = torch.cat([part.queries for part in parts], dim=1)
-        return cls(parts[0].attention, queries, torch.cat([part.gradients for part in parts], dim=1))
+    def join(cls, parts: Sequence[LayerProbes], dim: int) -> LayerProbes:
+        """Those of more cross-attentions (`dim` 0), or of more states (`dim` 2)."""
+        attentions = parts[0].attentions if dim else tuple(own for part in parts for own in part.attentions)
+        queries = torch.cat([part.queries for part in parts], dim)
+        return cls(attentions, queries, torch.cat([part.gradients for part in parts], dim))
 
 
 @dataclass(frozen=True)
 class Probes:
-    """All layers' rows with what the prompt reads there, and the same for SDXL's vector."""
+    """All layers' rows with what the prompt reads there, and the same for SDXL's vector.
+
+    Layers of one shape are read together: on a GPU it is calls that cost time, and SDXL has 70 cross-attentions.
+    """
 
     layers: Sequence[LayerProbes]
     vector: Tensor | None  # (S, V): gradients by the conditioning's vector
@@ -59,7 +68,7 @@ class Probes:
 
     def read(self, conditioning: Conditioning) -> Tensor:
         """The readings of a conditioning, one number a row; differentiable."""
-        found = [layer.read(conditioning.context) for layer in self.layers]
+        found = [layers.read(conditioning.context).flatten() for layers in self.layers]
         if self.vector is not None and conditioning.vector is not None:
             found.append(self.vector @ conditioning.vector[0])
         return torch.cat(found)
@@ -92,7 +101,7 @@ def probe(
     """
     attentions = model.cross_attentions()
     share = math.ceil(rows / len(states))
-    layers: list[list[LayerProbes]] = [[] for _ in attentions]
+    kept: list[list[LayerProbes]] = [[] for _ in attentions]
     vectors: list[Tensor] = []
     aims: list[list[Tensor]] = [[] for _ in (*attentions, "vector")]
     for part in by_stage(side, states[states.evaluation.argsort(stable=True)]):
@@ -102,19 +111,33 @@ def probe(
                 found = sensitivity(Pass(model, attentions, chunk, conditioning), generator)
             weights = found.weights / math.sqrt(len(states))  # (B,)
             for layer, (attention, gradient) in enumerate(zip(attentions, found.vectors, strict=False)):
-                kept = picked[layer].with_gradient(attention, gradient, weights)
+                kept[layer].append(picked[layer].with_gradient(attention, gradient, weights))
                 with torch.no_grad():
-                    aims[layer].append(kept.read(conditioning.context))
-                layers[layer].append(kept)
+                    aims[layer].append(kept[layer][-1].read(conditioning.context)[0])
             if conditioning.vector is not None:
                 vectors.append(found.vectors[-1] * weights[:, None])
                 aims[-1].append(vectors[-1] @ conditioning.vector[0])
             on_pass(len(chunk))
+    layers = [LayerProbes.join(parts, dim=2) for parts in kept]
+    groups = _alike(layers)
+    order = [number for group in groups for number in group] + [len(attentions)]
     return Probes(
-        [LayerProbes.join(kept) for kept in layers],
+        [LayerProbes.join([layers[number] for number in group], dim=0) for group in groups],
         torch.cat(vectors) if vectors else None,
-        torch.cat([aim for of_layer in aims for aim in of_layer]),
+        torch.cat([aim for number in order for aim in aims[number]]),
     )
+
+
+def _alike(layers: Sequence[LayerProbes]) -> list[list[int]]:
+    """Numbers of layers of one shape, as many together as `TOGETHER` allows."""
+    groups: dict[tuple[torch.Size, int], list[int]] = {}
+    seen: Counter[torch.Size] = Counter()
+    for number, layer in enumerate(layers):
+        shape = layer.queries.shape
+        most = max(1, TOGETHER // layer.queries.numel())
+        groups.setdefault((shape, seen[shape] // most), []).append(number)
+        seen[shape] += 1
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
@@ -130,8 +153,8 @@ class _Picked:
         share = math.sqrt(self.total / self.queries.shape[1])
         picked = gradient[self.places] * (weights * share)[:, None, None]  # (B, rows, H * d), in the weights' fp32
         return LayerProbes(
-            attention,
-            *(heads(value, attention.heads).transpose(0, 1).flatten(1, 2) for value in (self.queries, picked)),
+            (attention,),
+            *(heads(value, attention.heads).transpose(0, 1).flatten(1, 2)[None] for value in (self.queries, picked)),
         )
 
 

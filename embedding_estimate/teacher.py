@@ -170,11 +170,15 @@ class Teacher:
 
     def encode_vectors(self, vectors: Vectors, template: str = "{}") -> Conditioning:
         """The student's conditioning: the vectors typed on the side being replaced. Differentiable."""
+        return self.encode_each(vectors, [template])[0]
+
+    def encode_each(self, vectors: Vectors, templates: Sequence[str]) -> list[Conditioning]:
+        """The same for several templates."""
         task = self.task
         if task.typed_weight != 1:
-            template = template.replace("{}", typed_name("{}", task.typed_weight))
+            templates = [template.replace("{}", typed_name("{}", task.typed_weight)) for template in templates]
         return self.model.encode_vectors(
-            vectors, template, width=task.width, height=task.height, negative=task.negative
+            vectors, templates, width=task.width, height=task.height, negative=task.negative
         )
 
     def student(self, vectors: Vectors, template: str = "{}") -> Side:

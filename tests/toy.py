@@ -146,8 +146,11 @@ class ToyModel:
         return stages
 
     def encode_vectors(
-        self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
-    ) -> Conditioning:
+        self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
+    ) -> list[Conditioning]:
+        return [self._encode_vectors(vectors, template) for template in templates]
+
+    def _encode_vectors(self, vectors: Vectors, template: str) -> Conditioning:
         weighted = re.search(r"\(\{\}:([\d.]+)\)", template)
         before, after = template.replace(weighted.group(0), "{}").split("{}") if weighted else template.split("{}")
         mine = vectors["clip_l"].to(self.table)

@@ -59,3 +59,14 @@ def random_states_kept(device: torch.device) -> Iterator[None]:
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
         write(own)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Within, torch computes on so many threads of the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

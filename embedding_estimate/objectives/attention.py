@@ -10,13 +10,14 @@ step costs one pass through the text encoder and a few small attention products.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel, Vectors
+from embedding_estimate.host import BorrowedModel, Conditioning, Vectors
 from embedding_estimate.memory import Prober
 from embedding_estimate.objectives import Loss, check_effect, check_matchable, mean, seeds_of
 from embedding_estimate.probes import Probes
@@ -85,13 +86,13 @@ class AttentionObjective:
         self.held_out_empty = mean([lesson.empty for lesson in self._lessons])
         check_effect(self.held_out_empty, self.settings.text)
         self.held_out_start = self.held_out(start)
-        squares = []
         with torch.no_grad():
-            for lesson in self._lessons:
-                read = lesson.train.read(self.teacher.encode_vectors(start, lesson.template))
-                squares.append(float((read - lesson.train.aim).square().mean()))
+            squares = [
+                float((lesson.train.read(its) - lesson.train.aim).square().mean())
+                for lesson, its in self._encoded(start, self._lessons)
+            ]
             self._scale = max(math.sqrt(mean(squares)), 1e-12)
-            self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
+            self._start = max(float(self.loss(start, self._lessons)), 1e-12)
 
     def _lesson(self, template: str, start: Vectors, prober: Prober) -> Lesson:
         text = template.replace("{}", self.settings.text)
@@ -113,25 +114,36 @@ class AttentionObjective:
             empty = self.teacher.error_of_nothing(states, self._trajectory, self.settings.batch)
         return Lesson(template, train, select, calibration, empty)
 
-    def draw(self, generator: torch.Generator) -> Lesson:
-        return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
+    def draw(self, generator: torch.Generator) -> list[Lesson]:
+        return [self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]]
 
-    def fixed(self, generator: torch.Generator) -> list[Lesson]:
-        return self._lessons
+    def fixed(self, generator: torch.Generator) -> list[list[Lesson]]:
+        """As many lessons together as a batch may hold and divides them evenly."""
+        number = len(self._lessons)
+        size = max(size for size in range(1, self.settings.batch + 1) if number % size == 0)
+        return [self._lessons[first : first + size] for first in range(0, number, size)]
 
-    def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
-        read = drawn.train.read(self.teacher.encode_vectors(vectors, drawn.template))
-        return self.loss_function(read[None] / self._scale, drawn.train.aim[None] / self._scale) / self._start
+    def loss(self, vectors: Vectors, drawn: Sequence[Lesson]) -> Tensor:
+        losses = [
+            self.loss_function(lesson.train.read(its)[None] / self._scale, lesson.train.aim[None] / self._scale)
+            for lesson, its in self._encoded(vectors, drawn)
+        ]
+        return torch.stack(losses).mean() / self._start
 
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:
         """Foreseen by held-out rows, in units of the true error at the start."""
         return mean(
             [
-                lesson.calibration * float(lesson.select.error(self.teacher.encode_vectors(vectors, lesson.template)))
-                for lesson in self._lessons
+                lesson.calibration * float(lesson.select.error(its))
+                for lesson, its in self._encoded(vectors, self._lessons)
             ]
         )
+
+    def _encoded(self, vectors: Vectors, lessons: Sequence[Lesson]) -> list[tuple[Lesson, Conditioning]]:
+        """Each lesson with the vectors in its template."""
+        encoded = self.teacher.encode_each(vectors, [lesson.template for lesson in lessons])
+        return list(zip(lessons, encoded, strict=True))
 
 
 class Sketch(AttentionObjective):

@@ -47,8 +47,8 @@ def test_the_bare_step_reaches_the_vectors_and_leaves_nothing_behind(loaded: Loa
         module.requires_grad_(False)
     probes = []
     if part == "Attention":
-        rows = [torch.zeros(layer.heads, 5, layer.to_q.out_features // layer.heads) for layer in layers(loaded)]
-        probes = [LayerProbes(layer, r, r) for layer, r in zip(layers(loaded), rows, strict=True)]
+        rows = [torch.zeros(1, layer.heads, 5, layer.to_q.out_features // layer.heads) for layer in layers(loaded)]
+        probes = [LayerProbes((layer,), r, r) for layer, r in zip(layers(loaded), rows, strict=True)]
     bare = Bare(loaded, part, tokens=TOKENS, batch=4, latent=(8, 8), probes=probes)
     bare.step()
     assert bare.vectors.grad is not None and bare.vectors.grad.shape == (TOKENS, 32)
@@ -62,13 +62,16 @@ def layers(loaded: LoadedModel) -> list[AttentionLayer]:
 
 def test_a_bare_reading_is_what_probes_read(loaded: LoadedModel) -> None:
     """The same products, so that the ratio compares like with like."""
-    layer = layers(loaded)[0]
-    shape = (layer.heads, 5, layer.to_q.out_features // layer.heads)
-    probes = LayerProbes(layer, torch.randn(shape), torch.randn(shape))
+    shapes = [(layer.heads, 5, layer.to_q.out_features // layer.heads) for layer in layers(loaded)]
+    alike = tuple(layer for layer, shape in zip(layers(loaded), shapes, strict=True) if shape == shapes[0])
+    assert len(alike) > 1
+    rows = (len(alike), *shapes[0])
+    probes = LayerProbes(alike, torch.randn(rows), torch.randn(rows))
+    bare = Bare(loaded, "Attention", tokens=1, batch=1, latent=(8, 8), probes=[probes])
+    [(modules, _queries, _gradients)] = bare.layers
     context = torch.randn(1, 77, 32)
-    bare = Bare(loaded, "Transformer", tokens=1, batch=1, latent=(8, 8))
-    module = dict(loaded.unet.named_modules())[next(n for n, _ in loaded.unet.named_modules() if n.endswith("attn2"))]
-    assert torch.allclose(bare._read(module, probes.queries, probes.gradients, context), probes.read(context))
+    read = bare._read(modules, probes.queries, probes.gradients, context)
+    assert torch.allclose(read, probes.read(context).flatten())
 
 
 def test_gates() -> None:

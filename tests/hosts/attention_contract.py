@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from embedding_estimate import probes as probing
 from embedding_estimate.host import BorrowedModel, Conditioning, Stage
 from embedding_estimate.probes import heads, probe
 from embedding_estimate.teacher import Side, States
@@ -94,6 +95,23 @@ class AttentionContract:
         with torch.no_grad():
             change = (model.denoise(here.x, here.sigma, there) - here.target) / here.sigma
         assert foreseen == pytest.approx(float(change.square().mean()), rel=0.4)
+
+    def test_layers_are_read_together_as_each_is_alone(
+        self, model: BorrowedModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conditioning, nothing = (conditioning_of(model, text) for text in (PROMPT, ""))
+        with torch.no_grad():
+            here = state(model, conditioning)
+        side = Side(model, [Stage(0, ((conditioning, 1.0),))])
+        errors = []
+        for most in (probing.TOGETHER, 1):
+            monkeypatch.setattr(probing, "TOGETHER", most)
+            probes = probe(model, side, here, rows=5, batch=1, generator=torch.Generator().manual_seed(1))
+            with torch.no_grad():
+                torch.testing.assert_close(probes.read(conditioning), probes.aim, rtol=1e-3, atol=1e-5)
+                errors.append(float(probes.error(nothing)))
+        assert [len(layers.attentions) for layers in probes.layers] == [1] * len(model.cross_attentions())
+        assert errors[0] == pytest.approx(errors[1], rel=1e-3) and errors[0] > 0
 
     def test_checkpoints_change_no_gradient_and_nothing_of_them_stays(self, model: BorrowedModel) -> None:
         conditioning = conditioning_of(model, PROMPT)

@@ -34,7 +34,7 @@ def only(stages: Sequence[Stage]) -> Conditioning:
 
 
 def encode_vectors(model: BorrowedModel, vectors: Vectors, template: str = "{}", **options: Any) -> Conditioning:
-    return model.encode_vectors(vectors, template, width=SIZE, height=SIZE, **options)
+    return model.encode_vectors(vectors, [template], width=SIZE, height=SIZE, **options)[0]
 
 
 def latent(model: BorrowedModel, batch: int) -> Tensor:
@@ -179,6 +179,23 @@ class HostContract(AttentionContract):
         vectors = model.token_vectors("red circle")
         equal(encode_vectors(model, vectors, "a {} here"), only(encode(model, "a red circle here")), 1e-5)
         equal(encode_vectors(model, vectors, "a ({}:1.3)"), only(encode(model, "a (red circle:1.3)")), 1e-5)
+
+    @pytest.mark.parametrize(
+        "templates", [["{}", "a {} here", "{}"], ["{}", "a ({}:1.3)"], ["{}", "w " * 80 + "{}"]], ids=str
+    )
+    def test_templates_together_are_what_each_is_alone(self, model: BorrowedModel, templates: list[str]) -> None:
+        """Also where one has a weight, of which a batch would make another mean, or fills more chunks."""
+        vectors = {key: value.clone().requires_grad_() for key, value in model.token_vectors("red circle").items()}
+        together = model.encode_vectors(vectors, templates, width=SIZE, height=SIZE)
+        alone = [encode_vectors(model, vectors, template) for template in templates]
+        for one, other in zip(together, alone, strict=True):
+            equal(one, other, 1e-5)
+        leaves = list(vectors.values())
+        gradients = [
+            torch.autograd.grad(sum(each.context.sin().sum() for each in found), leaves) for found in (together, alone)
+        ]
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
     def test_modes_are_ways_to_apply_weights(self, model: BorrowedModel) -> None:
         vectors = model.token_vectors("red circle")

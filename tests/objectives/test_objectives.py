@@ -104,6 +104,21 @@ def test_every_template_is_drawn(toy: ToyModel) -> None:
     assert {objective.draw(generator)[0].template for _ in range(60)} == {"{}", "a {}", "{} star"}
 
 
+@pytest.mark.parametrize(("batch", "sizes"), [(1, [1, 1, 1, 1, 1, 1]), (3, [3, 3]), (4, [3, 3]), (8, [6])])
+def test_attention_reads_templates_together_and_each_counts_the_same(
+    toy: ToyModel, batch: int, sizes: list[int]
+) -> None:
+    templates = ["{}", "a {}", "{} star", "red {}", "a {} star", "big {}"]
+    objective = prepared(toy, part="Attention", templates="\n".join(templates), batch=batch)
+    groups = objective.fixed(torch.Generator())
+    assert [len(group) for group in groups] == sizes
+    assert [lesson.template for group in groups for lesson in group] == templates
+    with torch.no_grad():
+        each = [float(objective.loss(start(), [lesson])) for group in groups for lesson in group]
+        together = [float(objective.loss(start(), group)) for group in groups]
+    assert sum(together) / len(together) == pytest.approx(sum(each) / len(each)) == pytest.approx(1)
+
+
 def test_held_out_states_are_not_trained_on(toy: ToyModel) -> None:
     objective = prepared(toy, batch=64)
     lesson, _ = objective.draw(torch.Generator().manual_seed(0))

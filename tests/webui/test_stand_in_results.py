@@ -38,7 +38,7 @@ def test_a_result_works_in_the_next_prompt(loaded: Any) -> None:
     assert list(model_hijack.embedding_db.word_embeddings) == ["zebra-two"]
     with WebuiHost().borrow() as model:
         typed = model.encode("zebra-two, blue", evaluations=2, width=64, height=64)[0].parts[0][0]
-        live = model.encode_vectors(job.saved.estimate.embedding.vectors, "{}, blue", width=64, height=64)
+        [live] = model.encode_vectors(job.saved.estimate.embedding.vectors, ["{}, blue"], width=64, height=64)
     torch.testing.assert_close(typed.context, live.context, rtol=1e-4, atol=1e-4)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.host import Conditioning, Stage, Vectors
+from embedding_estimate.hosts.batching import independent
 from embedding_estimate.hosts.standalone import chunks, grammar
 from embedding_estimate.hosts.standalone.chunks import Chunk, Lookup, Placed, Run, Unit
 from embedding_estimate.hosts.standalone.emphasis import Emphasis, by_name, unchanged
@@ -53,7 +54,8 @@ class Conditioner:
         self._reads_weights = emphasis != "None"
         self._lookup = Lookup()
         self._names: list[str] = []
-        self._layouts: dict[tuple[str, int], Layout] = {}  # by template and N: training asks for the same ones always
+        # by template and N: training asks for the same ones always
+        self._layouts: dict[tuple[str, int], Mapping[ClipEncoder, Sequence[Chunk]]] = {}
         for name, vectors in (embeddings or {}).items():
             self.add_embedding(name, vectors)
 
@@ -123,24 +125,32 @@ class Conditioner:
         return stages
 
     def encode_vectors(
-        self, vectors: Vectors, template: str = SLOT, *, width: int, height: int, negative: bool = False
-    ) -> Conditioning:
+        self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
+    ) -> list[Conditioning]:
         """`host.BorrowedModel.encode_vectors`: `{}` takes places as an embedding does and splits what it is glued to.
 
         Raises EmbeddingError where the vectors do not fit the model.
         """
         placed = self._placed(SLOT, vectors)
-        key = template, placed.count
+        vacant = {template: self._vacant(template, placed.count) for template in templates}
+        encoders = self.encoders.values()
+        together = all(independent([text[encoder] for text in vacant.values()]) for encoder in encoders)
+        found = []
+        for batch in [templates] if together else [[template] for template in templates]:
+            texts = [vacant[template] for template in dict.fromkeys(batch)]
+            layout = {encoder: [[c.occupied(placed) for c in text[encoder]] for text in texts] for encoder in encoders}
+            found += self._conditionings(batch, layout, width=width, height=height, negative=negative)
+        return found
+
+    def _vacant(self, template: str, count: int) -> Mapping[ClipEncoder, Sequence[Chunk]]:
+        """The template's chunks, as each encoder reads them, with `count` places kept where `{}` stands."""
+        key = template, count
         if key not in self._layouts:
             # A character that the template does not have marks the slot, so that it can be no other text.
             slot = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in template)
-            vacant = Placed(SLOT, {}, placed.count)
-            self._layouts[key] = self._layout([template.replace(SLOT, slot)], {slot: vacant})
-        layout = {
-            encoder: [[chunk.occupied(placed) for chunk in text] for text in texts]
-            for encoder, texts in self._layouts[key].items()
-        }
-        return self._conditionings([template], layout, width=width, height=height, negative=negative)[0]
+            layout = self._layout([template.replace(SLOT, slot)], {slot: Placed(SLOT, {}, count)})
+            self._layouts[key] = {encoder: text for encoder, [text] in layout.items()}
+        return self._layouts[key]
 
     def token_ids(self, text: str) -> list[int]:
         """`host.BorrowedModel.token_ids`."""

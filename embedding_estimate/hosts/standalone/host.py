@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from embedding_estimate.host import MODES, Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
-from embedding_estimate.hosts.lending import given_back, random_states_kept
+from embedding_estimate.hosts.lending import given_back, random_states_kept, threads
 from embedding_estimate.hosts.standalone import sampling
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.denoiser import Denoiser
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
+
+SMALL = 256  # width of a text encoder whose products are done before a second thread has woken up
 
 
 class StandaloneModel:
@@ -65,9 +67,9 @@ class StandaloneModel:
         return self._conditioner.encode(prompt, evaluations=evaluations, negative=negative, weights=weights, **size)
 
     def encode_vectors(
-        self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
-    ) -> Conditioning:
-        return self._conditioner.encode_vectors(vectors, template, width=width, height=height, negative=negative)
+        self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
+    ) -> list[Conditioning]:
+        return self._conditioner.encode_vectors(vectors, templates, width=width, height=height, negative=negative)
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         return self._denoiser(x, sigma, conditioning)
@@ -183,7 +185,9 @@ class StandaloneHost:
     @contextmanager
     def borrow(self) -> Iterator[StandaloneModel]:
         """`host.Host.borrow`; waits for whoever has the model now."""
-        with self._lock, given_back(self.modules), random_states_kept(self._model.device):
+        small = self._model.device.type == "cpu" and max(self.info.widths.values()) <= SMALL
+        number = 1 if small else torch.get_num_threads()
+        with self._lock, given_back(self.modules), random_states_kept(self._model.device), threads(number):
             for module in self.modules:
                 module.requires_grad_(False).eval()
             yield self._model

@@ -7,7 +7,7 @@ reads; they need no name there, so no embedding of the user's can be mistaken fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embedding_estimate.hosts.batching import independent
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui.exact import ExactCopy
 from embedding_estimate.hosts.webui.replacing import replaced
@@ -80,37 +81,45 @@ class Engine:
                     place += 1
         return torch.cat(rows)
 
-    def encode(self, vectors: Tensor, template: str) -> tuple[Tensor, Tensor | None]:
-        """Context (1, L, C) of the template with vectors (N, width) for `{}`, and SDXL's pooled state (1, P).
+    def together(self, templates: Sequence[str], count: int) -> bool:
+        """Whether `encode` may have these templates with that many vectors at once."""
+        return independent([self._layout(template, count)[1] for template in templates])
+
+    def encode(self, vectors: Tensor, templates: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Contexts (B, L, C) of B templates with vectors (N, width) for `{}`, and SDXL's pooled states (B, P).
 
         Differentiable in the vectors; in fp32, whatever the encoder computes in. Where a gradient is asked for, that
         is fp32 too.
         """
         if vectors.requires_grad and self.exact.needed and self.exact.fits():
             with self.exact.instead():
-                return self._encode(vectors, template)
+                return self._encode(vectors, templates)
         scale = GradientScale() if self.table.dtype == torch.float16 and vectors.requires_grad else None
         with self.autocast():
-            return self._encode(vectors, template, scale)
+            return self._encode(vectors, templates, scale)
 
     def _encode(
-        self, vectors: Tensor, template: str, scale: GradientScale | None = None
+        self, vectors: Tensor, templates: Sequence[str], scale: GradientScale | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        live, chunks = self._layout(template, len(vectors))
-        live.vec = scale.leave(vectors) if scale else vectors
+        layouts = [self._layout(template, len(vectors)) for template in templates]
+        entering = scale.leave(vectors) if scale else vectors
+        for live, _ in layouts:
+            live.vec = entering
         encoded = []
-        for chunk in chunks:
-            self.engine.hijack.fixes = [chunk.fixes]
-            encoded.append(self.engine.process_tokens([chunk.tokens], [chunk.multipliers]))
-        live.vec = None
+        for chunks in zip(*(chunks for _, chunks in layouts), strict=True):
+            self.engine.hijack.fixes = [chunk.fixes for chunk in chunks]
+            tokens, multipliers = [chunk.tokens for chunk in chunks], [chunk.multipliers for chunk in chunks]
+            encoded.append(self.engine.process_tokens(tokens, multipliers))
+        for live, _ in layouts:
+            live.vec = None
         pooled: Tensor | None = getattr(encoded[0], "pooled", None)
-        context = torch.cat([z.float() for z in encoded], dim=1)  # (1, L, C)
+        context = torch.cat([z.float() for z in encoded], dim=1)  # (B, L, C)
         if pooled is None:
             return (scale.enter(context) if scale else context), None
         # both leave through one door, for a scale holds for one pass
         joined = torch.cat([context.flatten(), pooled.float().flatten()])
         joined = scale.enter(joined) if scale else joined
-        return joined[: context.numel()].view_as(context), joined[context.numel() :].view(1, -1)
+        return joined[: context.numel()].view_as(context), joined[context.numel() :].view_as(pooled)
 
     def _layout(self, template: str, count: int) -> tuple[Live, list[Any]]:
         """The template's chunks with places kept for `count` vectors; read once, training asks for them always."""

@@ -87,15 +87,22 @@ class WebuiModel:
         ]
 
     def encode_vectors(
-        self, vectors: Vectors, template: str = "{}", *, width: int, height: int, negative: bool = False
-    ) -> Conditioning:
-        encoded = [engine.encode(vectors[key], networks.stripped(template)) for key, engine in self._engines.items()]
-        context = torch.cat([context for context, _ in encoded], dim=2)  # (1, L, C)
-        pooled = encoded[-1][1]
-        if pooled is None:
-            return Conditioning(context)
-        sizes = self._size_vector(width, height, negative, pooled.shape[1])
-        return Conditioning(context, torch.cat([pooled, sizes], dim=1))
+        self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
+    ) -> list[Conditioning]:
+        plain = [networks.stripped(template) for template in templates]
+        together = all(engine.together(plain, len(vectors[key])) for key, engine in self._engines.items())
+        found = []
+        for batch in [plain] if together else [[template] for template in plain]:
+            encoded = [engine.encode(vectors[key], batch) for key, engine in self._engines.items()]
+            contexts = torch.split(torch.cat([context for context, _ in encoded], dim=2), 1)  # B of (1, L, C)
+            pooled = encoded[-1][1]  # (B, P)
+            if pooled is None:
+                found += [Conditioning(context) for context in contexts]
+                continue
+            sizes = self._size_vector(width, height, negative, pooled.shape[1])
+            vector = torch.cat([pooled, sizes.expand(len(batch), -1)], dim=1)  # (B, V)
+            found += [Conditioning(*both) for both in zip(contexts, torch.split(vector, 1), strict=True)]
+        return found
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         context, vector = conditioning.context, conditioning.vector

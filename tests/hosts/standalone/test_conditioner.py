@@ -69,7 +69,7 @@ def test_a_typed_name_and_live_vectors_are_the_same_bits(family: str, template: 
     )
     [stage] = conditioner.encode(template.replace("{}", "fourvec"), evaluations=1, **SIZE)
     [(typed, _)] = stage.parts
-    given = conditioner.encode_vectors(live, template, **SIZE)
+    [given] = conditioner.encode_vectors(live, [template], **SIZE)
     assert torch.equal(given.context, typed.context)
     assert (given.vector is None) == (typed.vector is None)
     if given.vector is not None and typed.vector is not None:
@@ -79,7 +79,7 @@ def test_a_typed_name_and_live_vectors_are_the_same_bits(family: str, template: 
 def test_the_slot_splits_what_it_is_glued_to_and_braces_elsewhere_are_text(tokenizer: CLIPTokenizer) -> None:
     conditioner = Conditioner(tiny.loaded("sd1", tokenizer))
     live = tiny.vectors(WIDTHS["sd1"], 2, seed=8)
-    glued, apart = (conditioner.encode_vectors(live, text, **SIZE).context for text in ("red{}hat", "red {} hat"))
+    glued, apart = (each.context for each in conditioner.encode_vectors(live, ["red{}hat", "red {} hat"], **SIZE))
     assert torch.equal(glued, apart)
     [stage] = conditioner.encode("red {} hat", evaluations=1, **SIZE)
     assert not torch.equal(stage.parts[0][0].context, apart)
@@ -94,7 +94,7 @@ def test_gradient(family: str, tokenizer: CLIPTokenizer) -> None:
     live = {key: value.double() for key, value in tiny.vectors(WIDTHS[family], 3, seed=4).items()}
 
     def product(vectors: dict[str, torch.Tensor]) -> torch.Tensor:
-        conditioning = conditioner.encode_vectors(vectors, "a ({}:1.3), b", **SIZE)
+        [conditioning] = conditioner.encode_vectors(vectors, ["a ({}:1.3), b"], **SIZE)
         generator = torch.Generator().manual_seed(0)
         return sum(
             (part * torch.randn(part.shape, generator=generator, dtype=torch.float64)).sum()
@@ -117,7 +117,7 @@ def test_the_model_is_left_as_it_was(tokenizer: CLIPTokenizer) -> None:
     model = loaded.text_encoders["clip_l"].model
     layers = conditioner.encoders["clip_l"].core.encoder.layers
     with pytest.raises(RuntimeError):
-        conditioner.encode_vectors({"clip_l": torch.full((2, 16), 1.0, device="meta")}, **SIZE)
+        conditioner.encode_vectors({"clip_l": torch.full((2, 16), 1.0, device="meta")}, ["{}"], **SIZE)
     assert conditioner.encoders["clip_l"].core.encoder.layers is layers and len(layers) == tiny.LAYERS
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -135,7 +135,7 @@ def test_layers_that_are_not_needed_do_not_run(tokenizer: CLIPTokenizer) -> None
 def test_half_precision_stays_half(dtype: torch.dtype, tokenizer: CLIPTokenizer) -> None:
     conditioner = Conditioner(tiny.loaded("sdxl", tokenizer, dtype))
     live = {key: value.requires_grad_() for key, value in tiny.vectors(WIDTHS["sdxl"], 2, seed=1).items()}
-    conditioning = conditioner.encode_vectors(live, "({}:1.2)", **SIZE)
+    [conditioning] = conditioner.encode_vectors(live, ["({}:1.2)"], **SIZE)
     assert conditioning.context.dtype == dtype
     conditioning.context.float().square().mean().backward()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in live.values())
@@ -180,7 +180,7 @@ def test_refusals_name_the_way_out(tokenizer: CLIPTokenizer) -> None:
     with pytest.raises(EmbeddingError, match="no vectors for clip_g"):
         Conditioner(loaded, embeddings={"a": tiny.vectors({"clip_l": 16}, 1, 0)})
     with pytest.raises(EmbeddingError, match=r"clip_l is 1x8, .* 16 wide"):
-        Conditioner(loaded).encode_vectors(tiny.vectors({"clip_l": 8, "clip_g": 24}, 1, 0), **SIZE)
+        Conditioner(loaded).encode_vectors(tiny.vectors({"clip_l": 8, "clip_g": 24}, 1, 0), ["{}"], **SIZE)
 
 
 def test_five_thousand_words(tokenizer: CLIPTokenizer) -> None:

@@ -8,10 +8,13 @@ import pytest
 
 pytest.importorskip("diffusers", reason="the standalone host needs the package's 'app' extra")
 
+import torch
 from hosts.contract import HostContract
 from torch import nn
 
 from embedding_estimate.demo.random_models import Family, random_model
+from embedding_estimate.hosts.lending import threads
+from embedding_estimate.hosts.standalone import host as host_module
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 
 
@@ -38,3 +41,15 @@ def test_importing_the_host_imports_none_of_the_heavy_libraries() -> None:
     script = f"import sys, embedding_estimate.hosts.standalone.host; print([n for n in {heavy} if n in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_small_model_computes_on_one_thread(
+    hosts: dict[Family, StandaloneHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with threads(2):
+        with hosts["sd1"].borrow():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(host_module, "SMALL", 8)
+        with hosts["sd1"].borrow():
+            assert torch.get_num_threads() == 2
