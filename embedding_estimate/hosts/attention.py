@@ -37,18 +37,16 @@ class AttentionLayer:
         self._precision, self._contexts = precision, contexts
 
     def read(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self._to_k.weight
+        dtype = torch.float16 if weight.element_size() == 1 else weight.dtype  # those of a byte are used as fp16
+        scale = GradientScale() if dtype == torch.float16 else None
         with self._precision():
-            for_keys, for_values = self._contexts(context)
-            return self._through(self._to_k, for_keys), self._through(self._to_v, for_values)
-
-    @staticmethod
-    def _through(projection: Any, context: Tensor) -> Tensor:
-        dtype = projection.weight.dtype
-        if projection.weight.element_size() > 1 and dtype != torch.float16:
-            projected: Tensor = projection(context.to(dtype))
-            return projected.float()
-        scale = GradientScale()  # weights of one byte are kept so and used as fp16
-        return scale.enter(projection(scale.leave(context).half()).float())
+            for_keys, for_values = self._contexts(scale.leave(context) if scale else context)
+            keys = for_keys.to(dtype)
+            values = keys if for_values is for_keys else for_values.to(dtype)
+            both = torch.cat([self._to_k(keys), self._to_v(values)], dim=-1).float()  # (1, L, 2 * H * d)
+        read_keys, read_values = (scale.enter(both) if scale else both).chunk(2, dim=-1)
+        return read_keys, read_values
 
 
 def cross_attentions(

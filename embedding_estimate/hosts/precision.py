@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,8 @@ class GradientScale:
     """Loss scaling for one pass through a network in fp16, unseen from outside; Micikevicius et al. 2018.
 
     A gradient of 1e-8, common for a mean over a latent, is zero in fp16. Where it enters the network from its
-    output it is multiplied by the power of two that brings its largest element to about 1, and where it leaves,
-    in fp32, it is divided by that again. The power is found on the device in each backward pass, so nobody waits
-    and no factor has to be tuned.
+    output it is multiplied by what brings its largest element to 1, and where it leaves, in fp32, it is divided by
+    that again. The factor is found on the device in each backward pass, so nobody waits and nothing has to be tuned.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class _ScaleUp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        largest = gradient.abs().amax().clamp(min=1e-30)  # so that a gradient of zeros stays one
-        ctx.scale.factor = largest.log2().floor().neg().exp2()
+        largest = torch.linalg.vector_norm(gradient, math.inf)
+        ctx.scale.factor = largest.clamp(min=1e-30).reciprocal()  # a gradient of zeros stays one
         return gradient * ctx.scale.factor, None
 
 

@@ -195,7 +195,7 @@ class HostContract(AttentionContract):
             torch.autograd.grad(sum(each.context.sin().sum() for each in found), leaves) for found in (together, alone)
         ]
         for one, other in zip(*gradients, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+            assert (one - other).norm() < 1e-4 * other.norm()
 
     def test_modes_are_ways_to_apply_weights(self, model: BorrowedModel) -> None:
         vectors = model.token_vectors("red circle")
