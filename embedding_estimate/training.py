@@ -133,10 +133,11 @@ class _Run:
         """One run of the optimizer from the best vectors so far; returns why it ended."""
         training, objective, settings = self.training, self.objective, self.job.settings
         generator = torch.Generator().manual_seed(settings.seed)
-        leaves = self.space.leaves(training.best)
+        full = name in FULL
+        # LBFGS asks for a hundred single numbers a step, and a GPU would make it wait for each
+        leaves = self.space.leaves(training.best, "cpu" if full else self.space.device)
         optimizer = make_optimizer(name, leaves.values(), rate)
         advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
-        full = name in FULL
         evaluate = _Evaluation(objective, self.space, leaves, again=not full)
         evaluate.drawn = objective.fixed(generator) if full else [objective.draw(generator)]
         stale = 0

@@ -35,29 +35,31 @@ class VectorSpace:
             device=model.device,
         )
 
-    def leaves(self, vectors: Vectors) -> dict[str, Tensor]:
-        """Fresh trainable tensors (N, width), in spreads, for which `vectors` gives these vectors.
+    def leaves(self, vectors: Vectors, device: torch.device | str) -> dict[str, Tensor]:
+        """Fresh trainable tensors (N, width) on that device, in spreads, for which `vectors` gives these vectors.
 
         Those that are too long are shortened to just under the limit.
         """
         found = {}
         for key, value in vectors.items():
-            norm = value.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)  # (N, 1)
+            there = value.detach().to(device)
+            norm = there.norm(dim=1, keepdim=True).clamp(min=1e-12)  # (N, 1)
             share = (norm / self._limit(key)).clamp(max=0.99)
-            direction = value.detach() / norm
+            direction = there / norm
             free = direction * share * self._limit(key) / (1 - share.square()).sqrt()
             found[key] = (free / self.spread[key]).requires_grad_()
         return found
 
     def vectors(self, leaves: Vectors) -> dict[str, Tensor]:
-        """The vectors (N, width) that the leaves stand for, none as long as `NORM_LIMIT`; differentiable.
+        """The vectors (N, width) that the leaves stand for, on the model's device; none as long as `NORM_LIMIT`.
 
-        |v| = |x| / sqrt(1 + |x|^2 / limit^2): smooth, so that a line search meets no wall.
+        |v| = |x| / sqrt(1 + |x|^2 / limit^2): differentiable, and smooth, so that a line search meets no wall.
         """
         found = {}
         for key, value in leaves.items():
             free = value * self.spread[key]
-            found[key] = free / (1 + free.square().sum(dim=1, keepdim=True) / self._limit(key) ** 2).sqrt()
+            bounded = free / (1 + free.square().sum(dim=1, keepdim=True) / self._limit(key) ** 2).sqrt()
+            found[key] = bounded.to(self.device)
         return found
 
     def _limit(self, key: str) -> float:

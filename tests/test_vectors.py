@@ -1,5 +1,7 @@
 """Spread, bounds and fitting of vectors."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,16 +14,22 @@ def test_leaves_are_in_spreads(toy: ToyModel) -> None:
     space = VectorSpace.of(toy)
     assert space.spread["clip_l"] == float(toy.table.float().std())
     vectors = {"clip_l": toy.table[:3]}
-    leaves = space.leaves(vectors)
+    leaves = space.leaves(vectors, "cpu")
     torch.testing.assert_close(leaves["clip_l"] * space.spread["clip_l"], toy.table[:3], rtol=1e-2, atol=0)
     assert leaves["clip_l"].is_leaf and leaves["clip_l"].requires_grad
     torch.testing.assert_close(space.vectors(leaves)["clip_l"], toy.table[:3])
 
 
+def test_leaves_may_be_elsewhere_than_the_model(toy: ToyModel) -> None:
+    space = replace(VectorSpace.of(toy), device=torch.device("meta"))
+    leaves = space.leaves({"clip_l": toy.table[:3]}, "cpu")
+    assert leaves["clip_l"].device.type == "cpu" and space.vectors(leaves)["clip_l"].device.type == "meta"
+
+
 def test_only_what_is_too_long_is_shortened(toy: ToyModel) -> None:
     space = VectorSpace.of(toy)
     long = toy.table[:1] / toy.table[:1].norm() * space.norm["clip_l"] * 2 * NORM_LIMIT
-    bounded = space.vectors(space.leaves({"clip_l": torch.cat([toy.table[:1], long, torch.zeros_like(long)])}))
+    bounded = space.vectors(space.leaves({"clip_l": torch.cat([toy.table[:1], long, torch.zeros_like(long)])}, "cpu"))
     torch.testing.assert_close(bounded["clip_l"][:1], toy.table[:1])
     torch.testing.assert_close(bounded["clip_l"][1:2], long * 0.99 / 2)
     assert not bounded["clip_l"][2:].any()

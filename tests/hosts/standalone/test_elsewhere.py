@@ -110,7 +110,7 @@ def test_an_embedding_is_measured_there(
 def test_no_step_waits_for_the_device(
     folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch, part: str, family: Family
 ) -> None:
-    """Only what is looked at now and then does: held-out states, and the loss a few times a second; and LBFGS."""
+    """Only what is looked at now and then does: held-out states, and the loss a few times a second."""
     monkeypatch.setattr(training, "READ_EVERY", 1e9)
     for objective in (UNetObjective, AttentionObjective):
         monkeypatch.setattr(objective, "held_out", lambda *_: 0.5)
@@ -120,3 +120,17 @@ def test_no_step_waits_for_the_device(
         run(folders[family], DEVICE, part=part, learning_steps=steps, optimizer="Adam")
         counts.append(len(waits))
     assert counts[0] == counts[1]
+
+
+def test_lbfgs_waits_a_few_times_a_step_and_not_for_each_of_its_numbers(
+    folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice for the loss, and once each for vectors going there and a gradient coming back."""
+    monkeypatch.setattr(training, "READ_EVERY", 1e9)
+    monkeypatch.setattr(AttentionObjective, "held_out", lambda *_: 0.5)
+    counts = []
+    for steps in (5, 15):
+        waits.clear()
+        run(folders["sd1"], DEVICE, part="Attention", learning_steps=steps, optimizer="LBFGS")
+        counts.append(len(waits))
+    assert counts[1] - counts[0] <= 10 * 5
