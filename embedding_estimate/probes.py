@@ -14,10 +14,10 @@ counts each row's error in full and takes different rows' as independent of each
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -118,26 +118,30 @@ def probe(
                 vectors.append(found.vectors[-1] * weights[:, None])
                 aims[-1].append(vectors[-1] @ conditioning.vector[0])
             on_pass(len(chunk))
-    layers = [LayerProbes.join(parts, dim=2) for parts in kept]
-    groups = _alike(layers)
-    order = [number for group in groups for number in group] + [len(attentions)]
+    groups = _alike(kept)
+    layers = []
+    for group in groups:
+        layers.append(LayerProbes.join([LayerProbes.join(kept[layer], dim=2) for layer in group], dim=0))
+        for layer in group:
+            kept[layer].clear()  # or all would be held twice
+    order = [*chain.from_iterable(groups), len(attentions)]
     return Probes(
-        [LayerProbes.join([layers[number] for number in group], dim=0) for group in groups],
+        layers,
         torch.cat(vectors) if vectors else None,
-        torch.cat([aim for number in order for aim in aims[number]]),
+        torch.cat([aim for layer in order for aim in aims[layer]]),
     )
 
 
-def _alike(layers: Sequence[LayerProbes]) -> list[list[int]]:
+def _alike(kept: Sequence[Sequence[LayerProbes]]) -> list[list[int]]:
     """Numbers of layers of one shape, as many together as `TOGETHER` allows."""
-    groups: dict[tuple[torch.Size, int], list[int]] = {}
-    seen: Counter[torch.Size] = Counter()
-    for number, layer in enumerate(layers):
-        shape = layer.queries.shape
-        most = max(1, TOGETHER // layer.queries.numel())
-        groups.setdefault((shape, seen[shape] // most), []).append(number)
-        seen[shape] += 1
-    return list(groups.values())
+    found: dict[tuple[int, int, int], list[list[int]]] = {}
+    for layer, parts in enumerate(kept):
+        size = sum(part.queries.numel() for part in parts)
+        groups = found.setdefault((*parts[0].queries.shape[1::2], size), [[]])  # H, d, and so R
+        if groups[-1] and (len(groups[-1]) + 1) * size > TOGETHER:
+            groups.append([])
+        groups[-1].append(layer)
+    return [group for groups in found.values() for group in groups]
 
 
 @dataclass(frozen=True)
