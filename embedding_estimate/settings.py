@@ -121,7 +121,7 @@ class Settings:
     checkpointing: bool = setting(
         False,
         "Save memory",
-        "Gradient checkpointing: backward passes through the U-Net take less memory and more time.",
+        "Less memory, more time: gradient checkpointing in the U-Net, and one template at a time.",
     )
     early_stop: int = setting(
         0,

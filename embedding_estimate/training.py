@@ -96,26 +96,26 @@ def _within_memory(run: _Run, name: str, rate: float) -> str:
 
     Raises what the model raised where there is nothing to keep.
     """
-    training, objective = run.training, run.objective
-    model, sparing = objective.teacher.model, run.job.settings.checkpointing
+    training, model, sparing = run.training, run.objective.teacher.model, run.job.settings.checkpointing
     while True:
         try:
             with model.checkpointed() if sparing else nullcontext():
-                return run.descend(name, rate)
+                return run.descend(name, rate, sparing)
         except (RuntimeError, MemoryError) as error:
-            released = ran_out(error) and model.release(for_good=True)
-            spares = not sparing and objective.steps_run_unet
-            if not ran_out(error) or not (released or spares or training.checks):
+            if not ran_out(error):
+                raise
+            released = sparing and model.release(for_good=True)
+            if sparing and not (released or training.checks):
                 raise
         training.step = len(training.losses)  # the step that failed is none
-        if released:
-            went_on = "went on without what the host can do without"
-        elif spares:
-            went_on, sparing = "went on with less of it, as Save memory does", True
+        ran_out_at = f"out of memory at step {training.step + 1}: "
+        if not sparing:
+            sparing = True
+            training.notes.append(ran_out_at + "went on with less of it, as Save memory does")
+        elif released:
+            training.notes.append(ran_out_at + "went on without what the host can do without")
         else:
-            went_on = "the best vectors before were kept"
-        training.notes.append(f"out of memory at step {training.step + 1}: {went_on}")
-        if not (released or spares):
+            training.notes.append(ran_out_at + "the best vectors before were kept")
             return NO_MEMORY
 
 
@@ -129,7 +129,7 @@ class _Run:
     job: Job
     last_step: int
 
-    def descend(self, name: str, rate: float) -> str:
+    def descend(self, name: str, rate: float, sparing: bool) -> str:
         """One run of the optimizer from the best vectors so far; returns why it ended."""
         training, objective, settings = self.training, self.objective, self.job.settings
         generator = torch.Generator().manual_seed(settings.seed)
@@ -139,7 +139,7 @@ class _Run:
         optimizer = make_optimizer(name, leaves.values(), rate)
         advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
         evaluate = _Evaluation(objective, self.space, leaves, again=not full)
-        evaluate.drawn = objective.fixed(generator) if full else [objective.draw(generator)]
+        evaluate.drawn = objective.fixed(generator, sparing=sparing) if full else [objective.draw(generator)]
         stale = 0
         read = time.monotonic()
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from toy import ToyHost
 
 from embedding_estimate import training
 from embedding_estimate.errors import Interrupted, ModelError, PromptError, SettingsError
+from embedding_estimate.host import Conditioning, Vectors
 from embedding_estimate.initial import starting_vectors
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
@@ -340,7 +341,7 @@ def test_training_goes_on_with_checkpoints_where_memory_runs_out(toy_host: ToyHo
     assert torch.equal(result.embedding.vectors["clip_l"], wide.embedding.vectors["clip_l"])
 
 
-def test_what_the_host_can_do_without_goes_before_checkpoints(
+def test_what_the_host_can_do_without_goes_where_checkpoints_are_no_help(
     toy_host: ToyHost, short_of_memory: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
@@ -351,15 +352,34 @@ def test_what_the_host_can_do_without_goes_before_checkpoints(
             short_of_memory.clear()
         return for_good
 
+    short_of_memory.add("checkpointed")
     monkeypatch.setattr(toy_host.model, "release", release)
     result = run(toy_host)
     assert asked == [True, False]  # while training, and before measuring
     assert "out of memory at step 1: went on without what the host can do without" in result.notes
 
 
-def test_checkpoints_are_no_help_where_no_step_runs_the_unet(
-    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("steps", [60, 15])  # with a sketch before, and without
+def test_templates_go_one_at_a_time_where_there_is_no_memory_for_more(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
+    real = toy_host.model.encode_vectors
+
+    def encode_vectors(vectors: Vectors, templates: Sequence[str], **options: Any) -> list[Conditioning]:
+        if len(templates) > 1 and vectors["clip_l"].requires_grad:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(vectors, templates, **options)
+
+    values = {"part": "Attention", "templates": "{}\na {} star", "learning_steps": steps}
+    wide = run(toy_host, **values)
+    monkeypatch.setattr(toy_host.model, "encode_vectors", encode_vectors)
+    result = run(toy_host, **values)
+    assert (result.stopped, result.steps) == ("done", steps)
+    assert any("went on with less of it" in note for note in result.notes)
+    torch.testing.assert_close(result.embedding.vectors, wide.embedding.vectors, rtol=1e-3, atol=1e-3)
+
+
+def test_what_was_reached_is_kept_where_nothing_helps(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     real, losses = AttentionObjective.loss, []
 
     def loss(objective: AttentionObjective, *arguments: Any) -> torch.Tensor:
@@ -371,7 +391,7 @@ def test_checkpoints_are_no_help_where_no_step_runs_the_unet(
 
     monkeypatch.setattr(AttentionObjective, "loss", loss)
     result = run(toy_host, part="Attention", text="(blue:0.5) star", initial_prompt="cat", learning_steps=200)
-    assert result.stopped == "out of memory" and len(losses) == 101
+    assert result.stopped == "out of memory" and len(losses) == 102  # once more with less
     assert any("the best vectors before were kept" in note for note in result.notes)
 
 

@@ -26,7 +26,6 @@ class Objective(Protocol):
     notes: list[str]  # what the user should know about this prompt and this part
     held_out_empty: float  # `held_out` of the empty prompt, so that 1 - held_out / held_out_empty is `explained`
     held_out_start: float  # `held_out` of the start, measured by `prepare`
-    steps_run_unet: bool  # whether `loss` runs the U-Net
     check_every: int  # steps between two calls of `held_out` that keep them under 5 % of the training's time
 
     def prepare(self, start: Vectors) -> None:
@@ -37,8 +36,8 @@ class Objective(Protocol):
         """What one step is compared on: a template, and states where the part has them."""
         ...
 
-    def fixed(self, generator: torch.Generator) -> list[Any]:
-        """What all steps are compared on where the optimizer needs one function."""
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Any]:
+        """What all steps are compared on where the optimizer needs one function; `sparing` memory in more portions."""
         ...
 
     def loss(self, vectors: Vectors, drawn: Any) -> Tensor:

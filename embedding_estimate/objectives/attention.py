@@ -46,7 +46,6 @@ class AttentionObjective:
     select_rows = 150
     select_states = 16
     select_seeds = 2
-    steps_run_unet = False
     check_every = 10  # a check is a forward pass of the encoder and of fewer rows, a quarter of a step
 
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
@@ -117,10 +116,10 @@ class AttentionObjective:
     def draw(self, generator: torch.Generator) -> list[Lesson]:
         return [self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]]
 
-    def fixed(self, generator: torch.Generator) -> list[list[Lesson]]:
-        """As many lessons together as a batch may hold and divides them evenly."""
-        number = len(self._lessons)
-        size = max(size for size in range(1, self.settings.batch + 1) if number % size == 0)
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[list[Lesson]]:
+        """As many lessons together as a batch may hold and divides them evenly; one at a time where `sparing`."""
+        number, most = len(self._lessons), 1 if sparing else self.settings.batch
+        size = max(size for size in range(1, most + 1) if number % size == 0)
         return [self._lessons[first : first + size] for first in range(0, number, size)]
 
     def loss(self, vectors: Vectors, drawn: Sequence[Lesson]) -> Tensor:

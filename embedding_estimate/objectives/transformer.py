@@ -36,7 +36,6 @@ class ChunksError(PromptError):
 
 class TransformerObjective:
     states_to_record = 0
-    steps_run_unet = False
     check_every = 10  # a check is one forward pass of the encoder, a third of a step
 
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
@@ -81,7 +80,7 @@ class TransformerObjective:
     def draw(self, generator: torch.Generator) -> Lesson:
         return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
 
-    def fixed(self, generator: torch.Generator) -> list[Lesson]:
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Lesson]:
         return self._lessons
 
     def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:

@@ -37,8 +37,6 @@ class Lesson:
 
 
 class UNetObjective:
-    steps_run_unet = True
-
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
         self.settings = settings
         self.teacher = teacher
@@ -110,7 +108,7 @@ class UNetObjective:
         place = (torch.arange(size) + torch.rand(size, generator=generator)) / size  # (B,) in [0, 1)
         return lesson, lesson.train.at((place * len(lesson.train)).long().tolist())
 
-    def fixed(self, generator: torch.Generator) -> list[tuple[Lesson, States]]:
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[tuple[Lesson, States]]:
         return [self.draw(generator) for _ in range(FIXED_DRAWS)]
 
     def loss(self, vectors: Vectors, drawn: tuple[Lesson, States]) -> Tensor:

@@ -103,15 +103,19 @@ class AttentionContract:
         with torch.no_grad():
             here = state(model, conditioning)
         side = Side(model, [Stage(0, ((conditioning, 1.0),))])
-        errors = []
-        for most in (probing.TOGETHER, 1):
+        errors, sizes = [], []
+        for most in (probing.TOGETHER, 2**12, 1):
             monkeypatch.setattr(probing, "TOGETHER", most)
             probes = probe(model, side, here, rows=5, batch=1, generator=torch.Generator().manual_seed(1))
             with torch.no_grad():
                 torch.testing.assert_close(probes.read(conditioning), probes.aim, rtol=1e-3, atol=1e-5)
                 errors.append(float(probes.error(nothing)))
-        assert [len(layers.attentions) for layers in probes.layers] == [1] * len(model.cross_attentions())
-        assert errors[0] == pytest.approx(errors[1], rel=1e-3) and errors[0] > 0
+            sizes.append([len(layers.attentions) for layers in probes.layers])
+            assert sum(sizes[-1]) == len(model.cross_attentions())
+            assert all(layers.queries.numel() <= most or len(layers.attentions) == 1 for layers in probes.layers)
+        shapes = {layers.queries.shape for layers in probes.layers}
+        assert len(sizes[0]) == len(shapes) and sizes[2] == [1] * len(model.cross_attentions())
+        assert errors == pytest.approx([errors[0]] * 3, rel=1e-3) and errors[0] > 0
 
     def test_checkpoints_change_no_gradient_and_nothing_of_them_stays(self, model: BorrowedModel) -> None:
         conditioning = conditioning_of(model, PROMPT)

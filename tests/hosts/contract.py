@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from embedding_estimate.host import BorrowedModel, Conditioning, Host, Stage, Vectors
 
 PLAIN = "a red circle on a blue square"
+LONG = "w " * 80  # more than a chunk
 EVALUATIONS = 10
 SIZE = 64  # pixels, the least that every U-Net can halve: the rules are the same at any size, and the tests are quicker
 
@@ -181,7 +182,9 @@ class HostContract(AttentionContract):
         equal(encode_vectors(model, vectors, "a ({}:1.3)"), only(encode(model, "a (red circle:1.3)")), 1e-5)
 
     @pytest.mark.parametrize(
-        "templates", [["{}", "a {} here", "{}"], ["{}", "a ({}:1.3)"], ["{}", "w " * 80 + "{}"]], ids=str
+        "templates",
+        [["{}", "a {} here", "{}"], ["{}", "a ({}:1.3)"], ["{}", LONG + "{}"], [LONG + "{}", LONG + "a {}"]],
+        ids=["short", "weighted", "short and long", "long"],
     )
     def test_templates_together_are_what_each_is_alone(self, model: BorrowedModel, templates: list[str]) -> None:
         """Also where one has a weight, of which a batch would make another mean, or fills more chunks."""
@@ -192,7 +195,11 @@ class HostContract(AttentionContract):
             equal(one, other, 1e-5)
         leaves = list(vectors.values())
         gradients = [
-            torch.autograd.grad(sum(each.context.sin().sum() for each in found), leaves) for found in (together, alone)
+            torch.autograd.grad(
+                sum(part.sin().sum() for each in found for part in (each.context, each.vector) if part is not None),
+                leaves,
+            )
+            for found in (together, alone)
         ]
         for one, other in zip(*gradients, strict=True):
             assert (one - other).norm() < 1e-4 * other.norm()

@@ -110,13 +110,14 @@ def test_attention_reads_templates_together_and_each_counts_the_same(
 ) -> None:
     templates = ["{}", "a {}", "{} star", "red {}", "a {} star", "big {}"]
     objective = prepared(toy, part="Attention", templates="\n".join(templates), batch=batch)
-    groups = objective.fixed(torch.Generator())
+    groups = objective.fixed(torch.Generator(), sparing=False)
     assert [len(group) for group in groups] == sizes
     assert [lesson.template for group in groups for lesson in group] == templates
     with torch.no_grad():
         each = [float(objective.loss(start(), [lesson])) for group in groups for lesson in group]
         together = [float(objective.loss(start(), group)) for group in groups]
     assert sum(together) / len(together) == pytest.approx(sum(each) / len(each)) == pytest.approx(1)
+    assert [len(group) for group in objective.fixed(torch.Generator(), sparing=True)] == [1] * 6
 
 
 def test_held_out_states_are_not_trained_on(toy: ToyModel) -> None:
@@ -192,5 +193,5 @@ def test_words_are_put_around_no_and(toy: ToyModel) -> None:
 
 def test_transformer_leaves_out_a_template_in_which_the_chunks_differ(toy: ToyModel) -> None:
     objective = prepared(toy, part="Transformer", text="a red big circle", templates="{}\na {} star")
-    assert [lesson.template for lesson in objective.fixed(torch.Generator())] == ["{}"]
+    assert [lesson.template for lesson in objective.fixed(torch.Generator(), sparing=False)] == ["{}"]
     assert "'a {} star' was left out" in objective.notes[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -186,8 +186,8 @@ class StandaloneHost:
     def borrow(self) -> Iterator[StandaloneModel]:
         """`host.Host.borrow`; waits for whoever has the model now."""
         small = self._model.device.type == "cpu" and max(self.info.widths.values()) <= SMALL
-        number = 1 if small else torch.get_num_threads()
-        with self._lock, given_back(self.modules), random_states_kept(self._model.device), threads(number):
+        alone = threads(1) if small else nullcontext()
+        with self._lock, given_back(self.modules), random_states_kept(self._model.device), alone:
             for module in self.modules:
                 module.requires_grad_(False).eval()
             yield self._model

@@ -131,6 +131,18 @@ def test_layers_that_are_not_needed_do_not_run(tokenizer: CLIPTokenizer) -> None
     assert ran == [0]
 
 
+def test_templates_without_weights_are_one_batch(tokenizer: CLIPTokenizer) -> None:
+    loaded = tiny.loaded("sd1", tokenizer)
+    batches: list[int] = []
+    model = loaded.text_encoders["clip_l"].model
+    model.get_input_embeddings().register_forward_hook(lambda _module, args, _rows: batches.append(len(args[0])))
+    conditioner, live = Conditioner(loaded), tiny.vectors(WIDTHS["sd1"], 2, seed=8)
+    conditioner.encode_vectors(live, ["{}", "a {}", "{}"], **SIZE)
+    assert batches == [2]  # the same one is encoded once
+    conditioner.encode_vectors(live, ["{}", "a ({}:1.2)"], **SIZE)
+    assert batches == [2, 1, 1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_half(dtype: torch.dtype, tokenizer: CLIPTokenizer) -> None:
     conditioner = Conditioner(tiny.loaded("sdxl", tokenizer, dtype))
