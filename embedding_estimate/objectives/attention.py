@@ -10,8 +10,9 @@ step costs one pass through the text encoder and a few small attention products.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -123,11 +124,11 @@ class AttentionObjective:
         return [self._lessons[first : first + size] for first in range(0, number, size)]
 
     def loss(self, vectors: Vectors, drawn: Sequence[Lesson]) -> Tensor:
-        losses = [
-            self.loss_function(lesson.train.read(its)[None] / self._scale, lesson.train.aim[None] / self._scale)
-            for lesson, its in self._encoded(vectors, drawn)
-        ]
+        losses = [_at_once(partial(self._loss_of, lesson), its) for lesson, its in self._encoded(vectors, drawn)]
         return torch.stack(losses).mean() / self._start
+
+    def _loss_of(self, lesson: Lesson, its: Conditioning) -> Tensor:
+        return self.loss_function(lesson.train.read(its)[None] / self._scale, lesson.train.aim[None] / self._scale)
 
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:
@@ -155,6 +156,22 @@ class Sketch(AttentionObjective):
     select_rows = 100
     select_states = 4
     select_seeds = 1
+
+
+def _at_once(loss: Callable[[Conditioning], Tensor], conditioning: Conditioning) -> Tensor:
+    """The loss of a conditioning, differentiable in it, of whose own graph only the gradient is kept.
+
+    So of several templates, whose passes through the text encoder are held together, one is read at a time.
+    """
+    parts = [part for part in (conditioning.context, conditioning.vector) if part is not None]
+    if not any(part.requires_grad for part in parts):
+        return loss(conditioning)
+    leaves = [part.detach().requires_grad_() for part in parts]
+    value = loss(Conditioning(*leaves))
+    gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+    products = [(part * g).sum() for part, g in zip(parts, gradients, strict=True) if g is not None]
+    onward = torch.stack(products).sum()
+    return value.detach() + (onward - onward.detach())  # zero is added, and its gradient
 
 
 def _megabytes(model: BorrowedModel, rows: int) -> float:
