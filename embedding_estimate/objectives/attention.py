@@ -47,7 +47,7 @@ class AttentionObjective:
     select_rows = 150
     select_states = 16
     select_seeds = 2
-    check_every = 10  # a check is a forward pass of the encoder and of fewer rows, a quarter of a step
+    check_every = 10  # a check is a forward pass of the encoder and of fewer rows, a third of a step
 
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
         self.settings = settings

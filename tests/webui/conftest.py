@@ -8,6 +8,7 @@ And tests against a stand-in of its modules: `shared` and `loaded` are for these
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -39,8 +40,10 @@ def webui() -> Any:
     folder = Path(os.environ.get("WEBUI_DIR", ""))
     if not folder.name:
         pytest.skip("WEBUI_DIR names no WebUI to test in")
-    if not (folder / "modules").is_dir() or importlib.util.find_spec("open_clip") is None:
-        pytest.skip(f"{folder}: is no WebUI that runs with this Python")
+    if not (folder / "modules").is_dir():
+        pytest.fail(f"WEBUI_DIR={folder}: is no WebUI")
+    if importlib.util.find_spec("open_clip") is None:  # as where only the browser's tests are meant
+        pytest.skip(f"{folder}: does not run with this Python")
     before, place = sys.argv, Path.cwd()
     newer, forge = (folder / "modules/initialize.py").exists(), (folder / "modules_forge").exists()
     arguments = [ARGUMENTS, NEWER if newer else "", FORGE if forge else "", os.environ.get("WEBUI_ARGS", "")]
@@ -55,7 +58,7 @@ def webui() -> Any:
 
 
 def _started(newer: bool, forge: bool) -> Any:
-    import launch  # noqa: F401  (reads the arguments)
+    importlib.import_module("launch")  # reads the arguments
     import webui
 
     if forge:  # has initialised itself by now, and leaves the checkpoint to its main thread
