@@ -12,6 +12,7 @@ from benchmarks.prompts import Prompt
 from benchmarks.reference import RATES, Reference
 from benchmarks.summary import REFERENCE, RIVALS
 from benchmarks.yardstick import Score, Yardstick
+from embedding_estimate import parts
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import starting_vectors
@@ -169,7 +170,8 @@ def run_ceiling(host: Host, case: Case, *, seed: int) -> Run:
     The best of them is chosen by the report states, so that nothing but the part itself limits it.
     """
     settings = case.settings("attention", seed)
-    settings = replace(settings, learning_steps=CEILING_STEPS * settings.learning_steps, save_every=0)
+    steps = sum(part.learning_steps for part in parts.in_turn(settings))
+    settings = replace(settings, learning_steps=CEILING_STEPS * steps, save_every=0)
     job = Job(settings, lambda progress: None, lambda embedding, step: None, StopToken())
     began = time.perf_counter()
     with host.borrow() as model:

@@ -30,6 +30,7 @@ class OptimizerRow:
     module: str = "torch.optim"
     package: str = "torch"  # what to install where the module is missing
     options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 270  # automatic number of learning steps
 
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
@@ -53,6 +54,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "tolerance_change": 0,
             "line_search_fn": "strong_wolfe",
         },
+        steps=140,
     ),
     "NAdam": OptimizerRow(0.1),
     "RAdam": OptimizerRow(0.1),

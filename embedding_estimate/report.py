@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from embedding_estimate import saving
+from embedding_estimate import parts, saving
 from embedding_estimate.curve import Point
 from embedding_estimate.drawing import (
     BLUE,
@@ -71,6 +71,7 @@ def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[s
 
 def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Sequence[Image.Image]]) -> Report:
     """All that is known of an estimate, with its `pictures`."""
+    optimizers = dict.fromkeys(part.optimizer_used for part in parts.in_turn(settings))
     return Report(
         name=typed_name(settings.name, result.typed_weight),
         prompt="" if settings.private else settings.text,
@@ -78,7 +79,7 @@ def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Seque
             settings.prompt_type.lower(),
             f"{settings.part} part",
             f"N = {result.embedding.tokens}",
-            f"{result.steps} steps of {' and '.join(dict.fromkeys(stage.optimizer_used for stage in settings.stages))}",
+            f"{result.steps} steps of {' and '.join(optimizers)}",
             f"{result.seconds_prepare + result.seconds_train:.0f} s",
             f"model {result.embedding.provenance['model']['name']}",
         ],

@@ -7,7 +7,6 @@ Nothing heavy is imported, so that `--help` stays quick.
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +21,6 @@ PROMPT_TYPES = ("Prompt", "Negative Prompt")
 TOKEN_SOURCES = ("Number", "Initial prompt")
 MEASURES = ("Figures and images", "Figures and one image", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
-SKETCH = "Sketch"  # the stage that comes before the Attention part
-SKETCH_STEPS = 20  # learning steps, which are that part's first
-SKETCH_SAMPLING = 6  # steps of the sampler
-REFINE = 1 / 3  # of the learning steps, for the part that only refines
-PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
 
 
@@ -86,7 +80,12 @@ class Settings:
         lines=True,
     )
     learning_steps: int = setting(
-        270, "Learning steps", "Updates of the vectors.", unit="steps", minimum=1, maximum=100_000
+        0,
+        "Learning steps",
+        "Updates of the vectors; 0: the optimizer's automatic number, 140 for LBFGS and 270 for the others.",
+        unit="steps",
+        minimum=0,
+        maximum=100_000,
     )
     rate: float = setting(
         0.0,
@@ -181,39 +180,6 @@ class Settings:
         return optimizers.BY_PART.get(self.part, "Adam")
 
     @property
-    def stages(self) -> tuple[Settings, ...]:
-        """The settings of each single part, in turn."""
-        first, _, second = self.part.partition(" + ")
-        alone = dataclasses.replace(self, part=first)
-        found = alone._sketched() if first == "Attention" else [alone]
-        if second:
-            refining = dataclasses.replace(
-                self,
-                part=second,
-                typed_weight=self.typed_weight or 1.0,  # found by then
-                learning_steps=math.ceil(self.learning_steps * REFINE),
-                early_stop=self.early_stop or PATIENCE,
-            )
-            found.append(refining)
-        return tuple(found)
-
-    def _sketched(self) -> list[Settings]:
-        """The first learning steps on a sketch, where the number of vectors is known and LBFGS needs few steps."""
-        quick = self.optimizer_used in optimizers.FULL and self.learning_steps > SKETCH_STEPS
-        if not quick or not self.tokens:
-            return [self]
-        sketch = dataclasses.replace(
-            self,
-            part=SKETCH,
-            optimizer=self.optimizer_used,
-            typed_weight=self.typed_weight or 1.0,
-            learning_steps=SKETCH_STEPS,
-            steps=min(self.steps, SKETCH_SAMPLING),
-            templates="\n".join(self.template_list[:1]),
-        )
-        return [sketch, dataclasses.replace(self, learning_steps=self.learning_steps - SKETCH_STEPS)]
-
-    @property
     def negative(self) -> bool:
         """Whether the embedding is for the negative prompt."""
         return self.prompt_type == "Negative Prompt"
@@ -252,7 +218,8 @@ class Settings:
             )
         if self.token_source == "Initial prompt" and not self.initial_prompt.strip():
             found.append("token_source='Initial prompt' needs an initial_prompt: give one, or choose 'Number'")
-        full = [stage.optimizer_used for stage in self.stages if stage.optimizer_used in optimizers.FULL]
+        used = [dataclasses.replace(self, part=part).optimizer_used for part in self.part.split(" + ")]
+        full = [name for name in used if name in optimizers.FULL]
         if full and self.scheduler != "constant":
             found.append(
                 f"scheduler={self.scheduler!r}: {full[0]} finds its own step length; "

@@ -25,6 +25,7 @@ from embedding_estimate.initial import exact_note, exact_vectors, starting_vecto
 from embedding_estimate.memory import ran_out
 from embedding_estimate.objectives import Objective, make_objective, starting_from
 from embedding_estimate.optimizers import make_loss
+from embedding_estimate.parts import in_turn
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
@@ -87,15 +88,16 @@ def estimate(
             with suppress(Stopped), meter.interruptible(stop):
                 on_preview(teacher, vectors, step)
 
-        job = Job(settings, on_progress, on_snapshot, stop, preview, sum(s.learning_steps for s in settings.stages))
+        turns = in_turn(settings)
+        job = Job(settings, on_progress, on_snapshot, stop, preview, sum(part.learning_steps for part in turns))
         started = time.perf_counter()
         numbers = counts(settings, model)
         exact = exact_vectors(teacher, Trajectory.of(settings), numbers[0])
         if exact is None:
             starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model) for tokens in numbers}
             training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in
-            for stage in settings.stages:
-                training, teacher = _stage(training, starts, replace(job, settings=stage), teacher, space, meter)
+            for part in turns:
+                training, teacher = _take(training, starts, replace(job, settings=part), teacher, space, meter)
         else:
             training = Training(exact, stopped="exact", notes=[exact_note(numbers[0], count(exact))])
         spent = time.perf_counter() - started
@@ -126,7 +128,7 @@ def estimate(
         )
 
 
-def _stage(
+def _take(
     training: Training,
     starts: Mapping[int, Vectors],
     job: Job,

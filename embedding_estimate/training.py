@@ -17,6 +17,7 @@ from embedding_estimate.host import Vectors
 from embedding_estimate.memory import ran_out
 from embedding_estimate.objectives import Objective
 from embedding_estimate.optimizers import FULL, automatic_rate, make_optimizer, make_scheduler
+from embedding_estimate.preconditioning import preconditioned
 from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Teacher
@@ -134,12 +135,13 @@ class _Run:
         training, objective, settings = self.training, self.objective, self.job.settings
         generator = torch.Generator().manual_seed(settings.seed)
         full = name in FULL
+        drawn = objective.fixed(generator, sparing=sparing) if full else [objective.draw(generator)]
+        space = preconditioned(self.space, objective, training.best, drawn, generator) if full else self.space
         # LBFGS asks for a hundred single numbers a step, and a GPU would make it wait for each
-        leaves = self.space.leaves(training.best, "cpu" if full else self.space.device)
+        leaves = space.leaves(training.best, "cpu" if full else space.device)
         optimizer = make_optimizer(name, leaves.values(), rate)
         advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
-        evaluate = _Evaluation(objective, self.space, leaves, again=not full)
-        evaluate.drawn = objective.fixed(generator, sparing=sparing) if full else [objective.draw(generator)]
+        evaluate = _Evaluation(objective, space, leaves, drawn, again=not full)
         stale = 0
         read = time.monotonic()
 
@@ -156,7 +158,7 @@ class _Run:
             stuck = full and all(map(torch.equal, before, leaves.values()))
             last = stopped or stuck or training.step == self.last_step
             if last or training.step % objective.check_every == 0:
-                vectors = _detached(self.space.vectors(leaves))
+                vectors = _detached(space.vectors(leaves))
                 error = objective.held_out(vectors)
                 if not math.isfinite(error):
                     return "diverged"
@@ -167,9 +169,9 @@ class _Run:
                 if settings.early_stop and stale >= settings.early_stop:
                     return "early stop"
             if settings.save_every and training.step % settings.save_every == 0:
-                self.job.on_snapshot(Embedding(settings.name, _detached(self.space.vectors(leaves))), training.step)
+                self.job.on_snapshot(Embedding(settings.name, _detached(space.vectors(leaves))), training.step)
             if settings.preview_every and training.step % settings.preview_every == 0 and not stopped:
-                self.job.on_preview(objective.teacher, _detached(self.space.vectors(leaves)), training.step)
+                self.job.on_preview(objective.teacher, _detached(space.vectors(leaves)), training.step)
             if last or time.monotonic() - read > READ_EVERY:
                 read, value = time.monotonic(), float(loss)
                 if not math.isfinite(value):
@@ -189,8 +191,8 @@ class _Evaluation:
     objective: Objective
     space: VectorSpace
     leaves: dict[str, Tensor]
+    drawn: Sequence[Any]
     again: bool  # whether the draw changes, so that the same point has to be evaluated again
-    drawn: Sequence[Any] = ()
     at: list[Tensor] = field(default_factory=list)  # the leaves of the last evaluation
     loss: Tensor | None = None
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from embedding_estimate import parts
 from embedding_estimate.cli import main
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
@@ -84,22 +85,23 @@ def test_all_problems_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     "values, stages",
     [
-        ({}, [("Sketch", 20), ("Attention", 250)]),
-        ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 250), ("U-Net", 90)]),
+        ({}, [("Sketch", 20), ("Attention", 120)]),
+        ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 120), ("U-Net", 90)]),
+        ({"part": "Attention + U-Net", "learning_steps": 30}, [("Sketch", 20), ("Attention", 10), ("U-Net", 10)]),
         ({"learning_steps": 20}, [("Attention", 20)]),
         ({"optimizer": "Adam"}, [("Attention", 270)]),
-        ({"tokens": 0}, [("Attention", 270)]),
+        ({"tokens": 0}, [("Attention", 140)]),
         ({"part": "U-Net"}, [("U-Net", 270)]),
     ],
 )
 def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:
     settings = Settings(**GOOD, **values)
-    assert [(stage.part, stage.learning_steps) for stage in settings.stages] == stages
+    assert [(part.part, part.learning_steps) for part in parts.in_turn(settings)] == stages
 
 
 def test_a_weight_is_solved_for_once() -> None:
     settings = Settings(**GOOD, part="Attention + U-Net", typed_weight=0.0)
-    assert [stage.part for stage in settings.stages if stage.typed_weight == 0] == ["Attention"]
+    assert [part.part for part in parts.in_turn(settings) if part.typed_weight == 0] == ["Attention"]
 
 
 def test_names_that_are_no_settings_get_the_nearest() -> None:

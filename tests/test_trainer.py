@@ -19,8 +19,9 @@ from embedding_estimate.initial import starting_vectors
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.optimizers import OPTIMIZERS
+from embedding_estimate.parts import SKETCH_STEPS
 from embedding_estimate.progress import Progress, StopToken
-from embedding_estimate.settings import SKETCH_STEPS, Settings
+from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
 
 

@@ -36,9 +36,11 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
             points.append(point)
             click.echo(_line(point))
     if report and points:
+        from embedding_estimate import parts
         from embedding_estimate import report as drawn
 
-        facts = [settings.prompt_type.lower(), f"{settings.part} part", f"{settings.learning_steps} steps each"]
+        steps = sum(part.learning_steps for part in parts.in_turn(settings))
+        facts = [settings.prompt_type.lower(), f"{settings.part} part", f"{steps} steps each"]
         drawn.save(
             drawn.draw_curve("How many vectors?", "" if settings.private else settings.text, facts, points), report
         )

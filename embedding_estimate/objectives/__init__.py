@@ -12,7 +12,8 @@ from torch import Tensor
 
 from embedding_estimate.errors import ModelError, PromptError
 from embedding_estimate.host import Vectors
-from embedding_estimate.settings import SKETCH, Settings
+from embedding_estimate.parts import SKETCH
+from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Side, Teacher, Trajectory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -22,6 +23,7 @@ class Objective(Protocol):
     """Built from the settings and a teacher, prepared once, then asked for losses. No teacher call in between."""
 
     teacher: Teacher
+    loss_function: Loss
     states_to_record: int  # by `prepare`, as the teacher's `on_record` counts them
     notes: list[str]  # what the user should know about this prompt and this part
     held_out_empty: float  # `held_out` of the empty prompt, so that 1 - held_out / held_out_empty is `explained`
@@ -94,6 +96,13 @@ def starting_from(objective: Objective, start: Vectors) -> Objective:
     """A prepared objective for a training that starts elsewhere."""
     other = copy.copy(objective)
     other.held_out_start = other.held_out(start)
+    return other
+
+
+def comparing(objective: Objective, loss: Loss) -> Objective:
+    """A prepared objective that compares by another loss."""
+    other = copy.copy(objective)
+    other.loss_function = loss
     return other
 
 
