@@ -21,9 +21,7 @@ from benchmarks.random_models import SHAPES
 from benchmarks.reference import guided
 from benchmarks.step_cost import TEXT, TOKENS
 from embedding_estimate.host import BorrowedModel
-from embedding_estimate.hosts.standalone.conditioner import Conditioner
-from embedding_estimate.hosts.standalone.host import StandaloneHost, StandaloneModel
-from embedding_estimate.hosts.standalone.loading import LoadedModel
+from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.settings import PARTS, Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
 from embedding_estimate.trainer import estimate
@@ -52,7 +50,7 @@ def measure(shape: str, job: str, latent: int, batch: int, device: str) -> Row:
     """One job in this process, whose memory is all counted."""
     loaded = SHAPES[shape](device)
     size = latent * 8
-    host = _host(loaded)
+    host = StandaloneHost.of(loaded)
     gc.collect()
     before = _now(loaded.device)
     _forget_peak(loaded.device)
@@ -71,12 +69,6 @@ def measure(shape: str, job: str, latent: int, batch: int, device: str) -> Row:
         model_mib=before / MIB,
         peak_mib=(_peak(loaded.device) - before) / MIB,
     )
-
-
-def _host(loaded: LoadedModel) -> StandaloneHost:
-    conditioner = Conditioner(loaded, emphasis="Original", clip_skip=1, embeddings={})
-    modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
-    return StandaloneHost(StandaloneModel(loaded, conditioner, emphasis="Original", clip_skip=1), modules)
 
 
 def _settings(part: str, size: int, batch: int) -> Settings:

@@ -27,8 +27,7 @@ from benchmarks.reference import Reference
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import BorrowedModel, Vectors
-from embedding_estimate.hosts.standalone.conditioner import Conditioner
-from embedding_estimate.hosts.standalone.host import StandaloneHost, StandaloneModel
+from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.initial import starting_vectors
 from embedding_estimate.objectives import make_objective
@@ -139,7 +138,7 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
     bares: list[float] = []
     larger: list[float] = []
 
-    with _host(loaded).borrow() as borrowed:
+    with StandaloneHost.of(loaded).borrow() as borrowed:
         stop = StopToken()
         model = typing.cast(BorrowedModel, Meter(borrowed))
         task = Task.of(settings, model)
@@ -187,12 +186,6 @@ def _larger(
         learning = reference.learn(start, REFERENCE_RATE)
         return lambda: next(learning)
     return Bare(loaded, "U-Net", tokens=TOKENS, batch=1, latent=latent).step
-
-
-def _host(loaded: LoadedModel) -> StandaloneHost:
-    conditioner = Conditioner(loaded, emphasis="Original", clip_skip=1, embeddings={})
-    modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
-    return StandaloneHost(StandaloneModel(loaded, conditioner, emphasis="Original", clip_skip=1), modules)
 
 
 def _now(loaded: LoadedModel) -> float:

@@ -30,7 +30,6 @@ class OptimizerRow:
     module: str = "torch.optim"
     package: str = "torch"  # what to install where the module is missing
     options: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 270  # automatic number of learning steps
 
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
@@ -54,7 +53,6 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "tolerance_change": 0,
             "line_search_fn": "strong_wolfe",
         },
-        steps=140,
     ),
     "NAdam": OptimizerRow(0.1),
     "RAdam": OptimizerRow(0.1),
@@ -69,6 +67,13 @@ FULL = ("LBFGS",)
 AUTOMATIC = "Automatic"
 BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
+
+STEPS, FEW_STEPS = 270, 140
+
+
+def automatic_steps(name: str, part: str) -> int:
+    """The number of learning steps: few where the Attention part's squares are solved for by one of `FULL`."""
+    return FEW_STEPS if part == "Attention" and name in FULL else STEPS
 
 
 def automatic_rate(name: str, distance: float) -> float:

@@ -82,7 +82,7 @@ class Settings:
     learning_steps: int = setting(
         0,
         "Learning steps",
-        "Updates of the vectors; 0: the optimizer's automatic number, 140 for LBFGS and 270 for the others.",
+        f"Updates of the vectors; 0: {optimizers.FEW_STEPS} for Attention with LBFGS, otherwise {optimizers.STEPS}.",
         unit="steps",
         minimum=0,
         maximum=100_000,

@@ -97,7 +97,7 @@ def estimate(
             starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model) for tokens in numbers}
             training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in
             for part in turns:
-                training, teacher = _take(training, starts, replace(job, settings=part), teacher, space, meter)
+                training, teacher = _train_part(training, starts, replace(job, settings=part), teacher, space, meter)
         else:
             training = Training(exact, stopped="exact", notes=[exact_note(numbers[0], count(exact))])
         spent = time.perf_counter() - started
@@ -128,7 +128,7 @@ def estimate(
         )
 
 
-def _take(
+def _train_part(
     training: Training,
     starts: Mapping[int, Vectors],
     job: Job,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ class Job:
     on_snapshot: Callable[[Embedding, int], None]
     stop: StopToken
     on_preview: OnPreview = lambda teacher, vectors, step: None
-    learning_steps: int = 0  # of all stages; the settings' own where it is 0
+    learning_steps: int = 0  # of all parts; the settings' own where it is 0
 
 
 @dataclass
@@ -135,13 +136,15 @@ class _Run:
         training, objective, settings = self.training, self.objective, self.job.settings
         generator = torch.Generator().manual_seed(settings.seed)
         full = name in FULL
-        drawn = objective.fixed(generator, sparing=sparing) if full else [objective.draw(generator)]
-        space = preconditioned(self.space, objective, training.best, drawn, generator) if full else self.space
+        fixed = objective.fixed(generator, sparing=sparing) if full else []
+        draws = itertools.cycle(fixed) if full else iter(lambda: objective.draw(generator), None)
         # LBFGS asks for a hundred single numbers a step, and a GPU would make it wait for each
-        leaves = space.leaves(training.best, "cpu" if full else space.device)
+        device = torch.device("cpu") if full else self.space.device
+        space = preconditioned(self.space, objective, training.best, draws, generator, device)
+        leaves = space.leaves(training.best, device)
         optimizer = make_optimizer(name, leaves.values(), rate)
         advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
-        evaluate = _Evaluation(objective, space, leaves, drawn, again=not full)
+        evaluate = _Evaluation(objective, space, leaves, fixed or [next(draws)], again=not full)
         stale = 0
         read = time.monotonic()
 
@@ -152,7 +155,7 @@ class _Run:
             training.losses.append(loss)
             advance(loss)
             if not full:
-                evaluate.drawn = [objective.draw(generator)]
+                evaluate.drawn = [next(draws)]
 
             stopped = self.job.stop.stopped
             stuck = full and all(map(torch.equal, before, leaves.values()))

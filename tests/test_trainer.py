@@ -20,6 +20,7 @@ from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.optimizers import OPTIMIZERS
 from embedding_estimate.parts import SKETCH_STEPS
+from embedding_estimate.preconditioning import Preconditioned
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
@@ -309,6 +310,18 @@ def test_lbfgs_searches_along_its_lines(toy_host: ToyHost, monkeypatch: pytest.M
     for losses in (result.losses[:SKETCH_STEPS], result.losses[SKETCH_STEPS:]):
         assert all(after <= before for before, after in itertools.pairwise(losses))
     assert len(evaluations) < 1.5 * result.steps
+
+
+@pytest.mark.parametrize("part", ["Attention", "U-Net", "Transformer"])
+def test_every_part_trains_in_coordinates_of_its_own(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    used = []
+    real = Preconditioned.vectors
+    monkeypatch.setattr(Preconditioned, "vectors", lambda self, leaves: used.append(self) or real(self, leaves))
+    result = run(toy_host, part=part, learning_steps=30)
+    assert len(used) >= result.steps
+    assert len(set(map(id, used))) == (2 if part == "Attention" else 1)  # the sketch has its own
 
 
 @pytest.fixture

@@ -169,6 +169,18 @@ class StandaloneHost:
         for, each with its vectors (N, width) by encoder. Raises ModelError.
         """
         loaded = load(model, device=device, dtype=dtype, prediction=prediction)
+        return cls.of(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings)
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        *,
+        emphasis: str = "Original",
+        clip_skip: int = 1,
+        embeddings: Mapping[str, Vectors] | None = None,
+    ) -> StandaloneHost:
+        """The same for a model that is in memory."""
         conditioner = Conditioner(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings or {})
         modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
         return cls(StandaloneModel(loaded, conditioner, emphasis=emphasis, clip_skip=clip_skip), modules)
