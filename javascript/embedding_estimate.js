@@ -15,8 +15,8 @@
     let uncounted = 0; // times that there was no model yet to count tokens with
 
     setInterval(() => {
+        if (!["poll", "count", "state", "text_count"].every((name) => find(name))) return; // not all of it is there yet
         const poll = find("poll");
-        if (!poll) return;
         if (poll !== known) {
             known = poll;
             find("count").click();

@@ -84,7 +84,7 @@ class Tab:
         tab = cls(context.new_page(), url, about)
         yield tab
         context.close()
-        assert tab.complaints == []
+        assert not tab.complaints, "\n".join(tab.complaints)
 
     def _note(self, complaint: str) -> None:
         if self.about in complaint:
