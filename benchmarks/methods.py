@@ -170,8 +170,7 @@ def run_ceiling(host: Host, case: Case, *, seed: int) -> Run:
     The best of them is chosen by the report states, so that nothing but the part itself limits it.
     """
     settings = case.settings("attention", seed)
-    steps = sum(part.learning_steps for part in parts.in_turn(settings))
-    settings = replace(settings, learning_steps=CEILING_STEPS * steps, save_every=0)
+    settings = replace(settings, learning_steps=CEILING_STEPS * parts.learning_steps(settings), save_every=0)
     job = Job(settings, lambda progress: None, lambda embedding, step: None, StopToken())
     began = time.perf_counter()
     with host.borrow() as model:

@@ -21,6 +21,11 @@ def in_turn(settings: Settings) -> list[Settings]:
     return [*_sketched(first), *map(_refining, more)]
 
 
+def learning_steps(settings: Settings) -> int:
+    """Those of all parts."""
+    return sum(part.learning_steps for part in in_turn(settings))
+
+
 def _single(settings: Settings, part: str) -> Settings:
     single = replace(settings, part=part)
     return replace(single, learning_steps=single.learning_steps or automatic_steps(single.optimizer_used, part))

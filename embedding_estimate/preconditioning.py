@@ -32,7 +32,7 @@ FLOOR = 1e-3  # of the mean h, for vectors that hardly count
 
 @dataclass(frozen=True)
 class Preconditioned(VectorSpace):
-    """A vector space whose leaves are y (N, W), in spreads times the root of the curvature, typically 1."""
+    """A vector space whose leaves are y (N, W): spreads, stretched where the loss is steep."""
 
     sizes: Mapping[str, Tensor]  # (N, 1): h^-1/2, their geometric mean over all encoders 1
     directions: Mapping[str, Tensor]  # (r, W): eigenvectors of C, the others' eigenvalues being 1

@@ -25,7 +25,7 @@ from embedding_estimate.initial import exact_note, exact_vectors, starting_vecto
 from embedding_estimate.memory import ran_out
 from embedding_estimate.objectives import Objective, make_objective, starting_from
 from embedding_estimate.optimizers import make_loss
-from embedding_estimate.parts import in_turn
+from embedding_estimate.parts import in_turn, learning_steps
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
@@ -88,15 +88,14 @@ def estimate(
             with suppress(Stopped), meter.interruptible(stop):
                 on_preview(teacher, vectors, step)
 
-        turns = in_turn(settings)
-        job = Job(settings, on_progress, on_snapshot, stop, preview, sum(part.learning_steps for part in turns))
+        job = Job(settings, on_progress, on_snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
         numbers = counts(settings, model)
         exact = exact_vectors(teacher, Trajectory.of(settings), numbers[0])
         if exact is None:
             starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model) for tokens in numbers}
             training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in
-            for part in turns:
+            for part in in_turn(settings):
                 training, teacher = _train_part(training, starts, replace(job, settings=part), teacher, space, meter)
         else:
             training = Training(exact, stopped="exact", notes=[exact_note(numbers[0], count(exact))])

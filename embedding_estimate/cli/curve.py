@@ -39,8 +39,8 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
         from embedding_estimate import parts
         from embedding_estimate import report as drawn
 
-        steps = sum(part.learning_steps for part in parts.in_turn(settings))
-        facts = [settings.prompt_type.lower(), f"{settings.part} part", f"{steps} steps each"]
+        steps = f"{parts.learning_steps(settings)} steps each"
+        facts = [settings.prompt_type.lower(), f"{settings.part} part", steps]
         drawn.save(
             drawn.draw_curve("How many vectors?", "" if settings.private else settings.text, facts, points), report
         )

@@ -180,7 +180,7 @@ class StandaloneHost:
         clip_skip: int = 1,
         embeddings: Mapping[str, Vectors] | None = None,
     ) -> StandaloneHost:
-        """The same for a model that is in memory."""
+        """The same for a model that is in memory; emphasis, clip skip and embeddings as in `load`."""
         conditioner = Conditioner(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings or {})
         modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
         return cls(StandaloneModel(loaded, conditioner, emphasis=emphasis, clip_skip=clip_skip), modules)
