@@ -22,7 +22,7 @@ class Checkpoint:
         """Load the parts' states if there is a checkpoint; return the step to go on from."""
         if not self.path.exists():
             return 0
-        states = torch.load(self.path, weights_only=True)
+        states = torch.load(self.path, "cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(states[name])
         return int(states["step"])

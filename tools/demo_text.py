@@ -143,14 +143,20 @@ class CaptionCoder:
 
 
 def train_text_encoder(
-    shape: EncoderShape, tokenizer: CLIPTokenizer, palette: Palette, steps: int, seed: int, checkpoint: Checkpoint
+    shape: EncoderShape,
+    tokenizer: CLIPTokenizer,
+    palette: Palette,
+    steps: int,
+    seed: int,
+    checkpoint: Checkpoint,
+    device: str = "cpu",
 ) -> Encoder:
     """Train encoder and heads on captions; words of no meaning are strewn in, for they shall stay without."""
     torch.manual_seed(seed)
-    encoder = new_text_encoder(shape)
+    encoder = new_text_encoder(shape).to(device)
     coder = CaptionCoder(tokenizer, palette)
     counts = coder.class_counts()
-    heads = torch.nn.ModuleList(torch.nn.Linear(shape.width, sum(counts)) for _ in range(1 + shape.pooled))
+    heads = torch.nn.ModuleList(torch.nn.Linear(shape.width, sum(counts)) for _ in range(1 + shape.pooled)).to(device)
     optimizer = torch.optim.AdamW(_parameter_groups(encoder, heads), betas=(0.9, 0.99))
     first = checkpoint.restore(model=encoder, heads=heads, optimizer=optimizer)
     progress = Progress(checkpoint.path.stem, steps)
@@ -159,7 +165,8 @@ def train_text_encoder(
         tokens, classes, longest = _batch(coder, palette, rng)
         if step % 4:  # most of the 77 positions are end tokens; a quarter of the steps is enough for those
             tokens, classes = tokens[:, : longest + 2], classes[:, : longest + 2]
-        with torch.autocast("cpu", torch.bfloat16):
+        tokens, classes = tokens.to(device), classes.to(device)
+        with torch.autocast(device, torch.bfloat16):
             states, pooled = read(encoder, shape, tokens)  # (B, 77, width), (B, width) or None
         loss, all_right = _told(heads[0], states, classes, counts)
         shown = {"all_right": all_right}

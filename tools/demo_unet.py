@@ -91,6 +91,7 @@ def train_unet(
     *,
     start: UNet2DConditionModel | None = None,
     workers: int = WORKERS,
+    device: str = "cpu",
 ) -> UNet2DConditionModel:
     """Train on captions of the frozen text encoders; returns the moving average of the weights.
 
@@ -100,20 +101,21 @@ def train_unet(
             evenly.
         start: a trained U-Net, whose weights are taken where they fit; then no cycle has the first one's high rate.
         workers: threads that share a batch.
+        device: to train on; the encoders of `texts` have to be there.
     """
     torch.manual_seed(seed)
     steps = sum(cycles)
     unet = new_unet(texts).to(memory_format=torch.channels_last)
     if start is not None:
         take_weights(unet, start)
-    unet.set_attn_processor(AttnProcessor())  # the fused attention is slow backwards on a CPU
+    unet.to(device).set_attn_processor(AttnProcessor())  # the fused attention is slow backwards on a CPU
     average = copy.deepcopy(unet).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=1e-2)
     first = checkpoint.restore(model=unet, average=average, optimizer=optimizer)
     if first >= steps:
         return average
     scenes, latents = _training_latents(vae, palette, seed, latents_file)
-    alphas = new_scheduler().alphas_cumprod  # (TIMES,)
+    alphas = new_scheduler().alphas_cumprod.to(device)  # (TIMES,)
     progress = Progress("unet", steps)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     for step in range(first, steps):
@@ -124,7 +126,7 @@ def train_unet(
         captions = _captions(texts, [scenes[index] for index in chosen], rng)
         noise = _noise(clean.shape, NOISE_OFFSET if step < OFFSET_STEPS * cycles[0] else 0.0)
         batch = (*captions, clean, noise, _times(len(clean), towards_noise=step < steps - cycles[-1]))
-        shares = zip(*(tensor.chunk(workers) for tensor in batch), strict=True)
+        shares = zip(*(tensor.to(device).chunk(workers) for tensor in batch), strict=True)
         results = list(pool.map(lambda share: _gradients(unet, texts, alphas, *share), shares))
         for weight, *gradients in zip(unet.parameters(), *(gradients for _, gradients in results), strict=True):
             weight.grad = torch.stack(gradients).mean(0)
@@ -207,7 +209,7 @@ def _gradients(
     alpha = alphas[times]  # (B,)
     signal, sigma = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
     noised = (signal * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(clean.device.type, torch.bfloat16):
         with torch.no_grad():
             told = texts.told(tokens, kept)
         predicted = unet(noised, times, encoder_attention_mask=visible, **told).sample

@@ -57,6 +57,7 @@ def main() -> None:
             work / "latents.pt",
             start=UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32) if start else None,
             workers=arguments.threads,
+            device=arguments.device,
         )
     if last >= STAGES.index("export"):
         export_model(arguments.out, vae, [reader.encoder for reader in texts.readers], unet, TOKENIZER)
@@ -68,7 +69,9 @@ def _train_texts(arguments: argparse.Namespace, palette: Palette) -> Texts:
     for number, shape in enumerate(encoder_shapes(arguments.family, arguments.layers), start=1):
         tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, pad_token=shape.pad_token)
         checkpoint = Checkpoint(arguments.work / ("text.pt" if number == 1 else f"text_{number}.pt"))
-        encoder = train_text_encoder(shape, tokenizer, palette, arguments.text_steps, arguments.seed, checkpoint)
+        encoder = train_text_encoder(
+            shape, tokenizer, palette, arguments.text_steps, arguments.seed, checkpoint, arguments.device
+        )
         readers.append(Reader(shape, encoder, CaptionCoder(tokenizer, palette)))
     return Texts(readers)
 
@@ -86,6 +89,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vae-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--unet-cycles", type=int, nargs="+", default=[6000, 800, 2000], help="steps of each cycle")
+    parser.add_argument("--device", default="cpu", help="of text encoders and U-Net; the weights depend on it too")
     parser.add_argument("--threads", type=int, default=THREADS, help="the weights depend on it, in their last bits")
     return parser.parse_args()
 

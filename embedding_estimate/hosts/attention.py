@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from embedding_estimate.hosts.precision import GradientScale
 
@@ -40,13 +42,35 @@ class AttentionLayer:
         weight = self._to_k.weight
         dtype = torch.float16 if weight.element_size() == 1 else weight.dtype  # those of a byte are used as fp16
         scale = GradientScale() if dtype == torch.float16 else None
+        project = _projected
+        if dtype == torch.bfloat16:
+            dtype, project = torch.float32, _projected_in_fp32
         with self._precision():
             for_keys, for_values = self._contexts(scale.leave(context) if scale else context)
             keys = for_keys.to(dtype)
             values = keys if for_values is for_keys else for_values.to(dtype)
-            both = torch.cat([self._to_k(keys), self._to_v(values)], dim=-1).float()  # (1, L, 2 * H * d)
-        read_keys, read_values = (scale.enter(both) if scale else both).chunk(2, dim=-1)
+            both = torch.cat([project(self._to_k, keys), project(self._to_v, values)], dim=-1).float()
+        read_keys, read_values = (scale.enter(both) if scale else both).chunk(2, dim=-1)  # (1, L, H * d) each
         return read_keys, read_values
+
+
+def _projected(module: nn.Module, value: Tensor) -> Tensor:
+    found: Tensor = module(value)
+    return found
+
+
+def _projected_in_fp32(module: nn.Module, value: Tensor) -> Tensor:
+    """Keys or values (1, L, H * d) of a module in bf16, whose 8 bits are steps that end a line search.
+
+    Its weights are widened once more for the gradient: kept, SDXL's would take 1.4 GB.
+    """
+
+    def widened(value: Tensor) -> Tensor:
+        found: Tensor = functional_call(module, {key: p.float() for key, p in module.named_parameters()}, (value,))
+        return found
+
+    result: Tensor = checkpoint(widened, value, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 def cross_attentions(

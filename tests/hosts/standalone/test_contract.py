@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,19 +18,29 @@ from embedding_estimate.hosts.lending import threads
 from embedding_estimate.hosts.standalone import host as host_module
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 
+FAMILIES: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, StandaloneHost]:
-    families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
-    folders = {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in families}
-    return {family: StandaloneHost.load(folder, device="cpu") for family, folder in folders.items()}
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in FAMILIES}
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.fixture(scope="module", params=[(family, device) for device in DEVICES for family in FAMILIES], ids="-".join)
+def loaded(request: pytest.FixtureRequest, folders: dict[Family, Path]) -> Iterator[StandaloneHost]:
+    """In fp32 throughout: cuDNN's convolutions would round to 10 bits, differently from one batch size to another."""
+    family, device = request.param
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield StandaloneHost.load(folders[family], device=device, dtype=torch.float32)
+    torch.backends.cudnn.allow_tf32 = before
+
+
 class TestStandaloneHost(HostContract):
     @pytest.fixture
-    def host(self, hosts: dict[Family, StandaloneHost], family: Family) -> StandaloneHost:
-        return hosts[family]
+    def host(self, loaded: StandaloneHost) -> StandaloneHost:
+        return loaded
 
     @pytest.fixture
     def modules(self, host: StandaloneHost) -> Sequence[nn.Module]:
@@ -43,13 +54,12 @@ def test_importing_the_host_imports_none_of_the_heavy_libraries() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_a_small_model_computes_on_one_thread(
-    hosts: dict[Family, StandaloneHost], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_model_computes_on_one_thread(folders: dict[Family, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    host = StandaloneHost.load(folders["sd1"], device="cpu")
     with threads(2):
-        with hosts["sd1"].borrow():
+        with host.borrow():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
         monkeypatch.setattr(host_module, "SMALL", 8)
-        with hosts["sd1"].borrow():
+        with host.borrow():
             assert torch.get_num_threads() == 2

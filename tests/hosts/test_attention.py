@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from embedding_estimate.hosts.attention import AttentionLayer
+
+
+def test_what_is_in_bf16_is_read_in_fp32() -> None:
+    """A reading in bf16 would have steps of a 256th, on which a line search ends."""
+    torch.manual_seed(0)
+    module = nn.Module()
+    module.heads = 2
+    module.to_q, module.to_k, module.to_v = nn.Linear(4, 8), nn.Linear(6, 8, bias=False), nn.Linear(6, 8)
+    module.to_out = nn.ModuleList([nn.Linear(8, 4)])
+    module.to(torch.bfloat16)
+    context = torch.randn(1, 5, 6, requires_grad=True)
+    found = AttentionLayer(module).read(context)  # 2 of (1, 5, 8)
+    expected = (
+        context @ module.to_k.weight.float().T,
+        context @ module.to_v.weight.float().T + module.to_v.bias.float(),
+    )
+    rounding = (expected[0].to(torch.bfloat16) - expected[0]).abs().max()
+    assert rounding > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(sum(part.square().sum() for part in parts), context) for parts in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
