@@ -19,7 +19,7 @@ from embedding_estimate.curve import Point, curve, numbers, variants
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
 from embedding_estimate.host import Host
-from embedding_estimate.memory import ran_out
+from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.previews import Preview, Previews
 from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings

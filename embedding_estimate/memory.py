@@ -1,4 +1,4 @@
-"""What to do where memory runs out."""
+"""What to do where memory runs out while states are probed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,13 @@ from dataclasses import dataclass
 import torch
 
 from embedding_estimate.host import BorrowedModel
+from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.probes import Probes, probe
 from embedding_estimate.sensitivity import Sensitivity, by_differences, by_gradient, uniform
 from embedding_estimate.teacher import Side, States
 
 TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
-WORDS = (
-    "out of memory",
-    "allocate memory",
-    "not enough memory",
-    "alloc_failed",  # cuBLAS
-    "unable to find an engine",  # cuDNN
-    "invalid buffer size",  # MPS
-    "not enough gpu video memory",  # DirectML
-    "out_of_device_memory",  # oneAPI
-    "out_of_resources",
-)
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether it says that there is no memory left, on whatever device."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel, Conditioning, Stage, Vectors
 from embedding_estimate.names import typed_name
+from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.settings import Settings
 
 SELECT_SEED = 2_000_010_000  # beyond `settings.SEED_LIMIT`: nothing is trained on these
@@ -268,7 +269,21 @@ def both_sides(cond: Side, uncond: Side, x: Tensor, sigma: Tensor, evaluation: i
 
 
 def _predictions(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: Sequence[Conditioning]) -> list[Tensor]:
-    """Denoised (B, C, h, w) under each; in one pass where contexts have one length and `CELLS` allow."""
+    """Denoised (B, C, h, w) under each, from as few passes as there is memory for."""
+    try:
+        return _in_one_pass(model, x, sigma, conditionings)
+    except (RuntimeError, MemoryError) as error:
+        if torch.is_grad_enabled() or len(x) * len(conditionings) == 1 or not ran_out(error):
+            raise
+    if len(x) == 1:
+        return [_predictions(model, x, sigma, [conditioning])[0] for conditioning in conditionings]
+    halves = zip(x.tensor_split(2), sigma.tensor_split(2), strict=True)
+    found = [_predictions(model, *half, conditionings) for half in halves]
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+
+def _in_one_pass(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: Sequence[Conditioning]) -> list[Tensor]:
+    """Denoised (B, C, h, w) under each; pass by pass where contexts differ in length or are more than `CELLS`."""
     number, batch = len(conditionings), len(x)
     lengths = {conditioning.context.shape[1] for conditioning in conditionings}
     if number == 1 or len(lengths) > 1 or number * batch * x[0, 0].numel() > CELLS:

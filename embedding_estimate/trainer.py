@@ -22,9 +22,9 @@ from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
-from embedding_estimate.memory import ran_out
 from embedding_estimate.objectives import Objective, make_objective, starting_from
 from embedding_estimate.optimizers import make_loss
+from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.parts import in_turn, learning_steps
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings

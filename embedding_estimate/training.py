@@ -15,9 +15,9 @@ from torch import Tensor
 
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import Vectors
-from embedding_estimate.memory import ran_out
 from embedding_estimate.objectives import Objective
 from embedding_estimate.optimizers import FULL, automatic_rate, make_optimizer, make_scheduler
+from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.preconditioning import preconditioned
 from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings

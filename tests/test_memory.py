@@ -9,7 +9,8 @@ from toy import ToyModel
 
 from embedding_estimate import memory
 from embedding_estimate.host import Conditioning
-from embedding_estimate.memory import Prober, ran_out
+from embedding_estimate.memory import Prober
+from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Side, States, Task, Teacher, Trajectory, error
 

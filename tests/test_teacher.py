@@ -1,5 +1,7 @@
 """The teacher against formulas written out by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from toy import ToyModel
@@ -62,6 +64,30 @@ def test_large_states_go_through_in_smaller_batches(toy: ToyModel, monkeypatch: 
         _, side, states = record(Meter(toy, sizes.append), "red circle", (1, 2, 3, 4), batch=4)
         error(side, states, batch=4)
         assert max(sizes) == most
+
+
+def test_where_memory_runs_out_fewer_states_go_through_at_once(toy: ToyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, side, states = record(toy, "red (circle:1.8)", seeds=range(5), batch=5)
+    empty = teacher.replaced("", PATH)
+    expected, passes = error(empty, states, 8), []
+    denoise = toy.denoise
+
+    def small(x: torch.Tensor, *given: Any) -> torch.Tensor:
+        passes.append(len(x))
+        if len(x) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return denoise(x, *given)
+
+    monkeypatch.setattr(toy, "denoise", small)
+    assert error(empty, states, 8) == pytest.approx(expected, rel=1e-5)
+    again = teacher.record(side, PATH, range(5), 5)
+    torch.testing.assert_close(again.x, states.x)
+    torch.testing.assert_close(again.target, states.target)
+    torch.testing.assert_close(again.other, states.other)
+    assert 1 in passes and max(passes) > 1
+    monkeypatch.setattr(toy, "denoise", lambda *given: small(torch.zeros(2)))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        error(empty, states, 8)
 
 
 def test_other_prompts_are_drawn_in_turn(toy: ToyModel) -> None:

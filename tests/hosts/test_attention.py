@@ -23,5 +23,6 @@ def test_what_is_in_bf16_is_read_in_fp32() -> None:
     rounding = (expected[0].to(torch.bfloat16) - expected[0]).abs().max()
     assert rounding > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    gradients = [torch.autograd.grad(sum(part.square().sum() for part in parts), context) for parts in (found, expected)]
-    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+    losses = [sum(part.square().sum() for part in each) for each in (found, expected)]
+    ours, theirs = (torch.autograd.grad(loss, context) for loss in losses)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

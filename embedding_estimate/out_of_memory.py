@@ -1,0 +1,24 @@
+"""How devices say that there is no memory left."""
+
+from __future__ import annotations
+
+import torch
+
+WORDS = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "alloc_failed",  # cuBLAS
+    "unable to find an engine",  # cuDNN
+    "invalid buffer size",  # MPS
+    "not enough gpu video memory",  # DirectML
+    "out_of_device_memory",  # oneAPI
+    "out_of_resources",
+)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether it says that there is no memory left, on whatever device."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
