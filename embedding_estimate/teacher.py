@@ -269,7 +269,10 @@ def both_sides(cond: Side, uncond: Side, x: Tensor, sigma: Tensor, evaluation: i
 
 
 def _predictions(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: Sequence[Conditioning]) -> list[Tensor]:
-    """Denoised (B, C, h, w) under each, from as few passes as there is memory for."""
+    """Denoised (B, C, h, w) under each, without gradients from as few passes as there is memory for.
+
+    Raises the model's own error where there is none for one latent.
+    """
     try:
         return _in_one_pass(model, x, sigma, conditionings)
     except (RuntimeError, MemoryError) as error:

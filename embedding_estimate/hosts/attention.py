@@ -42,35 +42,32 @@ class AttentionLayer:
         weight = self._to_k.weight
         dtype = torch.float16 if weight.element_size() == 1 else weight.dtype  # those of a byte are used as fp16
         scale = GradientScale() if dtype == torch.float16 else None
-        project = _projected
-        if dtype == torch.bfloat16:
-            dtype, project = torch.float32, _projected_in_fp32
+        widened = dtype == torch.bfloat16
+        if widened:
+            dtype = torch.float32
         with self._precision():
             for_keys, for_values = self._contexts(scale.leave(context) if scale else context)
             keys = for_keys.to(dtype)
             values = keys if for_values is for_keys else for_values.to(dtype)
-            both = torch.cat([project(self._to_k, keys), project(self._to_v, values)], dim=-1).float()
-        read_keys, read_values = (scale.enter(both) if scale else both).chunk(2, dim=-1)  # (1, L, H * d) each
+            pairs = ((self._to_k, keys), (self._to_v, values))
+            projected = [_projected_in_fp32(*pair) if widened else pair[0](pair[1]) for pair in pairs]
+            both = torch.cat(projected, dim=-1).float()  # (1, L, 2 * H * d)
+        read_keys, read_values = (scale.enter(both) if scale else both).chunk(2, dim=-1)
         return read_keys, read_values
 
 
-def _projected(module: nn.Module, value: Tensor) -> Tensor:
-    found: Tensor = module(value)
-    return found
-
-
-def _projected_in_fp32(module: nn.Module, value: Tensor) -> Tensor:
-    """Keys or values (1, L, H * d) of a module in bf16, whose 8 bits are steps that end a line search.
+def _projected_in_fp32(module: nn.Module, context: Tensor) -> Tensor:
+    """Keys or values (1, L, H * d) of a context (1, L, C) by a module in bf16, whose 8 bits are steps that end a line
+    search.
 
     Its weights are widened once more for the gradient: kept, SDXL's would take 1.4 GB.
     """
 
-    def widened(value: Tensor) -> Tensor:
-        found: Tensor = functional_call(module, {key: p.float() for key, p in module.named_parameters()}, (value,))
-        return found
+    def widened(context: Tensor) -> Any:
+        return functional_call(module, {key: p.float() for key, p in module.named_parameters()}, (context,))
 
-    result: Tensor = checkpoint(widened, value, use_reentrant=False, preserve_rng_state=False)
-    return result
+    found: Tensor = checkpoint(widened, context, use_reentrant=False, preserve_rng_state=False)
+    return found
 
 
 def cross_attentions(
