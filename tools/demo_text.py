@@ -151,7 +151,7 @@ def train_text_encoder(
     checkpoint: Checkpoint,
     device: str = "cpu",
 ) -> Encoder:
-    """Train encoder and heads on captions, on `device`; words of no meaning are strewn in, for they shall stay without."""
+    """Train encoder and heads on captions, on `device`; meaningless words are strewn in, for they shall stay so."""
     torch.manual_seed(seed)
     encoder = new_text_encoder(shape).to(device)
     coder = CaptionCoder(tokenizer, palette)
