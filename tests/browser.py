@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 needed = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 
 QUIET = ("background-networking", "component-update", "sync", "gpu")
-LONG = int(os.environ.get("PATIENCE", "90")) * 1000  # ms; the machine may be busy
+LONG = int(os.environ.get("PATIENCE", "300")) * 1000  # ms; the machine may be slow, and busy too
 STATE = "document.querySelector('#embedding_estimate_state').textContent"
 STEP = f"() => Number((/training, (\\d+)/.exec({STATE}) || [0, 0])[1])"  # 0 while it prepares
 COMPLAINTS = ("error", "warning")
