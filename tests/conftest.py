@@ -1,11 +1,24 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the command line does
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # all is too small here to be shared among threads
 
 import pytest
 from toy import ToyHost, ToyModel
+
+from embedding_estimate import fidelity
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite takes all cores, a file after the other each; what is named runs in one process."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
+    if whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses, config.option.dist = os.cpu_count(), "loadfile"
+        config.option.loadscopereorder = False  # else the browser's few long tests come last, on one core
 
 
 @pytest.fixture
@@ -16,6 +29,14 @@ def toy_host() -> ToyHost:
 @pytest.fixture
 def toy(toy_host: ToyHost) -> ToyModel:
     return toy_host.model
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who looks at what becomes of figures and not at their values: a protocol of a few states."""
+    monkeypatch.setattr(fidelity, "TRAJECTORY", replace(fidelity.TRAJECTORY, steps=3))
+    monkeypatch.setattr(fidelity, "SEEDS", fidelity.SEEDS[:1])
+    monkeypatch.setattr(fidelity, "TEMPLATE_SEEDS", fidelity.TEMPLATE_SEEDS[:1])
 
 
 @pytest.fixture

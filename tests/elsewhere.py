@@ -7,7 +7,7 @@ a tensor that says it is there, holds one of the CPU's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("lazy", 0)
 CPU = torch.device("cpu")
@@ -77,7 +76,7 @@ def _computed(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], waits: 
     """The result of a call on the CPU, there if anything of it was; refuses tensors of both kinds."""
     if call is aten._has_compatible_shallow_copy_type.default:
         return False  # so that a module that is moved gets new parameters
-    tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+    tensors = _tensors(args) + _tensors(kwargs.values())
     there = [value for value in tensors if isinstance(value, Elsewhere)]
     wanted = kwargs.get("device") or next((value for value in args if isinstance(value, torch.device)), None)
     if not there and (wanted is None or wanted.type != DEVICE.type):
@@ -105,9 +104,27 @@ def _computed(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], waits: 
             return value
         return known[id(value)] if id(value) in known else Elsewhere(value)
 
-    result = call(*tree_map(fetched, args), **tree_map(fetched, kwargs))
+    result = call(*_each(fetched, args), **{key: _each(fetched, value) for key, value in kwargs.items()})
     if stays and any(value.ndim for value in tensors if not isinstance(value, Elsewhere)):
         waits.append(f"{call}, an upload")
-    elif there and (not stays or not any(isinstance(value, Tensor) for value in tree_leaves(result))):
+    elif there and (not stays or not _tensors([result])):
         waits.append(str(call))
-    return tree_map(sent, result)
+    return _each(sent, result)
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Also those in lists and tuples; written for speed, for each operator comes by here."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """The same lists and tuples of what is changed one by one."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_each(change, one) for one in value)
+    return change(value)

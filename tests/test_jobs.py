@@ -15,6 +15,7 @@ from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
 
 TEXT = "(red:1.5) circle"
+pytestmark = pytest.mark.usefixtures("brief")
 
 
 class Place:
@@ -275,7 +276,7 @@ def test_a_curve_that_is_stopped_before_its_first_point(place: Place) -> None:
 
 
 def test_old_jobs_are_forgotten(place: Place) -> None:
-    ids = [place.finished(name=f"it-{number}").id for number in range(KEPT + 1)]
+    ids = [place.finished(name=f"it-{number}", measure="Nothing").id for number in range(KEPT + 1)]
     assert place.jobs.find(ids[0]) is None and place.jobs.find(ids[1]) is not None
     assert place.jobs.latest is place.jobs.find(ids[-1])
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from embedding_estimate import probes as probing
 from embedding_estimate.host import BorrowedModel, Conditioning, Stage
-from embedding_estimate.probes import heads, probe
+from embedding_estimate.probes import Probes, heads, probe
 from embedding_estimate.teacher import Side, States
 
 PROMPT = "a (red:1.4) circle"
 SIZE = 64  # pixels
-DRAWS = 150
+DRAWS, AT_ONCE = 150, 25
 
 
 def conditioning_of(model: BorrowedModel, prompt: str) -> Conditioning:
@@ -30,6 +30,17 @@ def state(model: BorrowedModel, conditioning: Conditioning) -> States:
     denoised = model.denoise(x, sigma, conditioning)
     none = torch.zeros(1, dtype=torch.long)
     return States(x, sigma, denoised, denoised, evaluation=none, seed=none)
+
+
+def _moves(probes: Probes, here: Conditioning, there: Conditioning) -> Tensor:
+    """What all readings of a state change by together, from one conditioning to the other: (AT_ONCE,)."""
+    found = torch.zeros(AT_ONCE)
+    for layers in probes.layers:
+        moved = layers.read(there.context) - layers.read(here.context)  # (A, R), state after state
+        found += moved.unflatten(1, (AT_ONCE, -1)).sum(dim=(0, 2)).cpu()
+    if probes.vector is not None and here.vector is not None and there.vector is not None:
+        found += (probes.vector @ (there.vector - here.vector)[0]).cpu()
+    return found
 
 
 class AttentionContract:
@@ -87,11 +98,12 @@ class AttentionContract:
         there = Conditioning(
             moved(conditioning.context), None if conditioning.vector is None else moved(conditioning.vector)
         )
+        same = here[torch.zeros(AT_ONCE, dtype=torch.long)]  # with random signs of its own each
         foreseen = 0.0
-        for _ in range(DRAWS):
-            probes = probe(model, side, here, rows=10**6, batch=1, generator=generator)
+        for _ in range(DRAWS // AT_ONCE):
+            probes = probe(model, side, same, rows=10**6, batch=AT_ONCE, generator=generator)
             with torch.no_grad():
-                foreseen += float((probes.read(there) - probes.aim).sum()) ** 2 / DRAWS
+                foreseen += float(_moves(probes, conditioning, there).square().sum()) * AT_ONCE / DRAWS
         with torch.no_grad():
             change = (model.denoise(here.x, here.sigma, there) - here.target) / here.sigma
         assert foreseen == pytest.approx(float(change.square().mean()), rel=0.4)

@@ -1,4 +1,4 @@
-"""The tab by itself in a real browser: `embedding-estimate ui` with the demo model, in headless Chromium.
+"""The tab by itself in a real browser: `embedding-estimate ui` with a tiny model, in headless Chromium.
 
 SCREENSHOTS=FOLDER keeps the pictures to look at.
 """
@@ -14,7 +14,10 @@ import pytest
 from embedding_estimate.embedding import read
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
+pytest.importorskip("diffusers", reason="the model needs diffusers: pip install -e '.[app]'")
 from browser import Tab, chromium, free_port, needed, served  # needs Playwright
+
+from embedding_estimate.demo.random_models import random_model
 
 pytestmark = [
     needed,
@@ -34,7 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(folder: Path) -> Iterator[str]:
     """The command itself, ended by Ctrl-C."""
     port, log = free_port(), folder / "log"
-    options = ["--no-browser", "--port", str(port), "--out", folder / "embeddings"]
+    model = random_model("sd1", folder / "model")
+    options = ["--no-browser", "--port", str(port), "--out", folder / "embeddings", "--model", model]
     command = [sys.executable, "-m", "embedding_estimate", "ui", *options]
     signal.signal(
         signal.SIGINT, signal.default_int_handler

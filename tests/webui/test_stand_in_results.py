@@ -20,6 +20,8 @@ from embedding_estimate.errors import ModelError, NameTaken
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("brief")
+
 
 def finished(loaded: Any, **settings: Any) -> Any:
     from embedding_estimate.hosts.webui import extension

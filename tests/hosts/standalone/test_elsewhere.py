@@ -13,7 +13,7 @@ from elsewhere import DEVICE, pretended
 from hosts.contract import SIZE, HostContract
 from torch import nn
 
-from embedding_estimate import fidelity, training
+from embedding_estimate import preconditioning, training
 from embedding_estimate.demo.random_models import Family, random_model
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.sampling import SAMPLERS, sample
@@ -54,7 +54,7 @@ def run(folder: Path, device: torch.device | str, **values: Any) -> Estimate:
             "name": "madeup",
             "tokens": 3,
             "steps": 2,
-            "learning_steps": 30,
+            "learning_steps": 12,
             "width": SIZE,
             "height": SIZE,
             "measure": "Nothing",
@@ -97,11 +97,7 @@ def test_an_estimate_is_the_same_on_every_device(folders: dict[Family, Path], va
     assert there.steps == here.steps
 
 
-def test_an_embedding_is_measured_there(
-    folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fidelity, "SEEDS", fidelity.SEEDS[:1])  # one is enough to see where tensors are
-    monkeypatch.setattr(fidelity, "TEMPLATES", fidelity.TEMPLATES[:1])
+def test_an_embedding_is_measured_there(folders: dict[Family, Path], waits: list[str], brief: None) -> None:
     result = run(folders["sdxl"], DEVICE, learning_steps=3, measure="Figures")
     assert result.fidelity is not None and result.fidelity.explained <= 1
 
@@ -112,10 +108,11 @@ def test_no_step_waits_for_the_device(
 ) -> None:
     """Only what is looked at now and then does: held-out states, and the loss a few times a second."""
     monkeypatch.setattr(training, "READ_EVERY", 1e9)
+    monkeypatch.setattr(preconditioning, "SAMPLES", 1)  # before the steps
     for objective in (UNetObjective, AttentionObjective):
         monkeypatch.setattr(objective, "held_out", lambda *_: 0.5)
     counts = []
-    for steps in (5, 15):
+    for steps in (2, 5):
         waits.clear()
         run(folders[family], DEVICE, part=part, learning_steps=steps, optimizer="Adam")
         counts.append(len(waits))
@@ -127,10 +124,11 @@ def test_lbfgs_waits_a_few_times_a_step_and_not_for_each_of_its_numbers(
 ) -> None:
     """Twice for the loss, and once each for vectors going there and a gradient coming back."""
     monkeypatch.setattr(training, "READ_EVERY", 1e9)
+    monkeypatch.setattr(preconditioning, "SAMPLES", 1)
     monkeypatch.setattr(AttentionObjective, "held_out", lambda *_: 0.5)
     counts = []
-    for steps in (5, 15):
+    for steps in (2, 8):
         waits.clear()
         run(folders["sd1"], DEVICE, part="Attention", learning_steps=steps, optimizer="LBFGS")
         counts.append(len(waits))
-    assert counts[1] - counts[0] <= 10 * 5
+    assert counts[1] - counts[0] <= 6 * 5
