@@ -59,14 +59,14 @@ def test_what_fits_of_a_trained_unet_is_taken() -> None:
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_an_interruption_changes_nothing(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_unet, "SCENES", 8)
-    monkeypatch.setattr(demo_unet, "BATCH", 4)
+    monkeypatch.setattr(demo_unet, "BATCH", 2)
     monkeypatch.setattr(demo_checkpoint, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     torch.manual_seed(0)
     vae, texts = new_vae().eval().requires_grad_(False), untrained_texts(family)
 
     def train(name: str) -> torch.Tensor:
         checkpoint, latents = Checkpoint(tmp_path / name), tmp_path / "latents.pt"
-        average = train_unet(vae, texts, PRIMARY, [2, 1], 0, checkpoint, latents)
+        average = train_unet(vae, texts, PRIMARY, [1, 1], 0, checkpoint, latents)
         return torch.cat([weight.flatten() for weight in average.parameters()])
 
     def interrupt(progress: demo_checkpoint.Progress, step: int, **values: float) -> None:

@@ -114,13 +114,15 @@ def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tens
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
-    """A tiny random model of each family."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Any]:
+    """A tiny random model of each family, for the stand-in to put copies in."""
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[test]'")
     from embedding_estimate.demo.random_models import random_model
+    from embedding_estimate.hosts.standalone.loading import load
 
+    folder = tmp_path_factory.mktemp("models")
     families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
-    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in families}
+    return {family: load(random_model(family, folder / family), device="cpu") for family in families}
 
 
 @pytest.fixture
@@ -138,13 +140,13 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def loaded(shared: Any, folders: dict[Family, Path], tmp_path: Path) -> Any:
+def loaded(shared: Any, models: dict[Family, Any], tmp_path: Path) -> Any:
     """The stand-in with SD1 loaded, folders of its own, and nothing left over in the extension."""
-    from model import load
+    from model import put_in
 
     from embedding_estimate.hosts.webui import extension
 
     shared.cmd_opts.embeddings_dir = str(tmp_path / "embeddings")
-    load(folders["sd1"])
+    put_in(models["sd1"])
     extension.place.cache_clear()
     return shared

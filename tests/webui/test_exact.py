@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,10 +56,10 @@ def check(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
-def test_in_the_stand_in(loaded: Any, folders: dict[Family, Path], family: Family) -> None:
-    from model import load
+def test_in_the_stand_in(loaded: Any, models: dict[Family, Any], family: Family) -> None:
+    from model import put_in
 
-    check(load(folders[family]))
+    check(put_in(models[family]))
 
 
 def test_in_a_webui(webui: Any) -> None:

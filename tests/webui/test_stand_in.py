@@ -29,10 +29,10 @@ from embedding_estimate.hosts.webui.txt2img import Txt2img
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 class TestContract(HostContract):
     @pytest.fixture
-    def host(self, shared: Any, folders: dict[Family, Path], family: Family) -> WebuiHost:
-        from model import load
+    def host(self, shared: Any, models: dict[Family, Any], family: Family) -> WebuiHost:
+        from model import put_in
 
-        load(folders[family])
+        put_in(models[family])
         return WebuiHost()
 
     @pytest.fixture
@@ -46,12 +46,12 @@ class TestElsewhere(HostContract):
     test_all_rows_together_foresee_what_the_prediction_does = None  # mathematics, and slow here
 
     @pytest.fixture
-    def host(self, shared: Any, folders: dict[Family, Path]) -> Iterator[WebuiHost]:
-        from model import load
+    def host(self, shared: Any, models: dict[Family, Any]) -> Iterator[WebuiHost]:
+        from model import put_in
 
         with pretended():
             shared.device = DEVICE
-            load(folders["sdxl"])
+            put_in(models["sdxl"])
             yield WebuiHost()
 
     @pytest.fixture

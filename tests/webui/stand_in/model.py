@@ -1,8 +1,9 @@
-"""A tiny model in the shape that the WebUI gives to what it has loaded; `load` puts it into `modules.shared`."""
+"""A tiny model in the shape that the WebUI gives to what it has loaded; `put_in` puts it into `modules.shared`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from embedding_estimate.hosts.standalone import grammar
 from embedding_estimate.hosts.standalone.emphasis import by_name
 from embedding_estimate.hosts.standalone.loading import LoadedModel, TextEncoder
-from embedding_estimate.hosts.standalone.loading import load as load_folder
 
 LENGTH = 75
 SIZES = 6  # numbers that SDXL is told of the picture
@@ -168,8 +168,13 @@ class SdModel(nn.Module):
         return pictures
 
 
-def load(folder: Path) -> SdModel:
-    """Loads a model in diffusers layout and makes it the one that is loaded."""
-    model = SdModel(load_folder(folder, device=shared.device, dtype=torch.float32))
+def put_in(loaded: LoadedModel) -> SdModel:
+    """Makes a copy of it the model that is loaded."""
+
+    def copied(module: nn.Module) -> nn.Module:
+        return deepcopy(module).to(shared.device)
+
+    encoders = {key: replace(part, model=copied(part.model)) for key, part in loaded.text_encoders.items()}
+    model = SdModel(replace(loaded, text_encoders=encoders, unet=copied(loaded.unet), vae=copied(loaded.vae)))
     shared.sd_model = model
     return model
