@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from embedding_estimate.host import MODES, BorrowedModel, Vectors
@@ -96,15 +97,17 @@ def measure(
     counted = typing.cast(BorrowedModel, Meter(model, tick))
     teacher = Teacher(counted, replace(task, width=size, height=size))
     rows = _rows(teacher, vectors)
-    pictured = PICTURED if images else ()
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
     twins = _twins(rows)
-    known = {"prompt", *twins, *(["empty"] if teacher.other_is_empty(TRAJECTORY) else [])}
+    guided = not teacher.other_is_empty(TRAJECTORY)  # the empty prompt; else both of its sides are one
+    known = {"prompt", *twins, *([] if guided else ["empty"])}
+    drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in twins}
+    drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the first images are what its states end in
     total = _work(len(SEEDS), len(rows) - len(known))
     total += len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
-    total += len(pictured) * _work(images, 0)
+    total += sum(_work(len(seeds), 0 if guided or name != "empty" else -1) for name, seeds in drawn.items())
     on_progress(0, total)
-    states = teacher.record(rows["prompt"], TRAJECTORY, SEEDS, batch)
+    states, ends = teacher.record_and_end(rows["prompt"], TRAJECTORY, SEEDS, batch)
     errors = {"prompt": 0.0}
     for name, side in rows.items():
         if name in twins:
@@ -120,7 +123,11 @@ def measure(
         for weight in weights:
             in_template[weight] += explained(teacher.typed(weight), vectors) / len(TEMPLATES)
 
-    latents = {name: teacher.run(rows[name], TRAJECTORY, IMAGE_SEEDS[:images], batch) for name in pictured}
+    latents: dict[str, Tensor] = {}
+    for name in PICTURED if images else ():
+        known_ends = [ends[:images]] if name == "prompt" else []
+        new = [teacher.run(rows[name], TRAJECTORY, seeds, batch)] if (seeds := drawn.get(name)) else []
+        latents[name] = latents[twins[name]] if name in twins else torch.cat(known_ends + new)
     on_progress(total, total)
     compared = latents if images == len(IMAGE_SEEDS) else {}
     return _figures(task.typed_weight, errors, in_template, compared), Images(latents)

@@ -222,14 +222,20 @@ class Teacher:
 
     def record(self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int) -> States:
         """All states that the side passes through from these seeds, with its predictions as targets."""
+        return self.record_and_end(side, trajectory, seeds, batch)[0]
+
+    def record_and_end(
+        self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int
+    ) -> tuple[States, Tensor]:
+        """The same, and the latents (len(seeds), C, h, w) that they end in."""
         seen: list[States] = []
 
         def see(states: States) -> None:
             seen.append(states)
             self.on_record(len(states))
 
-        self.run(side, trajectory, seeds, batch, see)
-        return States.join(seen)
+        latents = self.run(side, trajectory, seeds, batch, see)
+        return States.join(seen), latents
 
     def other_is_empty(self, trajectory: Trajectory) -> bool:
         """Whether the other side predicts what the empty prompt does on this one."""
@@ -250,9 +256,13 @@ class Teacher:
         """u + scale * (c - u), whichever of the two the embedding replaces."""
         seed = torch.tensor(seeds, device=self.model.device)  # (S,)
         cond, uncond = (other, side) if self.task.negative else (side, other)
+        alike = side.same_as(other)  # then guidance is nothing, and one prediction serves for both
 
         def denoise(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
-            u, c = both_sides(cond, uncond, x, sigma, evaluation)
+            if alike:
+                u = c = side.denoise(x, sigma, evaluation)
+            else:
+                u, c = both_sides(cond, uncond, x, sigma, evaluation)
             target, theirs = (u, c) if self.task.negative else (c, u)
             see(States(x, sigma, target, theirs, torch.full_like(seed, evaluation), seed))
             return u + guidance_scale * (c - u)

@@ -69,6 +69,9 @@ def test_a_distance_takes_all_images(toy: ToyModel) -> None:
     assert whole.image_distance is not None and one.image_distance is None
     assert {row: len(latents) for row, latents in images.latents.items()} == dict.fromkeys(fidelity.PICTURED, 16)
     assert all(torch.allclose(image.latents[row][0], images.latents[row][0]) for row in fidelity.PICTURED)
+    teacher = Teacher(toy, task())
+    drawn = teacher.run(teacher.replaced(TEXT, fidelity.TRAJECTORY), fidelity.TRAJECTORY, fidelity.IMAGE_SEEDS, 16)
+    torch.testing.assert_close(images.latents["prompt"], drawn)  # though eight of them come of the figures' states
     assert one.errors == whole.errors
 
 
@@ -152,10 +155,18 @@ def test_a_figure_is_three_digits_or_a_dash() -> None:
     assert shown == ["-", "0.988", "0.000", "-2.000", "nan", "-inf"]
 
 
-@pytest.mark.parametrize("weight", [1.0, 1.2])
-def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: float) -> None:
+@pytest.mark.parametrize(
+    ("weight", "asked"),
+    [
+        (1.0, task()),
+        (1.2, task()),
+        (1.0, task("red circle")),
+        (1.0, dataclasses.replace(task(), other_prompts=("star",))),
+    ],
+)
+def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: float, asked: Task) -> None:
     seen: list[tuple[int, int]] = []
-    asked = dataclasses.replace(task(), typed_weight=weight)
+    asked = dataclasses.replace(asked, typed_weight=weight)
     _, images = fidelity.measure(
         toy, asked, random_vectors(1), batch=4, on_progress=lambda done, total: seen.append((done, total))
     )

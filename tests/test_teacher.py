@@ -49,6 +49,16 @@ def test_the_negative_side_is_the_one_recorded(toy: ToyModel) -> None:
     torch.testing.assert_close(states.x[2], step)  # two seeds in a batch: the next step is two states on
 
 
+def test_a_prompt_on_both_sides_is_predicted_once(toy: ToyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = Teacher(toy, task("grey", others=("grey",)))
+    side = teacher.replaced("grey", PATH)
+    once = teacher.run(side, PATH, [1, 2], 2)
+    assert toy.denoised == 2 * PATH.steps
+    monkeypatch.setattr(Side, "same_as", lambda self, other: False)
+    torch.testing.assert_close(once, teacher.run(side, PATH, [1, 2], 2))
+    assert toy.denoised == (1 + 2) * 2 * PATH.steps
+
+
 def test_a_seed_gives_the_same_whatever_the_batch(toy: ToyModel) -> None:
     teacher = Teacher(toy, task("red circle", others=("dull", "grey")))
     side = teacher.replaced("red circle", PATH)
