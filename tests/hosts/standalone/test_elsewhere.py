@@ -112,7 +112,7 @@ def test_an_embedding_is_measured_there(folders: dict[Family, Path], waits: list
     assert result.fidelity is not None and result.fidelity.explained <= 1
 
 
-@pytest.mark.parametrize(("part", "family"), [("U-Net", "sd1"), ("U-Net", "sdxl"), ("Attention", "sdxl")])
+@pytest.mark.parametrize(("part", "family"), [("U-Net", "sdxl"), ("Attention", "sdxl")])
 def test_no_step_waits_for_the_device(
     folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch, part: str, family: Family
 ) -> None:
