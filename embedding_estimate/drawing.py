@@ -179,12 +179,13 @@ class Chart:
 
 
 def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Four to seven round numbers, multiples of 1, 2 or 5 times a power of ten, that enclose low and high."""
+    """Four to seven round numbers, multiples of 1, 2 or 5 times a power of ten, that enclose low and high but for
+    rounding in single precision."""
     span = max(high - low, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / 5))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= span * (1 - 1e-9))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= span * (1 - 1e-6))
     step = max(step, 1.0) if whole else step
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
     return [index * step for index in range(first, max(last, first + 1) + 1)]
 
 

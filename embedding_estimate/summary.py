@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from embedding_estimate.settings import Settings
     from embedding_estimate.trainer import Estimate
 
-FIGURES = ("explained", "emphasis_explained", "explained_without_weights", "explained_truncated", "image_distance")
+FIGURES = (
+    "explained",
+    "emphasis_explained",
+    "explained_without_weights",
+    "explained_truncated",
+    "in_template",
+    "image_distance",
+)
 
 
 def of_estimate(settings: Settings, estimate: Estimate, path: Path, seconds: float, stopped: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ KEYS = [
         "emphasis_explained",
         "explained_without_weights",
     ),
-    *("explained_truncated", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
+    *("explained_truncated", "in_template", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
     *("unet_forwards", "unet_backwards", "stopped"),
 ]
 

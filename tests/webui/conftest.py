@@ -1,4 +1,5 @@
-"""Tests in a real WebUI: run with its own Python, -W ignore and WEBUI_DIR=its folder, a small checkpoint in it.
+"""Tests in a real WebUI: `python -m pytest -W ignore tests/webui` with its own Python, and WEBUI_DIR=its folder, a
+small checkpoint in it.
 
 The WebUI is started in this process, on the CPU and without its page. Arguments of its own, such as
 --ckpt and --medvram, go into WEBUI_ARGS.
@@ -31,7 +32,7 @@ ARGUMENTS = (
 NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2, which takes no unknown arguments
 FORGE = "--always-cpu"
 STAND_IN = Path(__file__).with_name("stand_in")
-THEIRS = ("modules", "k_diffusion", "model")
+THEIRS = ("modules", "k_diffusion", "model", "networks", "lora")
 
 
 @pytest.fixture(scope="session")
