@@ -87,7 +87,7 @@ def test_a_sampler_draws_the_same_on_every_device(sampler: str, waits: list[str]
     "values",
     [
         {},
-        {"part": "Attention + U-Net", "checkpointing": True, "sampler": "DPM++ SDE"},
+        {"part": "Attention + U-Net", "checkpointing": True, "sampler": "DPM++ SDE", "learning_steps": 5},
         {"part": "U-Net", "text": "red AND (blue:1.2) circle :0.7", "optimizer": "LBFGS", "learning_steps": 1},
         {"part": "Transformer", "prompt_type": "Negative Prompt", "other_prompt": "a\nb", "initial_prompt": "star"},
         {"typed_weight": 1.3, "text": "a [red:(blue:1.3):0.5] circle"},
