@@ -99,13 +99,13 @@ def measure(
     rows = _rows(teacher, vectors)
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
     twins = _twins(rows)
-    guided = not teacher.other_is_empty(TRAJECTORY)  # the empty prompt; else both of its sides are one
-    known = {"prompt", *twins, *([] if guided else ["empty"])}
+    one_sided = {"empty"} if teacher.other_is_empty(TRAJECTORY) else set()  # both sides of the guidance are one
+    known = {"prompt", *twins, *one_sided}
     drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in twins}
     drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the first images are what its states end in
-    total = _work(len(SEEDS), len(rows) - len(known))
-    total += len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 1 + len(weights))
-    total += sum(_work(len(seeds), 0 if guided or name != "empty" else -1) for name, seeds in drawn.items())
+    total = _work(len(SEEDS), 2 + len(rows) - len(known))
+    total += len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 2 + 1 + len(weights))
+    total += sum(_work(len(seeds), 1 if name in one_sided else 2) for name, seeds in drawn.items())
     on_progress(0, total)
     states, ends = teacher.record_and_end(rows["prompt"], TRAJECTORY, SEEDS, batch)
     errors = {"prompt": 0.0}
@@ -124,18 +124,20 @@ def measure(
             in_template[weight] += explained(teacher.typed(weight), vectors) / len(TEMPLATES)
 
     latents: dict[str, Tensor] = {}
-    for name in PICTURED if images else ():
-        known_ends = [ends[:images]] if name == "prompt" else []
-        new = [teacher.run(rows[name], TRAJECTORY, seeds, batch)] if (seeds := drawn.get(name)) else []
-        latents[name] = latents[twins[name]] if name in twins else torch.cat(known_ends + new)
+    for name, seeds in drawn.items() if images else ():
+        parts = [ends[:images]] if name == "prompt" else []
+        if seeds:
+            parts.append(teacher.run(rows[name], TRAJECTORY, seeds, batch))
+        latents[name] = torch.cat(parts)
+    latents = {name: latents[twins.get(name, name)] for name in PICTURED if images}
     on_progress(total, total)
     compared = latents if images == len(IMAGE_SEEDS) else {}
     return _figures(task.typed_weight, errors, in_template, compared), Images(latents)
 
 
-def _work(seeds: int, errors: int) -> int:
-    """Calls of the U-Net for trajectories from so many seeds, two sides each, and as many errors on their states."""
-    return seeds * TRAJECTORY.steps * (2 + errors)
+def _work(seeds: int, calls: int) -> int:
+    """Calls of the U-Net, so many at each state of the trajectories from so many seeds."""
+    return seeds * TRAJECTORY.steps * calls
 
 
 def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:

@@ -14,7 +14,7 @@ from embedding_estimate import fidelity
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite takes all cores; what is named runs in one process."""
+    """The whole suite takes all cores, up to eight, for each process takes a gigabyte; what is named runs in one."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     if whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = min(os.cpu_count() or 1, 8), "worksteal"

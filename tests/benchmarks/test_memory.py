@@ -15,7 +15,7 @@ from embedding_estimate.demo.random_models import random_model
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.settings import PARTS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident sets are read from /proc")
+reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="resident sets are read from /proc")
 CPU = torch.device("cpu")
 
 
@@ -24,6 +24,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return load(random_model(request.param, tmp_path_factory.mktemp("model")), device=CPU)
 
 
+@reads_proc
 @pytest.mark.parametrize("job", [IMAGE, *PARTS])
 def test_every_job_runs(loaded: LoadedModel, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "SHAPES", {"tiny": lambda device: loaded})
@@ -33,6 +34,7 @@ def test_every_job_runs(loaded: LoadedModel, job: str, monkeypatch: pytest.Monke
     assert row.model_mib > 0 and row.peak_mib >= 0
 
 
+@reads_proc
 def test_a_peak_that_has_passed_is_seen_and_forgotten() -> None:
     gc.collect()  # what other tests have left would go in between
     memory._forget_peak(CPU)
