@@ -16,11 +16,12 @@ import io
 import json
 import os
 import secrets
+import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import ParameterDict
 
-from embedding_estimate import names
+from embedding_estimate import names, provenance
 from embedding_estimate.errors import EmbeddingError, NameTaken
 
 SINGLE = "emb_params"  # the key of vectors for the only text encoder of a model, whatever that is called
@@ -36,7 +37,6 @@ PAIR = ("clip_l", "clip_g")  # SDXL
 PROVENANCE = "embedding_estimate"
 
 MAX_FILE = 64 * 2**20  # bytes; thousands of SDXL vectors. A checkpoint taken for an embedding is far above
-MAX_PROVENANCE = 2**20  # bytes of JSON
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +58,8 @@ class Embedding:
         for key, tensor in self.vectors.items():
             if not tensor.is_floating_point() or tensor.ndim != 2 or 0 in tensor.shape:
                 shape = "x".join(map(str, tensor.shape)) or "single"
-                raise EmbeddingError(
-                    f"{self.name}: {key} is a {shape} {tensor.dtype}, and has to be N vectors of floats"
-                )
+                found = f"{key} is a {shape} {tensor.dtype}"
+                raise EmbeddingError(f"{self.name}: {found}, not N vectors of floats; choose an embedding")
         vectors = {
             key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()  # (N, width)
             for key, tensor in self.vectors.items()
@@ -103,15 +102,18 @@ def read(path: Path) -> Embedding:
     Raises EmbeddingError, with one line, whatever the file holds.
     """
     extension = path.suffix.lower()
+    if not os.path.lexists(path):
+        raise EmbeddingError(f"{path.name}: no such file; give an embedding's")
     if extension not in names.EXTENSIONS:
         raise EmbeddingError(f"{path.name}: not one of {' '.join(names.EXTENSIONS)}; choose an embedding")
     try:
         size = path.stat().st_size
-        if not path.is_file() or size > MAX_FILE:
-            limit = f"{MAX_FILE // 2**20} MiB"
-            raise EmbeddingError(f"{path.name}: is no file of at most {limit}; choose an embedding")
-        tensors, provenance = (_read_safetensors if extension == ".safetensors" else _read_pickle)(path)
-        return Embedding(path.stem, _vectors(path.name, tensors, size), _parsed(provenance))
+        if not path.is_file():
+            raise EmbeddingError(f"{path.name}: is no file; choose an embedding")
+        if size > MAX_FILE:
+            raise EmbeddingError(f"{path.name}: is larger than {MAX_FILE // 2**20} MiB; choose an embedding")
+        tensors, told = (_read_safetensors if extension == ".safetensors" else _read_pickle)(path)
+        return Embedding(path.stem, _vectors(path.name, tensors, size), provenance.read(told))
     except EmbeddingError:
         raise
     except OSError as error:
@@ -192,13 +194,15 @@ def _safetensors_bytes(embedding: Embedding) -> bytes:
         tensors = {SINGLE: next(iter(tensors.values()))}
     elif set(tensors) != set(PAIR):
         raise EmbeddingError(f"{embedding.name}: no file format holds vectors for {', '.join(tensors)}")
-    return safetensors.torch.save(tensors, metadata={PROVENANCE: _text(embedding)})
+    return safetensors.torch.save(
+        tensors, metadata={PROVENANCE: provenance.written(embedding.name, embedding.provenance)}
+    )
 
 
 def _pickle_bytes(embedding: Embedding) -> bytes:
     if len(embedding.vectors) != 1:
         raise EmbeddingError(f"{embedding.name}: a .pt holds one encoder, SDXL has two; use .safetensors")
-    text = _text(embedding)
+    text = provenance.written(embedding.name, embedding.provenance)
     model = json.loads(text).get("model")
     checkpoint = model if isinstance(model, dict) else {}
     data = {
@@ -231,8 +235,11 @@ def _read_pickle(path: Path) -> tuple[Mapping[str, Any], object]:
             raise EmbeddingError(f"{path.name}: unpacks to {unpacked} bytes, more than it has; not read")
     # The first embeddings ever hold a ParameterDict, which torch >= 2.5 lets through by name.
     allow: Any = getattr(torch.serialization, "safe_globals", nullcontext)
-    with allow([ParameterDict]):
+    with allow([ParameterDict]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # of what is refused then
         data = torch.load(str(path), map_location="cpu", weights_only=True)
+    if not isinstance(data, dict):
+        raise EmbeddingError(f"{path.name}: holds a {type(data).__name__} and no vectors; choose an embedding")
     if "string_to_param" not in data:
         return data, None
     tensors = data["string_to_param"]
@@ -262,37 +269,3 @@ def _kind(widths: Mapping[str, int]) -> str:
         return " and ".join(f"{key} {width} wide" for key, width in widths.items()) + " (SDXL)"
     width = next(iter(widths.values()))
     return f"vectors {width} wide" + {768: " (SD1)", 1024: " (SD2)"}.get(width, "")
-
-
-def _text(embedding: Embedding) -> str:
-    """The provenance as strict JSON in ASCII; what is not finite in it becomes null."""
-    finite = json.loads(json.dumps(dict(embedding.provenance)), parse_constant=lambda _: None)
-    text = json.dumps(_without_paths(finite), allow_nan=False)
-    if len(text) > MAX_PROVENANCE:
-        raise EmbeddingError(
-            f"{embedding.name}: settings and prompt take {len(text)} bytes, a header holds {MAX_PROVENANCE}; "
-            "keep the prompt out"
-        )
-    return text
-
-
-def _without_paths(value: Any) -> Any:
-    """Files are passed on: of a path only the last part stays. Settings are the user's words."""
-    if isinstance(value, dict):
-        return {key: entry if key == "settings" else _without_paths(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(entry) for entry in value]
-    if isinstance(value, str):
-        for path in (PurePosixPath(value), PureWindowsPath(value)):
-            if path.is_absolute():
-                return path.name
-    return value
-
-
-def _parsed(text: object) -> dict[str, Any]:
-    """The provenance of a file; anything but our own JSON object counts as none."""
-    try:
-        value = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -64,6 +64,8 @@ def problems(name: str) -> list[str]:
         found.append(f"the word {word} divides a prompt; write {word.lower()}")
     if name.startswith("."):
         found.append("files with a leading dot are hidden; leave the dot out")
+    if name.lower().endswith(EXTENSIONS):
+        found.append("files get their ending by themselves; leave it out")
     if name.endswith("."):
         found.append("Windows drops a dot at the end of a file name; leave it out")
     if RESERVED.match(name):

@@ -43,7 +43,7 @@ class Parameter:
             return f"{self.name}={reprlib.repr(value)}: give {_ARTICLES[self.kind]}"
         low, high = self.minimum, self.maximum
         if (low is not None and value < low) or (high is not None and value > high):
-            return f"{self.name}={value:.15g} is out of range: choose {_range(low, high)}"
+            return f"{self.name}={reprlib.repr(value)} is out of range: choose {_range(low, high)}"
         return None
 
 
@@ -53,7 +53,7 @@ _ARTICLES = {str: "text", bool: "true or false", int: "a whole number", float: "
 def _range(low: float | None, high: float | None) -> str:
     if high is None:
         return f"{low:g} or more"
-    return f"{low:g} to {high:g}"
+    return f"{low:g} to {high:,.15g}"
 
 
 def setting(

@@ -131,6 +131,7 @@ class Result:
 
         name, overwrite, extension = self.settings.name, self.settings.overwrite, f".{self.settings.format}"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # another job may have found it empty at its end
             path = names.target(name, self.folder, extension=extension, overwrite=overwrite, tree=self.tree)
             self._before = path.read_bytes() if path.exists() else None
             write(embedding, path, overwrite=overwrite)

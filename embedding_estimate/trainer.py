@@ -22,7 +22,7 @@ from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
-from embedding_estimate.objectives import Objective, make_objective, starting_from
+from embedding_estimate.objectives import Objective, check_text, make_objective, starting_from
 from embedding_estimate.optimizers import make_loss
 from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.parts import in_turn, learning_steps
@@ -90,6 +90,7 @@ def estimate(
 
         job = Job(settings, on_progress, on_snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
+        check_text(teacher, Trajectory.of(settings))
         numbers = counts(settings, model)
         exact = exact_vectors(teacher, Trajectory.of(settings), numbers[0])
         if exact is None:

@@ -46,6 +46,8 @@ BAD = {
     "<a": "extra networks",
     "a>": "extra networks",
     "a{}": "template",
+    "a.safetensors": "ending",
+    "a.PT": "ending",
     "a/b": "folders",
     "..\\a": "escapes",
     'a"b': "Windows",

@@ -12,6 +12,7 @@ from embedding_estimate import summary
 from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.options import (
+    Place,
     checked,
     json_option,
     report_option,
@@ -21,7 +22,7 @@ from embedding_estimate.cli.options import (
 )
 from embedding_estimate.cli.progress import Bars
 from embedding_estimate.cli.sections import Sections
-from embedding_estimate.errors import SettingsError
+from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.names import typed_name
 from embedding_estimate.saving import check_report
 from embedding_estimate.settings import PARAMETERS
@@ -34,7 +35,7 @@ from embedding_estimate.settings import PARAMETERS
 
 
 @click.command(cls=Sections)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Place())
 @click.argument("text")
 @report_option
 @json_option
@@ -51,8 +52,9 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
 
     from embedding_estimate import fidelity
     from embedding_estimate.embedding import read
+    from embedding_estimate.objectives import check_text
     from embedding_estimate.progress import Progress
-    from embedding_estimate.teacher import Task
+    from embedding_estimate.teacher import Task, Teacher
     from embedding_estimate.typed import told
 
     embedding = read(file)
@@ -61,9 +63,13 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
     typed = typed_name(embedding.name, settings.typed_weight)
     host = load(HostOptions.of(options))
     with host.borrow() as model, Bars() as bars:
+        task = Task.of(settings, model)
+        check_text(Teacher(model, task), fidelity.TRAJECTORY)
+        if embedding.tokens > (most := model.info.chunk_tokens):
+            raise EmbeddingError(f"{file.name}: {embedding.tokens} vectors, and a prompt takes {most}; choose another")
         figures, images = fidelity.measure(
             model,
-            Task.of(settings, model),
+            task,
             {key: value.to(model.device) for key, value in embedding.fit(model.info.widths).vectors.items()},
             batch=settings.batch,
             on_progress=lambda done, total: bars(Progress("measure", done, total)),

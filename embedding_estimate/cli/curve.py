@@ -28,11 +28,12 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
     variants(settings, numbers)  # bad settings are told before the model is loaded
     host = load(hosted)
     points: list[Point] = []
-    click.echo(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'cut to fit':>12}{'seconds':>10}")
     with interruptible() as stop:
         bars: dict[int, Bars] = {tokens: Bars(f"N = {tokens}, ") for tokens in numbers}
         for point in curve(settings, host, numbers, on_progress=bars.__getitem__, stop=stop):
             bars[point.tokens].close()
+            if not points:
+                click.echo(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'cut to fit':>12}{'seconds':>10}")
             points.append(point)
             click.echo(_line(point))
     if report and points:

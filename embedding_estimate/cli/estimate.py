@@ -18,6 +18,7 @@ from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import print_json, printable, show_figures
 from embedding_estimate.cli.host import EMPHASIS, HostOptions, host_options, load
 from embedding_estimate.cli.options import (
+    Place,
     checked,
     json_option,
     report_option,
@@ -62,7 +63,7 @@ class Done:
 def folder_option(command: Any) -> Any:
     return click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=Place(),
         default=FOLDER,
         metavar="DIR",
         help=f"The folder of embeddings to save in, made where it is missing.  [default: {FOLDER}]",
@@ -77,7 +78,7 @@ def folder_option(command: Any) -> Any:
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FILE",
     help="Take the settings from a file made before; what else is typed goes first.",
 )
@@ -106,8 +107,8 @@ def estimate(
         typed, hosted = _from_file(source, typed, hosted)
     if curve is not None:
         typed["name"] = "curve"  # nothing is saved
-    if "name" not in typed and isinstance(typed.get("text"), str) and not typed.get("private"):
-        typed["name"] = free_name(typed["text"], out)  # a private prompt must not show in the name
+    if "name" not in typed:
+        typed["name"] = free_name("" if typed.get("private") else str(typed.get("text", "")), out)
     settings = checked(typed)
     if curve is None:
         run(settings, hosted, out, report).finish(as_json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from embedding_estimate.cli.options import Place
 from embedding_estimate.errors import EmbeddingError, ModelError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def host_options(command: Command) -> Command:
         click.option("--clip-skip", type=int, help="Ends the text encoder so many layers early.  [default: 1]"),
         click.option(
             "--embeddings",
-            type=click.Path(path_type=Path),
+            type=Place(),
             metavar="DIR",
             help="A folder of embeddings that prompts may name.",
         ),
@@ -90,7 +91,7 @@ def _load(options: HostOptions) -> StandaloneHost:
 
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     return StandaloneHost.load(
-        options.model or demo_model_path(),
+        demo_model_path() if options.model is None else options.model,
         device=_device(options.device),
         dtype=dtypes[options.dtype] if options.dtype else None,
         emphasis=options.emphasis or "Original",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedding_estimate.cli.figures import print_json, printable
-from embedding_estimate.cli.options import json_option
+from embedding_estimate.cli.options import Place, json_option
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.wording import typed_as
 
@@ -20,7 +20,7 @@ DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 
 
 @click.command
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Place())
 @json_option
 def inspect(file: Path, as_json: bool) -> None:
     """Prints what FILE holds: its vectors, and how they were made where it says so.

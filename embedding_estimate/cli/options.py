@@ -19,6 +19,18 @@ ALIASES = {"other_prompt": ("--negative",), "guidance_scale": ("--cfg-scale",)}
 ARGUMENT = "text"  # the one setting that is typed without an option
 
 
+class Place(click.Path):
+    """A path. An empty one, as a variable gives that was never set, is none, and not the folder that one is in."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, option: click.Parameter | None, context: click.Context | None) -> Any:
+        if value == "" and option is not None:
+            raise SettingsError([f"{option.opts[0]} is empty: give a path, or leave it out"])
+        return super().convert(value, option, context)
+
+
 def value_of(parameter: Parameter) -> Callable[[Any], Any]:
     """Reads a setting's value, where the text is one. Anything else stays as typed: `Settings.check` names it."""
 
@@ -116,6 +128,6 @@ def png(context: click.Context, option: click.Parameter, path: Path | None) -> P
 
 
 report_option = click.option(
-    "--report", type=click.Path(path_type=Path), callback=png, metavar="FILE.png", help="Draw figures and images there."
+    "--report", type=Place(), callback=png, metavar="FILE.png", help="Draw figures and images there."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")

@@ -11,6 +11,7 @@ import click
 from embedding_estimate.cli.estimate import folder_option
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.sections import Sections
+from embedding_estimate.saving import made
 
 LOOPBACK = "127.0.0.1"
 
@@ -36,13 +37,16 @@ def ui(out: Path, host_address: str, port: int | None, no_browser: bool, **optio
     hosted = HostOptions.of(options)
     if hosted.embeddings is None and out.is_dir():
         hosted = replace(hosted, embeddings=out)
-    host = load(hosted)
-    from embedding_estimate import app
+    with made(out):
+        host = load(hosted)
+        from embedding_estimate import app
 
-    app.serve(
-        app.Standalone(host, out),
-        address=host_address,
-        port=port,
-        in_browser=not no_browser,
-        on_start=lambda url: click.echo(f"{url} is ready; Ctrl-C ends it, and saves what a job has reached", err=True),
-    )
+        app.serve(
+            app.Standalone(host, out),
+            address=host_address,
+            port=port,
+            in_browser=not no_browser,
+            on_start=lambda url: click.echo(
+                f"{url} is ready; Ctrl-C ends it, and saves what a job has reached", err=True
+            ),
+        )

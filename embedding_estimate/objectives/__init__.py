@@ -51,6 +51,13 @@ class Objective(Protocol):
         ...
 
 
+def check_text(teacher: Teacher, trajectory: Trajectory) -> None:
+    """Raises `PromptError` for a prompt that is read as the empty one, which leaves nothing to measure by."""
+    text = teacher.task.text
+    if teacher.replaced(text, trajectory).same_as(teacher.replaced("", trajectory)):
+        check_effect(0.0, text)
+
+
 def check_effect(empty: float, text: str) -> None:
     """Judges `held_out` of the empty prompt. Raises `PromptError` where the prompt does nothing, `ModelError` where the
     model gives no numbers."""

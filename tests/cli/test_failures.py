@@ -15,7 +15,8 @@ from embedding_estimate.errors import EmbeddingError
 
 BAD = {
     "empty text": (["", "--name", "x1"], "text is empty"),
-    "no text": (["--name", "x1"], "text is empty"),
+    "no text": ([], "text is empty"),
+    "text that says nothing": (["()", "--tokens", "2"], "text='()' does what the empty prompt does"),
     "negative tokens": (["red", "--tokens", "-3"], "tokens=-3 is out of range"),
     "no number": (["red", "--tokens", "two"], "tokens='two': give a whole number"),
     "too many tokens for a chunk": (["red", "--tokens", "5"], "tokens=5: a chunk of this model holds 4"),
@@ -27,9 +28,10 @@ BAD = {
     "no report": (["red", "--report", "nowhere/r.png"], "nowhere: is no folder"),
     "no picture": (["red", "--report", "r.txt"], "ends in .png"),
     "no model": (["red", "--model", "missing"], "missing: no such file"),
+    "an empty path": (["red", "--out", ""], "--out is empty"),
     "no device": (["red", "--device", "abacus"], "device='abacus'"),
     "no embeddings": (["red", "--embeddings", "nowhere"], "nowhere: is no folder"),
-    "no file": (["--from", "nowhere.pt"], "nowhere.pt: cannot be read"),
+    "no file": (["--from", "nowhere.pt"], "nowhere.pt: no such file"),
     "no text but bytes": (["\udc80"], "text holds bytes that are no text"),
 }
 

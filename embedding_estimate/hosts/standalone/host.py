@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +20,7 @@ from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.denoiser import Denoiser
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 
+WEBUIS_OWN = re.compile(r"<\w+:[^>]+>|#.*")  # extra networks and comments, of which a WebUI leaves no words
 SMALL = 256  # width of a text encoder whose products are done before a second thread has woken up
 
 
@@ -136,7 +138,8 @@ class StandaloneModel:
         self._conditioner.add_embedding(name, vectors)
 
     def notes(self, prompt: str) -> list[str]:
-        return []
+        parts = [part.strip() for part in WEBUIS_OWN.findall(prompt)]
+        return [f"{part} is read as words here, and a WebUI makes something else of it: leave it out" for part in parts]
 
     def vocabulary(self) -> dict[str, Tensor]:
         return self._conditioner.vocabulary()

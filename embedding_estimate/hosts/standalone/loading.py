@@ -22,6 +22,7 @@ from embedding_estimate.hosts.standalone import ldm
 from embedding_estimate.hosts.standalone.checkpoint import open_checkpoint, refuse_inputs
 
 PADDING = {"clip_l": "<|endoftext|>", "clip_h": "!", "clip_g": "!"}  # encoder key -> what fills its chunks
+CHOICE = "give a folder of diffusers, a .safetensors file or a hub name"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 SCHEDULE_KEYS = (
     "num_train_timesteps",
@@ -72,8 +73,10 @@ def load(
     device = torch.device(device) if device is not None else _best_device()
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     path = Path(model)
-    if not path.exists() and not HUB_NAME.fullmatch(str(model)):
-        raise ModelError(f"{model}: no such file or folder; give a folder, a .safetensors file or a hub name")
+    if not str(model) or not (path.exists() or HUB_NAME.fullmatch(str(model))):
+        raise ModelError(f"{str(model) or repr(model)}: no such file or folder; {CHOICE}")
+    if path.is_dir() and not (path / "model_index.json").exists():
+        raise ModelError(f"{model}: a folder without a model_index.json, so no model in diffusers layout; {CHOICE}")
     with _quiet(), _one_line(str(model)):
         loaded = _load_file(path, dtype) if path.is_file() else _load_folder(str(model), dtype)
     prediction = prediction or loaded["prediction"] or _probe(loaded["unet"].to(device), loaded["alphas_cumprod"])
@@ -243,8 +246,10 @@ def _one_line(model: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
-        where = "cannot be loaded" if Path(model).exists() else "not here, and could not be fetched from the hub"
-        raise ModelError(f"{model}: {where}; {reason}") from error
+        where = "cannot be loaded; get another copy or choose another"
+        if not Path(model).exists():
+            where = "not here, and could not be fetched from the hub; look at the name, at the hub and here"
+        raise ModelError(f"{model}: {where} ({reason})") from error
 
 
 @contextmanager

@@ -36,6 +36,7 @@ def one_line(model: str | Path) -> str:
 def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
     assert "no such file or folder" in one_line(tmp_path / "nowhere" / "model.safetensors")
     assert "no such file or folder" in one_line("model.safetensors")
+    assert one_line("").startswith("'': no such file or folder")
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

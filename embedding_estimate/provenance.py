@@ -1,0 +1,55 @@
+"""What a file says of where its vectors come from, as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from embedding_estimate.errors import EmbeddingError
+
+MOST = 2**20  # bytes of JSON
+LEVELS = 64  # of lists and objects in it, one in another
+
+
+def written(name: str, provenance: Mapping[str, Any]) -> str:
+    """The provenance of the embedding `name` as strict JSON in ASCII; what is not finite in it becomes null.
+
+    Raises `EmbeddingError` where it is too long for a header.
+    """
+    finite = json.loads(json.dumps(dict(provenance)), parse_constant=lambda _: None)
+    text = json.dumps(_without_paths(finite), allow_nan=False)
+    if len(text) > MOST:
+        raise EmbeddingError(
+            f"{name}: settings and prompt take {len(text)} bytes, a header holds {MOST}; keep the prompt out"
+        )
+    return text
+
+
+def read(text: object) -> dict[str, Any]:
+    """The provenance of a file; anything but our own JSON object counts as none."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) and _within(value, LEVELS) else {}
+
+
+def _without_paths(value: Any) -> Any:
+    """Files are passed on: of a path only the last part stays. Settings are the user's words."""
+    if isinstance(value, dict):
+        return {key: entry if key == "settings" else _without_paths(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(entry) for entry in value]
+    if isinstance(value, str):
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.is_absolute():
+                return path.name
+    return value
+
+
+def _within(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie no deeper in each other."""
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not entries or (levels > 0 and all(_within(entry, levels - 1) for entry in entries))
