@@ -166,6 +166,8 @@ def test_compare_measures_any_file(run: Run, tmp_path: Path) -> None:
     assert last(result)["explained"] < 0.5 and last(result)["tokens"] == 2
     assert Path("r.png").is_file() and "report: r.png" in result.stdout
     embeddings.write(Embedding("w", {"anything": torch.zeros(2, 7)}), tmp_path / "w.safetensors")
+    nothing = run("compare", "y.safetensors", "()")
+    assert nothing.exit_code == 2 and "does what the empty prompt does" in nothing.stderr
     wide = run("compare", "w.safetensors", "red")
     assert wide.exit_code == 2 and "vectors 7 wide" in wide.stderr
 

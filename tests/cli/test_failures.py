@@ -93,6 +93,18 @@ def test_a_disk_that_fills_up_does_not_cost_the_embedding(
     assert result.exit_code == 2 and "The embedding is lost: estimate it again" in result.stderr
 
 
+def test_a_folder_that_another_job_takes_away_is_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = trainer.estimate
+
+    def estimate(*arguments: object, **options: object) -> object:
+        Path("embeddings").rmdir()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "estimate", estimate)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+    assert result.exit_code == 0 and Path("embeddings/x1.safetensors").is_file()
+
+
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, presses: int) -> None:
     real = trainer.estimate

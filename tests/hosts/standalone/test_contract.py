@@ -63,3 +63,11 @@ def test_a_small_model_computes_on_one_thread(folders: dict[Family, Path], monke
         monkeypatch.setattr(host_module, "SMALL", 8)
         with host.borrow():
             assert torch.get_num_threads() == 2
+
+
+def test_what_only_a_webui_reads_is_told(folders: dict[Family, Path]) -> None:
+    with StandaloneHost.load(folders["sd1"], device="cpu").borrow() as model:
+        network, comment = model.notes("a <lora:oil:0.8> circle # or a square\non red")
+        assert network.startswith("<lora:oil:0.8> is read as words here")
+        assert comment.startswith("# or a square is read")
+        assert model.notes("a (red:1.5) <circle>") == []
