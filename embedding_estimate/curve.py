@@ -35,7 +35,7 @@ def curve(
 
     `on_progress` gives the listener for each N. A stop that saves ends the curve with the points that are whole.
     Raises what `estimate` raises; settings are checked for every N before the first is estimated. Raises `ModelError`
-    where the host has loaded another model in between.
+    where one could not be measured, and where the host has loaded another model in between.
     """
     first = None
     for tokens, one in variants(settings, counts).items():
@@ -45,8 +45,10 @@ def curve(
             if stop.dropped:
                 raise
             return
-        if result.fidelity is None:  # stopped before it was measured
+        if result.fidelity is None and stop.stopped:
             return
+        if result.fidelity is None:
+            raise ModelError(f"N = {tokens}: {result.notes[-1]}")
         model = result.embedding.provenance["model"]
         first = first or model
         if model != first:

@@ -15,6 +15,7 @@ from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.initial import exact_note
 from embedding_estimate.objectives import Objective, starting_from
+from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Teacher
@@ -39,25 +40,34 @@ def train_each(objective: Objective, space: VectorSpace, starts: Mapping[int, Ve
     """Trains each number of vectors from its start; returns the training of the fewest that are enough.
 
     A number starts from the vectors of the one before it, filled up with its own, where that is better. After a stop
-    the choice is among what there is.
+    the choice is among what there is, and likewise where a number has no memory to be trained in.
     """
     trained: dict[int, Training] = {}
+    short: list[str] = []
     for tokens, own in starts.items():
         before = [_continued(trained[fewer].best, own) for fewer in list(trained)[-1:]]
-        start = min([*before, dict(own)], key=objective.held_out)
-        one = starting_from(objective, start)
-        training = trained[tokens] = Training(start, one.held_out_start)
-        if one.held_out_start <= NOTHING * one.held_out_empty:
-            training.stopped, training.notes = "exact", [*one.notes, exact_note(tokens, tokens)]
+        try:
+            start = min([*before, dict(own)], key=objective.held_out)
+            one = starting_from(objective, start)
+            training = Training(start, one.held_out_start)
+            if one.held_out_start <= NOTHING * one.held_out_empty:
+                training.stopped, training.notes = "exact", [*one.notes, exact_note(tokens, tokens)]
+                trained[tokens] = training
+                break
+            train(training, one, space, _counted_on(job, len(trained), len(starts)))
+        except (RuntimeError, MemoryError) as error:
+            if not trained or not ran_out(error):
+                raise
+            short.append(f"out of memory with N = {tokens}: it was chosen among fewer")
             break
-        train(training, one, space, _counted_on(job, len(trained) - 1, len(starts)))
+        trained[tokens] = training
         if training.stopped == "interrupted" or training.best_error <= TOLERANCE * objective.held_out_empty:
             break  # no number can be better by more than the tolerance
     explained = {tokens: 1 - training.best_error / objective.held_out_empty for tokens, training in trained.items()}
     enough = fewest(explained)
     each = ", ".join(f"N = {tokens} explains {value:.3f}" for tokens, value in explained.items())
     chosen, last = trained[enough], list(trained.values())[-1]
-    chosen.notes.append(f"{each}, on held-out states: {enough} {'is' if enough == 1 else 'are'} enough")
+    chosen.notes += [f"{each}, on held-out states: {enough} {'is' if enough == 1 else 'are'} enough", *short]
     chosen.seconds = sum(training.seconds for training in trained.values())
     if last.stopped == "interrupted":
         chosen.stopped = last.stopped

@@ -71,11 +71,11 @@ class Meter:
     @contextmanager
     def interruptible(self, stop: StopToken) -> Iterator[None]:
         """Within, a call after `stop` was set raises `Stopped`."""
-        self._check = stop.check
+        before, self._check = self._check, stop.check
         try:
             yield
         finally:
-            self._check = None
+            self._check = before
 
     def __getattr__(self, name: str) -> typing.Any:
         return getattr(self._model, name)

@@ -205,7 +205,7 @@ class Teacher:
         others = self.task.other_prompts
         for index, text in enumerate(others):
             other = self.side(text, trajectory, negative=not self.task.negative)
-            mine = seeds[index :: len(others)]
+            mine = [seed for seed in seeds if seed % len(others) == index]
             for start in range(0, len(mine), batch):
                 chunk = mine[start : start + batch]
                 sampled = self.model.sample(

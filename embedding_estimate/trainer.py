@@ -153,6 +153,8 @@ def _train_part(
                 objective = starting_from(objective, training.best)
             if job.settings.typed_weight == 0:
                 weight, training = solve(objective, space, training, job)
+                if job.stop.stopped:
+                    training.stopped = "interrupted"
                 if len(starts) == 1 or training.stopped == "interrupted":
                     return training, teacher.typed(weight)
                 objective = at_weight(objective, weight, training.best)

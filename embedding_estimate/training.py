@@ -85,6 +85,8 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
         training.notes.append(
             f"rate={attempt:g}: the loss was not finite at step {training.step}; the best vectors before were kept"
         )
+        if training.step == last_step:
+            break
     if training.stopped == "stuck" and training.step == last_step:
         training.stopped = "done"
     elif training.stopped == "stuck":
@@ -171,10 +173,16 @@ class _Run:
                 training.checks.append((training.step, 1 - error / objective.held_out_empty))
                 if settings.early_stop and stale >= settings.early_stop:
                     return "early stop"
-            if settings.save_every and training.step % settings.save_every == 0:
-                self.job.on_snapshot(Embedding(settings.name, _detached(space.vectors(leaves))), training.step)
-            if settings.preview_every and training.step % settings.preview_every == 0 and not stopped:
-                self.job.on_preview(objective.teacher, _detached(space.vectors(leaves)), training.step)
+            snapshot = settings.save_every and training.step % settings.save_every == 0
+            preview = settings.preview_every and training.step % settings.preview_every == 0 and not stopped
+            if snapshot or preview:
+                vectors = _detached(space.vectors(leaves))
+                if not all(bool(value.isfinite().all()) for value in vectors.values()):
+                    return "diverged"
+                if snapshot:
+                    self.job.on_snapshot(Embedding(settings.name, vectors), training.step)
+                if preview:
+                    self.job.on_preview(objective.teacher, vectors, training.step)
             if last or time.monotonic() - read > READ_EVERY:
                 read, value = time.monotonic(), float(loss)
                 if not math.isfinite(value):

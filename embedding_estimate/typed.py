@@ -71,6 +71,8 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
             if weight == 1 or among_words(weight, trials[weight].step) >= among_words(1.0, trials[1.0].step) - HARM:
                 safe.add(weight)
                 yield weight
+            else:
+                safe.discard(weight)
 
     @functools.cache
     def among_words(weight: float, _step: int) -> float:
@@ -92,7 +94,7 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
     try:
         weight = best()
     except Stopped:
-        reached = [weight for weight in safe & trials.keys() if trials[weight].step > start.step]
+        reached = [weight for weight in safe & trials.keys() if len(trials[weight].checks) > len(start.checks)]
         if not reached:
             raise
         weight = min(reached, key=lambda weight: trials[weight].best_error)

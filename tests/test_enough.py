@@ -1,6 +1,7 @@
 """As few vectors as are enough, on the toy host, whose chunk holds four tokens."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from toy import ToyHost, ToyModel
 
 from embedding_estimate import enough, training
+from embedding_estimate.host import Conditioning, Vectors
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
@@ -128,3 +130,19 @@ def test_a_second_part_refines_the_number_that_was_chosen(toy_host: ToyHost) -> 
     result = run(toy_host, part="Attention + U-Net", typed_weight=0.0)
     assert result.embedding.tokens == enough.fewest(told(result))
     assert result.steps > OPEN.learning_steps
+
+
+def test_a_number_without_memory_costs_none_before_it(
+    toy_host: ToyHost, strict: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = toy_host.model.encode_vectors
+
+    def encode_vectors(vectors: Vectors, templates: Sequence[str], **options: Any) -> list[Conditioning]:
+        if len(vectors["clip_l"]) > 2 and vectors["clip_l"].requires_grad:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(vectors, templates, **options)
+
+    monkeypatch.setattr(toy_host.model, "encode_vectors", encode_vectors)
+    result = run(toy_host, text="a (small:0.3) (red:1.6) (circle:1.8)")
+    assert result.embedding.tokens == 2 and set(told(result)) == {1, 2}
+    assert "out of memory with N = 4: it was chosen among fewer" in result.notes

@@ -138,18 +138,25 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UNetObjective, "loss", loss)
 
 
+@pytest.mark.parametrize("save_every", [0, 1])
 def test_a_loss_that_is_not_finite_is_tried_again_at_half_the_rate(
-    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, save_every: int
 ) -> None:
     rates: list[float] = []
     real = training.make_optimizer
     monkeypatch.setattr(training, "make_optimizer", lambda n, p, rate: rates.append(rate) or real(n, p, rate))
     diverging(monkeypatch)
-    result = run(toy_host, rate=0.2, learning_steps=120, initial_prompt="star")
+    result = run(toy_host, rate=0.2, learning_steps=120, initial_prompt="star", save_every=save_every)
     assert rates == [0.2, 0.1]
     assert result.stopped == "done"
     assert torch.isfinite(result.embedding.vectors["clip_l"]).all()
     assert any("rate=0.2" in note and "not finite" in note for note in result.notes)
+
+
+def test_diverging_at_the_last_step_is_told(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    diverging(monkeypatch)
+    result = run(toy_host, learning_steps=3)
+    assert (result.stopped, result.steps) == ("diverged", 3) and "not finite at step 3" in result.notes[-1]
 
 
 def test_diverging_twice_keeps_the_best_and_says_why(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,15 @@ from toy import ToyHost
 
 from embedding_estimate import typed
 from embedding_estimate.errors import Interrupted, SettingsError
+from embedding_estimate.host import Vectors
 from embedding_estimate.names import typed_name
-from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.objectives import Objective
+from embedding_estimate.progress import Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Teacher
 from embedding_estimate.trainer import Estimate, estimate
+from embedding_estimate.training import Job, Training
+from embedding_estimate.vectors import VectorSpace
 
 EMPHASISED = Settings(text="(red circle:1.3)", name="madeup", tokens=2, steps=4, learning_steps=20)
 
@@ -102,3 +107,26 @@ def test_a_file_that_tells_no_weight_means_the_bare_name(told: Any) -> None:
 @pytest.mark.parametrize("told", [1.2, 0.9, 2])
 def test_a_file_tells_its_weight(told: float) -> None:
     assert typed.told({"typed_weight": told}) == told
+
+
+def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Harmless after the trials, harmful when trained to the end; a stop comes while the second finalist is judged."""
+    real, to_the_end, harmful = typed.train, False, []
+
+    def train(training: Training, objective: Objective, space: VectorSpace, job: Job) -> None:
+        nonlocal to_the_end
+        to_the_end = job.settings.learning_steps > typed.TRIAL_STEPS
+        real(training, objective, space, job)
+
+    def explained(teacher: Teacher, vectors: Vectors) -> float:
+        weight = teacher.task.typed_weight
+        if to_the_end and weight != 1 and weight not in harmful:
+            if harmful:
+                raise Stopped
+            harmful.append(weight)
+        return 1.0 if weight == 1 or not to_the_end else 0.0
+
+    monkeypatch.setattr(typed, "train", train)
+    monkeypatch.setattr(typed, "inside", lambda teacher, template, seeds, batch: explained)
+    result = run(toy_host, text="red (circle:1.8)", typed_weight=0.0, learning_steps=60)
+    assert result.stopped == "interrupted" and harmful and result.typed_weight not in harmful

@@ -11,7 +11,7 @@ from embedding_estimate.errors import EstimateError, SettingsError
 from embedding_estimate.jobs import Job
 from embedding_estimate.settings import Settings
 from embedding_estimate.ui import PREFIX, filling, status, word
-from embedding_estimate.ui.compat import QUIET
+from embedding_estimate.ui.compat import LATEST, QUIET
 from embedding_estimate.ui.form import Form
 from embedding_estimate.ui.place import Place
 
@@ -60,7 +60,7 @@ def build(place: Place) -> None:
     poll.click(now, None, shown, **QUIET)
     counted = [form.components[name] for name in form.counts]
     counting = (lambda *texts: counts(place, texts)), counted, list(form.counts.values())
-    count.click(*counting, **QUIET)
+    count.click(*counting, **LATEST)
 
     def take(prompt_type: str, *values: Any) -> list[Any]:
         return filled(place, prompt_type, place.told(dict(zip(neighbours, values, strict=True))))
