@@ -170,7 +170,9 @@ def _train_part(
         training.notes.append(f"out of memory before the {job.settings.part} part: what was reached by then is kept")
         return training, teacher
     if first and len(starts) > 1:
-        training = train_each(objective, space, starts, job)
+        trials, training = training, train_each(objective, space, starts, job)
+        training.seconds += trials.seconds
+        training.notes = [*trials.notes, *training.notes]
     else:
         train(training, objective, space, job)
     return training, objective.teacher

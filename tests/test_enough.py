@@ -10,6 +10,7 @@ import torch
 from toy import ToyHost, ToyModel
 
 from embedding_estimate import enough, training
+from embedding_estimate.errors import PromptError
 from embedding_estimate.host import Conditioning, Vectors
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
@@ -146,3 +147,10 @@ def test_a_number_without_memory_costs_none_before_it(
     result = run(toy_host, text="a (small:0.3) (red:1.6) (circle:1.8)")
     assert result.embedding.tokens == 2 and set(told(result)) == {1, 2}
     assert "out of memory with N = 4: it was chosen among fewer" in result.notes
+
+
+@pytest.mark.parametrize("templates", ["x y z {}", "{}\nx y z {}"])
+def test_a_number_that_fills_other_chunks_is_told(toy_host: ToyHost, templates: str) -> None:
+    """A chunk holds four tokens: the four of the text lie in a second one, a single vector does not."""
+    with pytest.raises(PromptError, match="the prompt fills 2 chunks of 4 tokens and the embedding 1"):
+        run(toy_host, text="a (small:0.3) (red:1.6) (circle:1.8)", part="Transformer", templates=templates)

@@ -130,3 +130,8 @@ def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkey
     monkeypatch.setattr(typed, "inside", lambda teacher, template, seeds, batch: explained)
     result = run(toy_host, text="red (circle:1.8)", typed_weight=0.0, learning_steps=60)
     assert result.stopped == "interrupted" and harmful and result.typed_weight not in harmful
+
+
+def test_the_time_of_the_trials_is_told_where_the_number_is_open_too(toy_host: ToyHost) -> None:
+    result = run(toy_host, typed_weight=0.0, tokens=0, part="U-Net")
+    assert result.seconds_train > result.seconds_prepare

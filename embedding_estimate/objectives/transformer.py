@@ -65,14 +65,7 @@ class TransformerObjective:
         trajectory = Trajectory.of(self.settings)
         side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
         check_matchable(side, "which the text encoder does not see", self.notes)
-        mine = self._encode(start, template)
-        marked = self.teacher.model.info.chunk_tokens + 2  # with the begin and end marks
-        chunks = [len(context[0]) // marked for context, *_ in (mine, *map(_parts, _conditionings(side)))]
-        if len(set(chunks)) > 1:
-            raise ChunksError(
-                f"the prompt fills {max(chunks[1:])} chunks of {marked - 2} tokens and the embedding {chunks[0]}: "
-                "the Transformer part needs the same number; choose the U-Net part, or change the tokens"
-            )
+        mine = self._encode(start, template, _conditionings(side))
         target = _average(side, self.teacher.model.evaluations(trajectory.sampler, trajectory.steps))
         scale = [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(mine, target, strict=True)]
         return Lesson(template, target, scale)
@@ -84,10 +77,9 @@ class TransformerObjective:
         return self._lessons
 
     def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
-        mine = self._encode(vectors, drawn.template)
         terms = [
             self.loss_function(a / scale, b / scale)
-            for a, b, scale in zip(mine, drawn.target, drawn.scale, strict=True)
+            for (a, b), scale in zip(self._compared(vectors, drawn), drawn.scale, strict=True)
         ]
         return torch.stack(terms).mean() / self._start
 
@@ -95,15 +87,25 @@ class TransformerObjective:
     def held_out(self, vectors: Vectors) -> float:
         """Over all templates: nothing is random here, so nothing can be held out."""
         return mean(
-            [
-                float((a - b).square().mean())
-                for lesson in self._lessons
-                for a, b in zip(self._encode(vectors, lesson.template), lesson.target, strict=True)
-            ]
+            [float((a - b).square().mean()) for lesson in self._lessons for a, b in self._compared(vectors, lesson)]
         )
 
-    def _encode(self, vectors: Vectors, template: str) -> list[Tensor]:
-        return _parts(self.teacher.encode_vectors(vectors, template))
+    def _compared(self, vectors: Vectors, lesson: Lesson) -> list[tuple[Tensor, Tensor]]:
+        """The vectors' and the prompt's, which another number of vectors than was prepared for may not fit."""
+        mine = self._encode(vectors, lesson.template, [Conditioning(lesson.target[0])])
+        return list(zip(mine, lesson.target, strict=True))
+
+    def _encode(self, vectors: Vectors, template: str, beside: Sequence[Conditioning]) -> list[Tensor]:
+        """Raises `ChunksError` unless they fill as many chunks as what they are compared with."""
+        mine = self.teacher.encode_vectors(vectors, template)
+        marked = self.teacher.model.info.chunk_tokens + 2  # with the begin and end marks
+        chunks, *others = (each.context.shape[1] // marked for each in (mine, *beside))
+        if {chunks} != set(others):
+            raise ChunksError(
+                f"the prompt fills {max(others)} chunks of {marked - 2} tokens and the embedding {chunks}: "
+                "the Transformer part needs the same number; choose the U-Net part, or change the tokens"
+            )
+        return _parts(mine)
 
 
 def _parts(conditioning: Conditioning) -> list[Tensor]:
