@@ -45,9 +45,9 @@ def curve(
             if stop.dropped:
                 raise
             return
-        if result.fidelity is None and stop.stopped:
-            return
         if result.fidelity is None:
+            if stop.stopped:
+                return
             raise ModelError(f"N = {tokens}: {result.notes[-1]}")
         model = result.embedding.provenance["model"]
         first = first or model

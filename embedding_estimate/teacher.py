@@ -198,7 +198,7 @@ class Teacher:
         """Samples with `side` where the embedding will be; returns latents (len(seeds), C, h, w).
 
         `see` is shown each evaluation's states. At most `batch` seeds are sampled together, fewer of large ones; what
-        a seed gives does not depend on that.
+        a seed gives depends neither on that nor on the other seeds.
         """
         batch = _fitting(batch, self.task.width * self.task.height // 64)
         latents: dict[int, Tensor] = {}

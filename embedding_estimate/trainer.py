@@ -90,9 +90,10 @@ def estimate(
 
         job = Job(settings, on_progress, on_snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
-        check_text(teacher, Trajectory.of(settings))
+        trajectory = Trajectory.of(settings)
+        check_text(teacher, trajectory)
         numbers = counts(settings, model)
-        exact = exact_vectors(teacher, Trajectory.of(settings), numbers[0])
+        exact = exact_vectors(teacher, trajectory, numbers[0])
         if exact is None:
             starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model) for tokens in numbers}
             training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in

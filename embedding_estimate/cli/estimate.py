@@ -107,7 +107,7 @@ def estimate(
         typed, hosted = _from_file(source, typed, hosted)
     if curve is not None:
         typed["name"] = "curve"  # nothing is saved
-    if "name" not in typed:
+    if "name" not in typed:  # in which a private prompt must not show
         typed["name"] = free_name("" if typed.get("private") else str(typed.get("text", "")), out)
     settings = checked(typed)
     if curve is None:

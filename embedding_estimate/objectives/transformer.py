@@ -65,7 +65,7 @@ class TransformerObjective:
         trajectory = Trajectory.of(self.settings)
         side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
         check_matchable(side, "which the text encoder does not see", self.notes)
-        mine = self._encode(start, template, _conditionings(side))
+        mine = self._encode(start, template, [each.context for each in _conditionings(side)])
         target = _average(side, self.teacher.model.evaluations(trajectory.sampler, trajectory.steps))
         scale = [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(mine, target, strict=True)]
         return Lesson(template, target, scale)
@@ -92,14 +92,14 @@ class TransformerObjective:
 
     def _compared(self, vectors: Vectors, lesson: Lesson) -> list[tuple[Tensor, Tensor]]:
         """The vectors' and the prompt's, which another number of vectors than was prepared for may not fit."""
-        mine = self._encode(vectors, lesson.template, [Conditioning(lesson.target[0])])
+        mine = self._encode(vectors, lesson.template, lesson.target[:1])
         return list(zip(mine, lesson.target, strict=True))
 
-    def _encode(self, vectors: Vectors, template: str, beside: Sequence[Conditioning]) -> list[Tensor]:
-        """Raises `ChunksError` unless they fill as many chunks as what they are compared with."""
+    def _encode(self, vectors: Vectors, template: str, beside: Sequence[Tensor]) -> list[Tensor]:
+        """Raises `ChunksError` unless they fill as many chunks as the contexts (1, L, C) that they stand beside."""
         mine = self.teacher.encode_vectors(vectors, template)
         marked = self.teacher.model.info.chunk_tokens + 2  # with the begin and end marks
-        chunks, *others = (each.context.shape[1] // marked for each in (mine, *beside))
+        chunks, *others = (context.shape[1] // marked for context in (mine.context, *beside))
         if {chunks} != set(others):
             raise ChunksError(
                 f"the prompt fills {max(others)} chunks of {marked - 2} tokens and the embedding {chunks}: "

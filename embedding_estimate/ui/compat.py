@@ -12,7 +12,5 @@ QUIET: dict[str, Any] = {  # for events that come by themselves: at once, past t
     "queue": False,
     "show_progress": False if VERSION < (3, 41) else "hidden",
 }
-LATEST: dict[str, Any] = {  # and of which the last one counts, though one before it is not answered yet
-    **QUIET,
-    **({} if VERSION < (4, 0) else {"trigger_mode": "always_last"}),
-}
+# and of which the last one counts, though one before it is not answered yet
+LATEST = QUIET if VERSION < (4, 0) else QUIET | {"trigger_mode": "always_last"}
