@@ -76,27 +76,33 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
     def rate_of(name: str) -> float:
         return automatic_rate(name, math.sqrt(training.best_error / objective.held_out_empty))
 
-    rate = job.settings.rate or rate_of(optimizer)
     run = _Run(training, objective, space, job, last_step)
+    _finite(run, optimizer, job.settings.rate or rate_of(optimizer))
+    if training.stopped == "stuck" and training.step == last_step:
+        training.stopped = "done"
+    elif training.stopped == "stuck":
+        training.notes.append(f"{optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
+        _finite(run, FALLBACK, rate_of(FALLBACK))
+    training.seconds += time.perf_counter() - started
+
+
+def _finite(run: _Run, name: str, rate: float) -> None:
+    """`_within_memory`; once more with half the rate where the loss leaves the finite numbers."""
+    training = run.training
     for attempt in (rate, rate / 2):
-        training.stopped = _within_memory(run, optimizer, attempt)
+        training.stopped = _within_memory(run, name, attempt)
         if training.stopped != "diverged":
             break
         training.notes.append(
             f"rate={attempt:g}: the loss was not finite at step {training.step}; the best vectors before were kept"
         )
-        if training.step == last_step:
+        if training.step == run.last_step:
             break
-    if training.stopped == "stuck" and training.step == last_step:
-        training.stopped = "done"
-    elif training.stopped == "stuck":
-        training.notes.append(f"{optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
-        training.stopped = _within_memory(run, FALLBACK, rate_of(FALLBACK))
-    training.seconds += time.perf_counter() - started
 
 
 def _within_memory(run: _Run, name: str, rate: float) -> str:
-    """`descend`; from the best so far with less once memory runs out; the best is kept where it does again.
+    """`descend`; once memory runs out with less of it, from the best so far and the step of the last check; the best is
+    kept where it runs out again.
 
     Raises what the model raised where there is nothing to keep.
     """
@@ -111,8 +117,9 @@ def _within_memory(run: _Run, name: str, rate: float) -> str:
             released = sparing and model.release(for_good=True)
             if sparing and not (released or training.checks):
                 raise
-        training.step = len(training.losses)  # the step that failed is none
-        ran_out_at = f"out of memory at step {training.step + 1}: "
+        ran_out_at = f"out of memory at step {min(len(training.losses) + 1, run.last_step)}: "
+        training.step = training.checks[-1][0] if training.checks else 0
+        del training.losses[training.step :]
         if not sparing:
             sparing = True
             training.notes.append(ran_out_at + "went on with less of it, as Save memory does")
@@ -145,7 +152,7 @@ class _Run:
         space = preconditioned(self.space, objective, training.best, draws, generator, device)
         leaves = space.leaves(training.best, device)
         optimizer = make_optimizer(name, leaves.values(), rate)
-        advance = make_scheduler(settings.scheduler, optimizer, settings.learning_steps)
+        advance = make_scheduler(settings.scheduler, optimizer, max(1, self.last_step - training.step))
         evaluate = _Evaluation(objective, space, leaves, fixed or [next(draws)], again=not full)
         stale = 0
         read = time.monotonic()

@@ -17,6 +17,7 @@ from embedding_estimate.errors import Interrupted, ModelError, PromptError, Sett
 from embedding_estimate.host import Conditioning, Vectors
 from embedding_estimate.initial import starting_vectors
 from embedding_estimate.objectives.attention import AttentionObjective
+from embedding_estimate.objectives.transformer import TransformerObjective
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.optimizers import OPTIMIZERS
 from embedding_estimate.parts import SKETCH_STEPS
@@ -168,6 +169,17 @@ def test_diverging_twice_keeps_the_best_and_says_why(toy_host: ToyHost, monkeypa
     assert result.stopped == "diverged"
     assert torch.equal(result.embedding.vectors["clip_l"], toy_host.model.token_vectors("red circle")["clip_l"].float())
     assert len([note for note in result.notes if "not finite" in note]) == 2
+
+
+def test_a_second_run_has_its_scheduler_over_the_steps_that_are_left(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over: list[int] = []
+    real = training.make_scheduler
+    monkeypatch.setattr(training, "make_scheduler", lambda n, o, steps: over.append(steps) or real(n, o, steps))
+    diverging(monkeypatch)
+    run(toy_host, learning_steps=30, initial_prompt="star", save_every=1)
+    assert over == [30, 27]
 
 
 def stop_at(token: StopToken, step: int, save: bool):
@@ -398,6 +410,27 @@ def test_templates_go_one_at_a_time_where_there_is_no_memory_for_more(
     torch.testing.assert_close(result.embedding.vectors, wide.embedding.vectors, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("check", [1, 6])
+def test_what_a_check_had_no_memory_for_is_trained_again(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, check: int
+) -> None:
+    """The last of its six too, after which there is no step to go on with."""
+    real, checks = TransformerObjective.held_out, 0
+
+    def held_out(objective: TransformerObjective, vectors: Vectors) -> float:
+        nonlocal checks
+        checks += 1
+        if checks == check + 1:  # the start's comes first
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(objective, vectors)
+
+    monkeypatch.setattr(TransformerObjective, "held_out", held_out)
+    result = run(toy_host, part="Transformer")
+    assert (result.stopped, result.steps, len(result.losses)) == ("done", 60, 60)
+    assert [step for step, _ in result.checks] == [10, 20, 30, 40, 50, 60]
+    assert any(f"out of memory at step {min(10 * check + 1, 60)}: went on" in note for note in result.notes)
+
+
 def test_what_was_reached_is_kept_where_nothing_helps(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     real, losses = AttentionObjective.loss, []
 
@@ -434,19 +467,35 @@ def test_a_model_that_gives_no_numbers_is_told(toy_host: ToyHost, monkeypatch: p
         run(toy_host, part=part)
 
 
-def test_where_a_line_search_finds_nothing_adam_goes_on(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, made = training.make_optimizer, []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The optimizers that are made, of which LBFGS does not move."""
+    real, names = training.make_optimizer, []
 
     class Stuck(torch.optim.SGD):
         def step(self, closure):
             return closure()
 
     def make(name: str, leaves, rate: float):
-        made.append(name)
+        names.append(name)
         return Stuck(list(leaves), rate) if name == "LBFGS" else real(name, leaves, rate)
 
     monkeypatch.setattr(training, "make_optimizer", make)
+    return names
+
+
+def test_where_a_line_search_finds_nothing_adam_goes_on(toy_host: ToyHost, made: list[str]) -> None:
     result = run(toy_host, part="Attention", initial_prompt="star")
     assert made == ["LBFGS", "Adam"] * 2 and result.stopped == "done" and result.steps == 60
     assert any("LBFGS found no lower point at step 1: Adam went on" in note for note in result.notes)
     assert result.losses[-1] < 0.5 * result.losses[0]
+
+
+def test_adam_too_has_a_second_try(toy_host: ToyHost, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = AttentionObjective.loss
+    monkeypatch.setattr(
+        AttentionObjective, "loss", lambda s, v, d: real(s, v, d) * (math.nan if made[-1:] == ["Adam"] else 1)
+    )
+    result = run(toy_host, part="Attention", learning_steps=15, initial_prompt="star")
+    assert made == ["LBFGS", "Adam", "Adam"] and result.stopped == "diverged"
+    assert len([note for note in result.notes if "not finite" in note]) == 2

@@ -27,6 +27,7 @@ class Lesson:
 
     template: str
     target: Sequence[Tensor]  # context (1, L, C), and SDXL's vector (1, V)
+    empty: Sequence[Tensor]  # the same of the template around nothing
     scale: Sequence[float]  # root mean squared difference at the start, of each
 
 
@@ -57,18 +58,23 @@ class TransformerObjective:
                 self._lessons.append(self._lesson(template, start))
             except ChunksError as error:
                 self.notes.append(f"template {template!r} was left out: {error}")
-        self.held_out_empty = self.held_out({key: torch.zeros_like(value) for key, value in start.items()})
+        self.held_out_empty = mean([_difference(lesson.empty, lesson.target) for lesson in self._lessons])
         self.held_out_start = self.held_out(start)
         self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
 
     def _lesson(self, template: str, start: Vectors) -> Lesson:
         trajectory = Trajectory.of(self.settings)
-        side = self.teacher.replaced(template.replace("{}", self.settings.text), trajectory)
+        evaluations = self.teacher.model.evaluations(trajectory.sampler, trajectory.steps)
+        side, nothing = (
+            self.teacher.replaced(template.replace("{}", text), trajectory) for text in (self.settings.text, "")
+        )
         check_matchable(side, "which the text encoder does not see", self.notes)
         mine = self._encode(start, template, [each.context for each in _conditionings(side)])
-        target = _average(side, self.teacher.model.evaluations(trajectory.sampler, trajectory.steps))
+        target = _average(side, evaluations)
+        context, *vector = _average(nothing, evaluations)
+        rows = torch.arange(target[0].shape[1], device=context.device) % context.shape[1]  # chunks that it lacks: again
         scale = [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(mine, target, strict=True)]
-        return Lesson(template, target, scale)
+        return Lesson(template, target, [context[:, rows], *vector], scale)
 
     def draw(self, generator: torch.Generator) -> Lesson:
         return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
@@ -79,21 +85,18 @@ class TransformerObjective:
     def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
         terms = [
             self.loss_function(a / scale, b / scale)
-            for (a, b), scale in zip(self._compared(vectors, drawn), drawn.scale, strict=True)
+            for a, b, scale in zip(self._beside(vectors, drawn), drawn.target, drawn.scale, strict=True)
         ]
         return torch.stack(terms).mean() / self._start
 
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:
         """Over all templates: nothing is random here, so nothing can be held out."""
-        return mean(
-            [float((a - b).square().mean()) for lesson in self._lessons for a, b in self._compared(vectors, lesson)]
-        )
+        return mean([_difference(self._beside(vectors, lesson), lesson.target) for lesson in self._lessons])
 
-    def _compared(self, vectors: Vectors, lesson: Lesson) -> list[tuple[Tensor, Tensor]]:
-        """The vectors' and the prompt's, which another number of vectors than was prepared for may not fit."""
-        mine = self._encode(vectors, lesson.template, lesson.target[:1])
-        return list(zip(mine, lesson.target, strict=True))
+    def _beside(self, vectors: Vectors, lesson: Lesson) -> list[Tensor]:
+        """The vectors' own, which with another number of them than was prepared for may not fit."""
+        return self._encode(vectors, lesson.template, lesson.target[:1])
 
     def _encode(self, vectors: Vectors, template: str, beside: Sequence[Tensor]) -> list[Tensor]:
         """Raises `ChunksError` unless they fill as many chunks as the contexts (1, L, C) that they stand beside."""
@@ -110,6 +113,10 @@ class TransformerObjective:
 
 def _parts(conditioning: Conditioning) -> list[Tensor]:
     return [part for part in (conditioning.context, conditioning.vector) if part is not None]
+
+
+def _difference(mine: Sequence[Tensor], target: Sequence[Tensor]) -> float:
+    return mean([float((a - b).square().mean()) for a, b in zip(mine, target, strict=True)])
 
 
 def _conditionings(side: Side) -> list[Conditioning]:

@@ -143,6 +143,18 @@ def test_transformer_refuses_another_number_of_chunks(toy: ToyModel) -> None:
         prepared(toy, part="Transformer", text="a red circle on a blue star")
 
 
+@pytest.mark.parametrize(("template", "chunks"), [("{}", 1), ("x y z {}", 2)])
+def test_transformer_is_judged_beside_the_empty_prompt(toy: ToyModel, template: str, chunks: int) -> None:
+    """Of which there is another chunk where the prompt needs two."""
+    objective = prepared(toy, part="Transformer", text="red circle", templates=template)
+    texts = [template.replace("{}", text) for text in ("", "red circle")]
+    sides = [toy.encode(text, evaluations=1, width=0, height=0) for text in texts]
+    nothing, prompt = (side[0].parts[0][0].context for side in sides)
+    assert prompt.shape[1] == chunks * nothing.shape[1]
+    expected = (nothing.repeat(1, chunks, 1) - prompt).square().mean()
+    assert objective.held_out_empty == pytest.approx(float(expected))
+
+
 def test_transformer_matches_the_average_of_a_schedule(toy: ToyModel) -> None:
     """Stages of 3 and 3 evaluations: the best context is their mean."""
     objective = prepared(toy, part="Transformer", text="[red:green:2] circle")
