@@ -34,7 +34,8 @@ def _single(settings: Settings, part: str) -> Settings:
 def _sketched(single: Settings) -> list[Settings]:
     """The first learning steps on a sketch, where the number of vectors is known and LBFGS needs few steps."""
     quick = single.optimizer_used in FULL and single.learning_steps > SKETCH_STEPS
-    if single.part != "Attention" or not quick or not single.tokens:
+    known = single.tokens or single.token_source == "Initial prompt"
+    if single.part != "Attention" or not quick or not known:
         return [single]
     sketch = replace(
         single,

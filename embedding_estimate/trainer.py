@@ -17,7 +17,7 @@ import torch
 from embedding_estimate import __version__, fidelity, names
 from embedding_estimate.checks import check_against
 from embedding_estimate.embedding import Embedding
-from embedding_estimate.enough import counts, train_each
+from embedding_estimate.enough import counted_after, counts, train_each
 from embedding_estimate.errors import Interrupted
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
@@ -147,18 +147,19 @@ def _train_part(
         return training, teacher
     first = not training.step
     objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
+    solved = None
     try:
         with meter.interruptible(job.stop):
             _prepare(objective, starts[count(training.best)], teacher, job)
             if not first:
                 objective = starting_from(objective, training.best)
             if job.settings.typed_weight == 0:
-                weight, training = solve(objective, space, training, job)
+                weight, solved = solve(objective, space, training, job)
                 if job.stop.stopped:
-                    training.stopped = "interrupted"
-                if len(starts) == 1 or training.stopped == "interrupted":
-                    return training, teacher.typed(weight)
-                objective = at_weight(objective, weight, training.best)
+                    solved.stopped = "interrupted"
+                if len(starts) == 1 or solved.stopped == "interrupted":
+                    return solved, teacher.typed(weight)
+                objective = at_weight(objective, weight, solved.best)
     except Stopped:
         if first:
             raise
@@ -171,10 +172,10 @@ def _train_part(
         training.notes.append(f"out of memory before the {job.settings.part} part: what was reached by then is kept")
         return training, teacher
     if first and len(starts) > 1:
-        trials, training = training, train_each(objective, space, starts, job)
-        training.seconds += trials.seconds
-        training.notes = [*trials.notes, *training.notes]
+        training = train_each(objective, space, starts, job, solved)
     else:
+        if len(starts) > 1:
+            job = counted_after(job, len(starts), training.step)
         train(training, objective, space, job)
     return training, objective.teacher
 

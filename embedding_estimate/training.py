@@ -42,6 +42,20 @@ class Job:
     on_preview: OnPreview = lambda teacher, vectors, step: None
     learning_steps: int = 0  # of all parts; the settings' own where it is 0
 
+    def counted_on(self, before: int, total: int) -> Job:
+        """The same, for who listens: so many steps come before these, of so many in all."""
+
+        def on_progress(progress: Progress) -> None:
+            self.on_progress(replace(progress, done=before + progress.done, total=total))
+
+        def on_snapshot(embedding: Embedding, step: int) -> None:
+            self.on_snapshot(embedding, before + step)
+
+        def on_preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
+            self.on_preview(teacher, vectors, before + step)
+
+        return replace(self, on_progress=on_progress, on_snapshot=on_snapshot, on_preview=on_preview)
+
 
 @dataclass
 class Training:

@@ -112,6 +112,22 @@ def test_steps_are_counted_over_all_numbers(toy_host: ToyHost, strict: None) -> 
     assert result.steps == len(result.losses) == 30
 
 
+@pytest.mark.parametrize("typed_weight", [1.0, 0.0])
+def test_a_second_part_is_counted_on_from_all_numbers(toy_host: ToyHost, strict: None, typed_weight: float) -> None:
+    heard: list[Progress] = []
+    snapshots: list[int] = []
+    result = estimate(
+        replace(OPEN, part="Attention + U-Net", save_every=5, typed_weight=typed_weight),
+        toy_host,
+        on_progress=heard.append,
+        on_snapshot=lambda embedding, step: snapshots.append(step),
+    )
+    trained = [progress for progress in heard if progress.phase == "train"]
+    assert {progress.total for progress in trained} == {30 + 30 + 10}
+    assert [progress.done for progress in trained] == sorted({progress.done for progress in trained})
+    assert snapshots == sorted(set(snapshots)) and snapshots[-1] > 60 and result.steps > 30
+
+
 def test_a_stop_keeps_the_best_of_what_there_is(
     toy_host: ToyHost, strict: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +141,40 @@ def test_a_stop_keeps_the_best_of_what_there_is(
     result = estimate(OPEN, toy_host, on_progress=listen, stop=stop)
     assert result.stopped == "interrupted" and result.fidelity is None
     assert list(told(result)) == [1, 2] and result.embedding.tokens == enough.fewest(told(result))
+
+
+def test_a_stop_keeps_what_the_weight_was_solved_with(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before another number has got anywhere."""
+    monkeypatch.setattr(training, "READ_EVERY", 0.0)
+    stop = StopToken()
+    heard: list[Progress] = []
+
+    def listen(progress: Progress) -> None:
+        heard.append(progress)
+        if progress.phase == "train":
+            stop.stop(save=True)
+
+    settings = replace(OPEN, text="a (small:0.3) (red:1.6) (circle:1.8)", typed_weight=0.0)
+    result = estimate(settings, toy_host, on_progress=listen, stop=stop)
+    assert result.stopped == "interrupted" and list(told(result)) == [1, 2]
+    assert result.embedding.tokens == 2 and result.steps > OPEN.learning_steps
+    assert result.seconds_train > result.seconds_prepare
+
+
+def test_a_number_that_was_solved_for_is_not_trained_again(
+    toy_host: ToyHost, strict: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    real = training.train
+
+    def train(run: training.Training, *rest: Any) -> None:
+        trained.append(len(run.best["clip_l"]))
+        real(run, *rest)
+
+    monkeypatch.setattr(enough, "train", train)
+    result = run(toy_host, text="a (small:0.3) (red:1.6) (circle:1.8)", typed_weight=0.0)
+    assert trained == [1, 4] and list(told(result)) == [1, 2, 4]
+    assert len(result.notes) == len(set(result.notes))
 
 
 def test_a_second_part_refines_the_number_that_was_chosen(toy_host: ToyHost) -> None:

@@ -91,6 +91,7 @@ def test_all_problems_are_told_at_once() -> None:
         ({"learning_steps": 20}, [("Attention", 20)]),
         ({"optimizer": "Adam"}, [("Attention", 270)]),
         ({"tokens": 0}, [("Attention", 140)]),
+        ({"tokens": 0, "token_source": "Initial prompt"}, [("Sketch", 20), ("Attention", 120)]),
         ({"part": "U-Net"}, [("U-Net", 270)]),
     ],
 )
