@@ -47,7 +47,13 @@ opts = Options(
     token_merging_ratio=0.0,
 )
 cmd_opts = SimpleNamespace(
-    embeddings_dir="", api=True, api_auth=None, gradio_auth=None, gradio_auth_path=None, lowvram=False, medvram=False
+    embeddings_dir="no folder",
+    api=True,
+    api_auth=None,
+    gradio_auth=None,
+    gradio_auth_path=None,
+    lowvram=False,
+    medvram=False,
 )
 state = State()
 sd_model: Any = None
