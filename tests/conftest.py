@@ -9,13 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # all is too small here to be sha
 import pytest
 from toy import ToyHost, ToyModel
 
-from embedding_estimate import fidelity
+from embedding_estimate import fidelity, typed
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite takes all cores, up to eight, for each process takes a gigabyte; what is named runs in one."""
+    """The whole suite is run without its slow tests, unless `-m` says otherwise, and takes all cores, up to eight, for
+    each process takes a gigabyte; what is named runs with them and in one process."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
+    if whole:
+        config.option.markexpr = config.option.markexpr or "not slow"
     if whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = min(os.cpu_count() or 1, 8), "worksteal"
 
@@ -36,6 +39,13 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fidelity, "TRAJECTORY", replace(fidelity.TRAJECTORY, steps=3))
     monkeypatch.setattr(fidelity, "SEEDS", fidelity.SEEDS[:1])
     monkeypatch.setattr(fidelity, "TEMPLATE_SEEDS", fidelity.TEMPLATE_SEEDS[:1])
+
+
+@pytest.fixture
+def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who looks at what becomes of the trials of a typed weight, and not at which weight is found."""
+    monkeypatch.setattr(typed, "GRID", (0.9, 1.2))
+    monkeypatch.setattr(typed, "TRIAL_STEPS", 5)
 
 
 @pytest.fixture

@@ -113,7 +113,9 @@ def test_steps_are_counted_over_all_numbers(toy_host: ToyHost, strict: None) -> 
 
 
 @pytest.mark.parametrize("typed_weight", [1.0, 0.0])
-def test_a_second_part_is_counted_on_from_all_numbers(toy_host: ToyHost, strict: None, typed_weight: float) -> None:
+def test_a_second_part_is_counted_on_from_all_numbers(
+    toy_host: ToyHost, few_trials: None, strict: None, typed_weight: float
+) -> None:
     heard: list[Progress] = []
     snapshots: list[int] = []
     result = estimate(
@@ -143,7 +145,9 @@ def test_a_stop_keeps_the_best_of_what_there_is(
     assert list(told(result)) == [1, 2] and result.embedding.tokens == enough.fewest(told(result))
 
 
-def test_a_stop_keeps_what_the_weight_was_solved_with(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_keeps_what_the_weight_was_solved_with(
+    toy_host: ToyHost, few_trials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before another number has got anywhere."""
     monkeypatch.setattr(training, "READ_EVERY", 0.0)
     stop = StopToken()
@@ -162,7 +166,7 @@ def test_a_stop_keeps_what_the_weight_was_solved_with(toy_host: ToyHost, monkeyp
 
 
 def test_a_number_that_was_solved_for_is_not_trained_again(
-    toy_host: ToyHost, strict: None, monkeypatch: pytest.MonkeyPatch
+    toy_host: ToyHost, few_trials: None, strict: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[int] = []
     real = training.train
@@ -177,7 +181,7 @@ def test_a_number_that_was_solved_for_is_not_trained_again(
     assert len(result.notes) == len(set(result.notes))
 
 
-def test_a_second_part_refines_the_number_that_was_chosen(toy_host: ToyHost) -> None:
+def test_a_second_part_refines_the_number_that_was_chosen(toy_host: ToyHost, few_trials: None) -> None:
     result = run(toy_host, part="Attention + U-Net", typed_weight=0.0)
     assert result.embedding.tokens == enough.fewest(told(result))
     assert result.steps > OPEN.learning_steps

@@ -260,7 +260,7 @@ def test_a_curve_and_an_estimate_exclude_each_other(place: Place, held: threadin
 
 @pytest.mark.parametrize("save", [True, False])
 def test_a_curve_that_is_stopped_keeps_its_points_or_not(place: Place, save: bool) -> None:
-    curve = explored(place, learning_steps=2000, part="U-Net")
+    curve = explored(place, learning_steps=400, part="U-Net")
     while not curve.points:
         time.sleep(0.005)
     curve.stop.stop(save=save)
@@ -276,7 +276,7 @@ def test_a_curve_that_is_stopped_before_its_first_point(place: Place) -> None:
 
 
 def test_old_jobs_are_forgotten(place: Place) -> None:
-    ids = [place.finished(name=f"it-{number}", measure="Nothing").id for number in range(KEPT + 1)]
+    ids = [place.finished(name=f"it-{number}", part="Transformer", measure="Nothing").id for number in range(KEPT + 1)]
     assert place.jobs.find(ids[0]) is None and place.jobs.find(ids[1]) is not None
     assert place.jobs.latest is place.jobs.find(ids[-1])
 

@@ -25,6 +25,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @reads_proc
+@pytest.mark.slow
 @pytest.mark.parametrize("job", [IMAGE, *PARTS])
 def test_every_job_runs(loaded: LoadedModel, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "SHAPES", {"tiny": lambda device: loaded})

@@ -125,6 +125,7 @@ def test_a_default_is_compared_with_the_ceiling_of_its_own_prompts() -> None:
     assert gates(rows)["attention of_ceiling, ratio_of_sums"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [Prompt("red (circle:1.8)"), Prompt("(dull:1.6) cat", True, ("red star", "cat"))])
 def test_every_method_is_measured_by_the_same_states(
     toy_host: ToyHost, prompt: Prompt, monkeypatch: pytest.MonkeyPatch

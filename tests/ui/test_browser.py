@@ -21,6 +21,7 @@ from embedding_estimate.demo.random_models import random_model
 
 pytestmark = [
     needed,
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # see conftest.py
 ]
 

@@ -40,6 +40,7 @@ class TestContract(HostContract):
         return [shared.sd_model]
 
 
+@pytest.mark.slow  # each operator of torch goes through Python
 class TestElsewhere(HostContract):
     """On a device that is not the CPU."""
 

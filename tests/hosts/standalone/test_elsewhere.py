@@ -23,6 +23,8 @@ from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
 
+pytestmark = pytest.mark.slow  # each operator of torch goes through Python
+
 
 @pytest.fixture
 def waits() -> Iterator[list[str]]:
