@@ -16,10 +16,11 @@ from embedding_estimate import fidelity, typed
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """The whole suite is run without its slow tests, unless `-m` says otherwise, and takes all cores, up to eight, for
     each process takes a gigabyte; what is named runs with them and in one process."""
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
-    if whole:
-        config.option.markexpr = config.option.markexpr or "not slow"
-    if whole and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    config.option.markexpr = config.option.markexpr or "not slow"
+    alone = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
+    if alone and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = min(os.cpu_count() or 1, 8), "worksteal"
 
 
