@@ -116,7 +116,7 @@ def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tens
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Any]:
-    """A tiny random model of each family, for the stand-in to put copies in."""
+    """A tiny random model of each family, for the stand-in."""
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[test]'")
     from embedding_estimate.demo.random_models import random_model
     from embedding_estimate.hosts.standalone.loading import load

@@ -57,9 +57,9 @@ def check(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_in_the_stand_in(loaded: Any, models: dict[Family, Any], family: Family) -> None:
-    from model import put_in
+    from model import copied, put_in
 
-    check(put_in(models[family]))
+    check(put_in(copied(models[family])))
 
 
 def test_in_a_webui(webui: Any) -> None:

@@ -48,11 +48,11 @@ class TestElsewhere(HostContract):
 
     @pytest.fixture
     def host(self, shared: Any, models: dict[Family, Any]) -> Iterator[WebuiHost]:
-        from model import put_in
+        from model import copied, put_in
 
         with pretended():
             shared.device = DEVICE
-            put_in(models["sdxl"])
+            put_in(copied(models["sdxl"]))
             yield WebuiHost()
 
     @pytest.fixture

@@ -168,13 +168,18 @@ class SdModel(nn.Module):
         return pictures
 
 
-def put_in(loaded: LoadedModel) -> SdModel:
-    """Makes a copy of it the model that is loaded."""
+def copied(loaded: LoadedModel) -> LoadedModel:
+    """On the stand-in's device, for who changes more than is given back."""
 
-    def copied(module: nn.Module) -> nn.Module:
+    def there(module: nn.Module) -> nn.Module:
         return deepcopy(module).to(shared.device)
 
-    encoders = {key: replace(part, model=copied(part.model)) for key, part in loaded.text_encoders.items()}
-    model = SdModel(replace(loaded, text_encoders=encoders, unet=copied(loaded.unet), vae=copied(loaded.vae)))
-    shared.sd_model = model
-    return model
+    encoders = {key: replace(part, model=there(part.model)) for key, part in loaded.text_encoders.items()}
+    return replace(loaded, text_encoders=encoders, unet=there(loaded.unet), vae=there(loaded.vae))
+
+
+def put_in(loaded: LoadedModel) -> SdModel:
+    """Makes it the model that is loaded, with copies of its text encoders, which the WebUI rebuilds."""
+    encoders = {key: replace(part, model=deepcopy(part.model)) for key, part in loaded.text_encoders.items()}
+    shared.sd_model = SdModel(replace(loaded, text_encoders=encoders))
+    return shared.sd_model
