@@ -276,7 +276,10 @@ def test_a_curve_that_is_stopped_before_its_first_point(place: Place) -> None:
 
 
 def test_old_jobs_are_forgotten(place: Place) -> None:
-    ids = [place.finished(name=f"it-{number}", part="Transformer", measure="Nothing").id for number in range(KEPT + 1)]
+    ids = [
+        place.finished(name=f"it-{number}", part="Transformer", learning_steps=1, measure="Nothing").id
+        for number in range(KEPT + 1)
+    ]
     assert place.jobs.find(ids[0]) is None and place.jobs.find(ids[1]) is not None
     assert place.jobs.latest is place.jobs.find(ids[-1])
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("brief")
 def finished(loaded: Any, **settings: Any) -> Any:
     from embedding_estimate.hosts.webui import extension
 
-    given = {"text": "(red:1.5) circle", "name": "zebra-two", "tokens": 2, "learning_steps": 3, "steps": 2}
+    given = {"text": "(red:1.5) circle", "name": "zebra-two", "part": "Transformer", "tokens": 2, "learning_steps": 3}
     job = extension.place().jobs.start(Settings(**given | settings))
     ended(job)
     return job
