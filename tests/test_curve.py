@@ -39,6 +39,7 @@ def test_all_points_are_of_one_model(toy_host: ToyHost) -> None:
         next(points)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["prepare", "train", "measure"])
 @pytest.mark.parametrize("save", [True, False])
 def test_a_stop_leaves_the_points_that_are_whole(toy_host: ToyHost, phase: str, save: bool) -> None:

@@ -16,7 +16,7 @@ from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate, estimate
 
-OPEN = Settings(text="red (circle:1.8)", name="madeup", tokens=0, steps=4, learning_steps=30)
+OPEN = Settings(text="red (circle:1.8)", name="madeup", tokens=0, steps=4, learning_steps=30, measure="Nothing")
 
 
 def run(host: ToyHost, **values: Any) -> Estimate:
@@ -62,7 +62,7 @@ def test_the_fewest_near_the_best_are_enough(explained: dict[int, float], expect
 
 @pytest.mark.parametrize("part", ["Attention", "U-Net", "Transformer"])
 def test_the_number_follows_from_what_each_explains(toy_host: ToyHost, part: str) -> None:
-    result = run(toy_host, text="a (small:1.4) (red:1.6) (circle:1.8)", part=part)
+    result = run(toy_host, text="a (small:1.4) (red:1.6) (circle:1.8)", part=part, measure="Figures")
     explained = told(result)
     assert list(explained) == [1, 2, 4][: len(explained)]
     assert result.embedding.tokens == enough.fewest(explained)

@@ -19,7 +19,7 @@ from embedding_estimate.trainer import Estimate, estimate
 from embedding_estimate.training import Job, Training
 from embedding_estimate.vectors import VectorSpace
 
-EMPHASISED = Settings(text="(red circle:1.3)", name="madeup", tokens=2, steps=4, learning_steps=20)
+EMPHASISED = Settings(text="(red circle:1.3)", name="madeup", tokens=2, steps=4, learning_steps=20, measure="Nothing")
 
 
 def run(host: ToyHost, **values: Any) -> Estimate:
@@ -32,17 +32,17 @@ def test_what_is_typed() -> None:
 
 def test_vectors_are_made_for_the_weight_that_is_given(toy_host: ToyHost) -> None:
     """The toy's weights act as the prompt's own, so that typing the words with them is the prompt."""
-    result = run(toy_host, typed_weight=1.3)
+    result = run(toy_host, typed_weight=1.3, measure="Figures")
     assert result.typed_weight == result.embedding.provenance["typed_weight"] == 1.3
     assert result.fidelity and result.fidelity.explained == pytest.approx(1)
     assert result.fidelity.explained_bare == pytest.approx(result.fidelity.explained_without_weights)
 
 
 def test_the_weight_is_solved_for(toy_host: ToyHost) -> None:
-    result = run(toy_host, typed_weight=0.0)
+    result = run(toy_host, typed_weight=0.0, measure="Figures")
     assert result.typed_weight == result.embedding.provenance["typed_weight"] != 1
     assert result.fidelity and result.fidelity.typed_weight == result.typed_weight
-    bare = run(toy_host).fidelity
+    bare = run(toy_host, measure="Figures").fidelity
     assert bare and result.fidelity.explained > bare.explained
 
 

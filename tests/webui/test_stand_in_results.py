@@ -71,6 +71,7 @@ def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> Non
     assert "circle" not in (tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_overwriting_keeps_what_the_user_put_on_the_card(loaded: Any, tmp_path: Path) -> None:
     finished(loaded)
     card, picture = (tmp_path / "embeddings" / f"zebra-two{end}" for end in (".json", ".preview.png"))

@@ -154,6 +154,7 @@ def test_follows_the_probability_flow_of_a_gaussian(sampler: str) -> None:
             torch.testing.assert_close((x - MEAN) / scale, start, rtol=0, atol=0.1 if first_order else 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", STOCHASTIC)
 def test_stochastic_samplers_end_at_the_data(sampler: str) -> None:
     result = run(sampler, gaussian, steps=40, seeds=tuple(range(12)))  # 3072 numbers
