@@ -1,15 +1,20 @@
+"""torch is imported where it is used, so that the process that only shares out the tests need not wait for it."""
+
+from __future__ import annotations
+
 import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the command line does
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # all is too small here to be shared among threads
 
 import pytest
-from toy import ToyHost, ToyModel
 
-from embedding_estimate import fidelity, typed
+if TYPE_CHECKING:
+    from toy import ToyHost, ToyModel
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -26,6 +31,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.fixture
 def toy_host() -> ToyHost:
+    from toy import ToyHost
+
     return ToyHost()
 
 
@@ -37,6 +44,8 @@ def toy(toy_host: ToyHost) -> ToyModel:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who looks at what becomes of figures and not at their values: a protocol of a few states."""
+    from embedding_estimate import fidelity
+
     monkeypatch.setattr(fidelity, "TRAJECTORY", replace(fidelity.TRAJECTORY, steps=3))
     monkeypatch.setattr(fidelity, "SEEDS", fidelity.SEEDS[:1])
     monkeypatch.setattr(fidelity, "TEMPLATE_SEEDS", fidelity.TEMPLATE_SEEDS[:1])
@@ -45,6 +54,8 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who looks at what becomes of the trials of a typed weight, and not at which weight is found."""
+    from embedding_estimate import typed
+
     monkeypatch.setattr(typed, "GRID", (0.9, 1.2))
     monkeypatch.setattr(typed, "TRIAL_STEPS", 5)
 

@@ -90,7 +90,11 @@ def explained_by_the_poor_start() -> float:
     return found.explained
 
 
-@pytest.mark.parametrize("name", sorted(n for n, row in OPTIMIZERS.items() if row.package == "torch"))
+QUICK = ("Adam", "LBFGS")
+OTHERS = sorted(name for name, row in OPTIMIZERS.items() if row.package == "torch" and name not in QUICK)
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_every_optimizer_improves_on_a_poor_start(toy_host: ToyHost, name: str) -> None:
     result = run(toy_host, optimizer=name, initial_prompt="star", measure="Figures")
     assert result.stopped == "done"

@@ -8,6 +8,8 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 
 from embedding_estimate.demo.random_models import Family, random_model
 
+pytestmark = pytest.mark.slow
+
 FAMILIES: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
 
 

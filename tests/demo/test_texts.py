@@ -22,6 +22,8 @@ from transformers import CLIPTokenizer
 
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a red circle on a blue background"
 
 
@@ -101,7 +103,6 @@ def test_states_without_a_norm_are_kept_near_one() -> None:
     assert distance_from_norm(normal + 1) == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.slow
 def test_a_pooled_encoder_learns_from_both_outputs(tmp_path: Path) -> None:
     shape = encoder_shapes("sdxl", layers=3)[1]
     before = untrained_texts("sdxl").readers[1].encoder.state_dict()

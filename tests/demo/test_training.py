@@ -14,6 +14,8 @@ from demo_vae import draw_latents, equalise_latents, new_vae
 from demo_world import PALETTES
 from diffusers import DDIMScheduler
 
+pytestmark = pytest.mark.slow
+
 PRIMARY = PALETTES["primary"]
 
 
@@ -56,7 +58,6 @@ def test_what_fits_of_a_trained_unet_is_taken() -> None:
     assert new == {name for name in after if "attn2.to_k" in name or "attn2.to_v" in name}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_an_interruption_changes_nothing(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_unet, "SCENES", 8)

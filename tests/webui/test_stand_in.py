@@ -26,7 +26,7 @@ from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.txt2img import Txt2img
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
 class TestContract(HostContract):
     @pytest.fixture
     def host(self, shared: Any, models: dict[Family, Any], family: Family) -> WebuiHost:

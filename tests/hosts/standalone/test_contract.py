@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
     return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in FAMILIES}
 
 
-@pytest.fixture(scope="module", params=[(family, device) for device in DEVICES for family in FAMILIES], ids="-".join)
+def combined() -> Iterator[Any]:
+    for device in DEVICES:
+        for family in FAMILIES:
+            slow = [pytest.mark.slow] if family == "sd2" else []
+            yield pytest.param((family, device), id=f"{family}-{device}", marks=slow)
+
+
+@pytest.fixture(scope="module", params=combined())
 def loaded(request: pytest.FixtureRequest, folders: dict[Family, Path]) -> Iterator[StandaloneHost]:
     """In fp32 throughout: cuDNN's convolutions would round to 10 bits, differently from one batch size to another."""
     family, device = request.param
