@@ -31,6 +31,7 @@ def test_more_vectors_explain_more(toy_host: ToyHost) -> None:
     assert set(heard[1]) == set(heard[2]) == {"prepare", "train", "measure"}
 
 
+@pytest.mark.slow
 def test_all_points_are_of_one_model(toy_host: ToyHost) -> None:
     points = curve(SETTINGS, toy_host, [1, 2], stop=StopToken())
     next(points)
@@ -80,6 +81,7 @@ def test_every_n_is_checked_before_the_first(toy_host: ToyHost) -> None:
         variants(Settings(text="red", name="x1", token_source="Initial prompt", initial_prompt="red"), [1])
 
 
+@pytest.mark.slow
 def test_a_number_that_cannot_be_measured_is_no_end(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fidelity.measure
 

@@ -70,6 +70,7 @@ def test_the_number_follows_from_what_each_explains(toy_host: ToyHost, part: str
     assert result.embedding.provenance["settings"]["tokens"] == 0
 
 
+@pytest.mark.slow
 def test_more_start_where_fewer_ended(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # start and end
     real = training.train
@@ -96,6 +97,7 @@ def test_a_plain_prompt_needs_no_training_at_its_own_number(toy_host: ToyHost, s
     assert single.embedding.tokens == 1 and single.stopped == "exact"
 
 
+@pytest.mark.slow
 def test_steps_are_counted_over_all_numbers(toy_host: ToyHost, strict: None) -> None:
     heard: list[Progress] = []
     snapshots: list[tuple[int, int]] = []
@@ -112,6 +114,7 @@ def test_steps_are_counted_over_all_numbers(toy_host: ToyHost, strict: None) -> 
     assert result.steps == len(result.losses) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed_weight", [1.0, 0.0])
 def test_a_second_part_is_counted_on_from_all_numbers(
     toy_host: ToyHost, few_trials: None, strict: None, typed_weight: float
@@ -145,6 +148,7 @@ def test_a_stop_keeps_the_best_of_what_there_is(
     assert list(told(result)) == [1, 2] and result.embedding.tokens == enough.fewest(told(result))
 
 
+@pytest.mark.slow
 def test_a_stop_keeps_what_the_weight_was_solved_with(
     toy_host: ToyHost, few_trials: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +169,7 @@ def test_a_stop_keeps_what_the_weight_was_solved_with(
     assert result.seconds_train > result.seconds_prepare
 
 
+@pytest.mark.slow
 def test_a_number_that_was_solved_for_is_not_trained_again(
     toy_host: ToyHost, few_trials: None, strict: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +186,7 @@ def test_a_number_that_was_solved_for_is_not_trained_again(
     assert len(result.notes) == len(set(result.notes))
 
 
+@pytest.mark.slow
 def test_a_second_part_refines_the_number_that_was_chosen(toy_host: ToyHost, few_trials: None) -> None:
     result = run(toy_host, part="Attention + U-Net", typed_weight=0.0)
     assert result.embedding.tokens == enough.fewest(told(result))

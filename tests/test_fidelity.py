@@ -102,6 +102,7 @@ def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
     assert saved + toy.denoised == 8 * 20
 
 
+@pytest.mark.slow
 def test_the_batch_changes_nothing(toy: ToyModel) -> None:
     asked = dataclasses.replace(task(), typed_weight=1.2)
     one, many = (fidelity.measure(toy, asked, random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))

@@ -275,6 +275,7 @@ def test_a_curve_that_is_stopped_before_its_first_point(place: Place) -> None:
     assert curve.state == "dropped" and "before there was anything to show" in curve.problems[0]
 
 
+@pytest.mark.slow
 def test_old_jobs_are_forgotten(place: Place) -> None:
     ids = [
         place.finished(name=f"it-{number}", part="Transformer", learning_steps=1, measure="Nothing").id

@@ -64,6 +64,7 @@ def test_leaves_stand_for_the_vectors_they_were_made_of(space: VectorSpace, star
         torch.testing.assert_close(value, start[key])
 
 
+@pytest.mark.slow
 def test_of_a_curvature_that_is_a_product_only_the_prior_is_left(
     space: VectorSpace, start: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

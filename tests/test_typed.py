@@ -46,6 +46,7 @@ def test_the_weight_is_solved_for(toy_host: ToyHost) -> None:
     assert bare and result.fidelity.explained > bare.explained
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_was_judged(toy_host: ToyHost, few_trials: None) -> None:
     """A finalist's own training, trial steps included; all of the trials' time is told."""
     result = run(toy_host, typed_weight=0.0, part="U-Net")
@@ -53,6 +54,7 @@ def test_what_is_kept_is_what_was_judged(toy_host: ToyHost, few_trials: None) ->
     assert result.seconds_train > result.seconds_prepare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "tokens"), [("U-Net", 2), ("Attention", 0), ("Attention", 2)])
 @pytest.mark.parametrize("after", [0.1, 0.5, 0.9])
 def test_a_stop_keeps_the_best_weight_so_far(
@@ -77,6 +79,7 @@ def test_a_stop_before_the_first_step_has_nothing_to_keep(toy_host: ToyHost, mon
         estimate(replace(EMPHASISED, part="U-Net", typed_weight=0.0), toy_host, stop=stop)
 
 
+@pytest.mark.slow
 def test_previews_are_typed_with_the_weights_that_are_tried(toy_host: ToyHost, few_trials: None) -> None:
     seen: list[float] = []
     result = estimate(
@@ -88,6 +91,7 @@ def test_previews_are_typed_with_the_weights_that_are_tried(toy_host: ToyHost, f
     assert len(seen) == 2 * len(set(seen)) <= 2 * (typed.FINALISTS + 1)
 
 
+@pytest.mark.slow
 def test_a_weight_that_does_harm_among_other_words_is_not_taken(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +115,7 @@ def test_a_file_tells_its_weight(told: float) -> None:
     assert typed.told({"typed_weight": told}) == told
 
 
+@pytest.mark.slow
 def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Harmless after the trials, harmful when trained to the end; a stop comes while the second finalist is judged."""
     real, to_the_end, harmful = typed.train, False, []
@@ -134,6 +139,7 @@ def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkey
     assert result.stopped == "interrupted" and harmful and result.typed_weight not in harmful
 
 
+@pytest.mark.slow
 def test_the_time_of_the_trials_is_told_where_the_number_is_open_too(toy_host: ToyHost, few_trials: None) -> None:
     result = run(toy_host, typed_weight=0.0, tokens=0, part="U-Net")
     assert result.seconds_train > result.seconds_prepare

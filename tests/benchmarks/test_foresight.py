@@ -33,6 +33,7 @@ def test_uniform_probes_count_every_layer_alike_and_find_no_error_in_the_prompt(
         assert float(probes.error(side.stages[0].parts[0][0])) == pytest.approx(0)
 
 
+@pytest.mark.slow
 def test_probes_foresee_the_errors_of_a_prompts_vectors(toy_host: ToyHost) -> None:
     row = foresee(toy_host, Prompt("red (circle:1.8)"), [Prompt("star cat")], seed=0)
     assert row.vectors == len(PATH) + 2 * 2 * len(SIZES) + 1

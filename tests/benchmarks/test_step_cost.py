@@ -28,6 +28,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load(random_model("sd1", tmp_path_factory.mktemp("model")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", SINGLE_PARTS)
 def test_steps_bare_steps_and_larger_ones_are_timed(loaded: LoadedModel, part: str) -> None:
     row = cost(loaded, settings(part=part, batch=2, optimizer="Adam"))

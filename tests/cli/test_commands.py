@@ -95,6 +95,7 @@ def test_a_report_among_the_embeddings_is_warned_of(run: Run) -> None:
     assert result.exit_code == 0 and "WebUIs take a picture there for one" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_can_be_run_again(run: Run, tmp_path: Path) -> None:
     for _ in range(2):
         result = run("demo", "--json")

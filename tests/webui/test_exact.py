@@ -55,6 +55,7 @@ def check(model: nn.Module) -> None:
     assert 1e-5 < float((judged - exact).abs().max()) < 0.1  # what decides is the WebUI's own rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
 def test_in_the_stand_in(loaded: Any, models: dict[Family, Any], family: Family) -> None:
     from model import copied, put_in
