@@ -132,7 +132,7 @@ def _within_memory(run: _Run, name: str, rate: float) -> str:
             if sparing and not (released or training.checks):
                 raise
         ran_out_at = f"out of memory at step {min(len(training.losses) + 1, run.last_step)}: "
-        training.step = training.checks[-1][0] if training.checks else 0
+        training.step = training.checks[-1][0] if training.checks else 0  # since when nothing was kept
         del training.losses[training.step :]
         if not sparing:
             sparing = True

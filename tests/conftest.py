@@ -24,8 +24,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
     config.option.markexpr = config.option.markexpr or "not slow"
-    alone = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
-    if alone and config.option.numprocesses is None:
+    shares_out = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
+    if shares_out and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = min(os.cpu_count() or 1, 8), "worksteal"
 
 

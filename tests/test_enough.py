@@ -143,7 +143,7 @@ def test_a_stop_keeps_the_best_of_what_there_is(
         if progress.phase == "train" and progress.done == 32:
             stop.stop(save=True)
 
-    result = estimate(OPEN, toy_host, on_progress=listen, stop=stop)
+    result = estimate(replace(OPEN, measure="Figures"), toy_host, on_progress=listen, stop=stop)
     assert result.stopped == "interrupted" and result.fidelity is None
     assert list(told(result)) == [1, 2] and result.embedding.tokens == enough.fewest(told(result))
 

@@ -205,7 +205,8 @@ def stop_at(token: StopToken, step: int, save: bool):
 def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "READ_EVERY", 0.0)
     token = StopToken()
-    result = estimate(settings(learning_steps=500), toy_host, on_progress=stop_at(token, 7, True), stop=token)
+    asked = settings(learning_steps=500, measure="Figures")
+    result = estimate(asked, toy_host, on_progress=stop_at(token, 7, True), stop=token)
     assert result.stopped == "interrupted" and result.steps in (7, 8)
     assert result.fidelity is None
     assert not toy_host.lent

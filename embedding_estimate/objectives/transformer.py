@@ -71,7 +71,7 @@ class TransformerObjective:
         check_matchable(side, "which the text encoder does not see", self.notes)
         mine = self._encode(start, template, [each.context for each in _conditionings(side)])
         target = _average(side, evaluations)
-        context, *vector = _average(nothing, evaluations)
+        context, *vector = _average(nothing, evaluations)  # (1, l, C), l <= L
         rows = torch.arange(target[0].shape[1], device=context.device) % context.shape[1]  # chunks that it lacks: again
         scale = [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(mine, target, strict=True)]
         return Lesson(template, target, [context[:, rows], *vector], scale)

@@ -56,7 +56,7 @@ def check(model: nn.Module) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_in_the_stand_in(loaded: Any, models: dict[Family, Any], family: Family) -> None:
     from model import copied, put_in
 
