@@ -10,7 +10,7 @@ from embedding_estimate.errors import Interrupted, ModelError, SettingsError
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.trainer import estimate
 
 
@@ -67,10 +67,9 @@ def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
     """The settings of each N, without images. Raises `SettingsError` with the problems of all."""
     if settings.token_source != "Number":
         raise SettingsError([f"token_source={settings.token_source!r}: a curve sets the number itself; leave it out"])
-    every = {tokens: replace(settings, tokens=tokens, measure="Figures") for tokens in counts}
-    problems = list(dict.fromkeys(problem for one in every.values() for problem in one.problems()))
-    if 0 in every:
-        problems.append("tokens=0: a curve sets the number itself; give whole numbers from 1 on")
+    (number,) = (replace(each, name="N", minimum=1) for each in PARAMETERS if each.name == "tokens")
+    problems = [problem for tokens in dict.fromkeys(counts) if (problem := number.problem(tokens))]
+    problems += replace(settings, tokens=1).problems()
     if problems:
         raise SettingsError(problems)
-    return every
+    return {tokens: replace(settings, tokens=tokens, measure="Figures") for tokens in counts}

@@ -54,7 +54,7 @@ def train_each(
             except (RuntimeError, MemoryError) as error:
                 if not trained or not ran_out(error):
                     raise
-                short.append(f"out of memory with N = {tokens}: it was chosen among fewer")
+                short.append(f"out of memory with N = {tokens}: it was chosen among the others")
                 break
             trained[tokens] = one
         nearly_all = trained[tokens].best_error <= TOLERANCE * objective.held_out_empty

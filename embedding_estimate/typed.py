@@ -89,6 +89,7 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
         finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
         for weight in finalists:
             run(weight, to_the_end, job.on_preview)
+        job.on_progress(Progress("weigh", total, total))  # fewer than `total` where the bare name is in front
         return next(harmless(finalists))
 
     try:

@@ -75,8 +75,9 @@ def test_numbers_go_to_twice_the_prompts_own_within_a_chunk(toy_host: ToyHost) -
 
 def test_every_n_is_checked_before_the_first(toy_host: ToyHost) -> None:
     with pytest.raises(SettingsError) as raised:
-        variants(SETTINGS, [1, 0, 76])
-    assert len(raised.value.problems) == 2 and "a curve sets the number itself" in raised.value.problems[1]
+        variants(replace(SETTINGS, steps=0), [1, 0, 76])
+    zero, many, steps = raised.value.problems
+    assert zero == "N=0 is out of range: choose 1 to 75" and many.startswith("N=76 ") and steps.startswith("steps=0")
     with pytest.raises(SettingsError, match="a curve sets the number itself"):
         variants(Settings(text="red", name="x1", token_source="Initial prompt", initial_prompt="red"), [1])
 

@@ -206,7 +206,7 @@ def test_a_number_without_memory_costs_none_before_it(
     monkeypatch.setattr(toy_host.model, "encode_vectors", encode_vectors)
     result = run(toy_host, text="a (small:0.3) (red:1.6) (circle:1.8)")
     assert result.embedding.tokens == 2 and set(told(result)) == {1, 2}
-    assert "out of memory with N = 4: it was chosen among fewer" in result.notes
+    assert "out of memory with N = 4: it was chosen among the others" in result.notes
 
 
 @pytest.mark.parametrize("templates", ["x y z {}", "{}\nx y z {}"])

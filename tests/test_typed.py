@@ -96,7 +96,11 @@ def test_a_weight_that_does_harm_among_other_words_is_not_taken(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(typed, "inside", lambda *_: lambda teacher, vectors: -abs(teacher.task.typed_weight - 1))
-    assert run(toy_host, typed_weight=0.0).typed_weight == 1
+    seen: list[Progress] = []
+    result = estimate(replace(EMPHASISED, typed_weight=0.0), toy_host, on_progress=seen.append)
+    assert result.typed_weight == 1
+    weighing = [progress for progress in seen if progress.phase == "weigh"]
+    assert weighing[-1].done == weighing[-1].total
 
 
 def test_an_emphasis_mode_that_reads_no_weights_takes_none(toy_host: ToyHost) -> None:
