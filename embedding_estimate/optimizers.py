@@ -33,8 +33,8 @@ class OptimizerRow:
 
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
-    "Adam": OptimizerRow(0.1),
-    "AdamW": OptimizerRow(0.1),
+    "Adam": OptimizerRow(0.2),
+    "AdamW": OptimizerRow(0.2),
     "Lion": OptimizerRow(0.03, module="lion_pytorch", package="lion-pytorch"),
     "Prodigy": OptimizerRow(1.0, 0, "prodigyopt", "prodigyopt"),
     "SGD": OptimizerRow(3.0, 2, options={"momentum": 0.9}),
@@ -68,7 +68,7 @@ AUTOMATIC = "Automatic"
 BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
 
-STEPS, FEW_STEPS = 270, 140
+STEPS, FEW_STEPS = 180, 140
 
 
 def automatic_steps(name: str, part: str) -> int:

@@ -11,7 +11,7 @@ from embedding_estimate.settings import Settings
 SKETCH = "Sketch"  # comes before the Attention part
 SKETCH_STEPS = 20  # learning steps, which are that part's first
 SKETCH_SAMPLING = 6  # steps of the sampler
-REFINE = 1 / 3  # of the learning steps, for the part that only refines
+REFINE = 1 / 2  # of the learning steps, for the part that only refines
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 
 

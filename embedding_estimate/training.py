@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedding_estimate.averaging import AVERAGED, Average
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import Vectors
 from embedding_estimate.objectives import Objective
@@ -168,6 +169,7 @@ class _Run:
         optimizer = make_optimizer(name, leaves.values(), rate)
         advance = make_scheduler(settings.scheduler, optimizer, max(1, self.last_step - training.step))
         evaluate = _Evaluation(objective, space, leaves, fixed or [next(draws)], again=not full)
+        average = Average(leaves, 0.0 if full else AVERAGED)
         stale = 0
         read = time.monotonic()
 
@@ -177,6 +179,7 @@ class _Run:
             loss: Any = optimizer.step(evaluate)
             training.losses.append(loss)
             advance(loss)
+            average.update()
             if not full:
                 evaluate.drawn = [next(draws)]
 
@@ -184,7 +187,7 @@ class _Run:
             stuck = full and all(map(torch.equal, before, leaves.values()))
             last = stopped or stuck or training.step == self.last_step
             if last or training.step % objective.check_every == 0:
-                vectors = _detached(space.vectors(leaves))
+                vectors = _detached(space.vectors(average.leaves))
                 error = objective.held_out(vectors)
                 if not math.isfinite(error):
                     return "diverged"
@@ -197,7 +200,7 @@ class _Run:
             snapshot = settings.save_every and training.step % settings.save_every == 0
             preview = settings.preview_every and training.step % settings.preview_every == 0 and not stopped
             if snapshot or preview:
-                vectors = _detached(space.vectors(leaves))
+                vectors = _detached(space.vectors(average.leaves))
                 if not all(bool(value.isfinite().all()) for value in vectors.values()):
                     return "diverged"
                 if snapshot:

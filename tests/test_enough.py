@@ -128,7 +128,7 @@ def test_a_second_part_is_counted_on_from_all_numbers(
         on_snapshot=lambda embedding, step: snapshots.append(step),
     )
     trained = [progress for progress in heard if progress.phase == "train"]
-    assert {progress.total for progress in trained} == {30 + 30 + 10}
+    assert {progress.total for progress in trained} == {30 + 30 + 15}
     assert [progress.done for progress in trained] == sorted({progress.done for progress in trained})
     assert snapshots == sorted(set(snapshots)) and snapshots[-1] > 60 and result.steps > 30
 
