@@ -68,7 +68,7 @@ AUTOMATIC = "Automatic"
 BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
 
-STEPS, FEW_STEPS = 180, 140
+STEPS, FEW_STEPS = 160, 140
 
 
 def automatic_steps(name: str, part: str) -> int:

@@ -86,13 +86,13 @@ def test_all_problems_are_told_at_once() -> None:
     "values, stages",
     [
         ({}, [("Sketch", 20), ("Attention", 120)]),
-        ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 120), ("U-Net", 90)]),
+        ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 120), ("U-Net", 80)]),
         ({"part": "Attention + U-Net", "learning_steps": 30}, [("Sketch", 20), ("Attention", 10), ("U-Net", 15)]),
         ({"learning_steps": 20}, [("Attention", 20)]),
-        ({"optimizer": "Adam"}, [("Attention", 180)]),
+        ({"optimizer": "Adam"}, [("Attention", 160)]),
         ({"tokens": 0}, [("Attention", 140)]),
         ({"tokens": 0, "token_source": "Initial prompt"}, [("Sketch", 20), ("Attention", 120)]),
-        ({"part": "U-Net"}, [("U-Net", 180)]),
+        ({"part": "U-Net"}, [("U-Net", 160)]),
     ],
 )
 def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:
