@@ -14,8 +14,9 @@ from typing import Any
 import gradio as gr
 
 from embedding_estimate.errors import EmbeddingError, EstimateError
-from embedding_estimate.hosts.standalone import infotext, sampling
+from embedding_estimate.hosts.standalone import infotext
 from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.hosts.standalone.sampler_names import CHOICES
 from embedding_estimate.jobs import Job, Jobs
 from embedding_estimate.ui import tab
 
@@ -40,7 +41,7 @@ class Standalone:
         return str(self._embeddings)
 
     def choices(self, parameter: str) -> Sequence[str]:
-        return {"sampler": sampling.sampler_names(), "schedule": sampling.schedule_names()}.get(parameter, ())
+        return CHOICES.get(parameter, ())
 
     def defaults(self) -> Mapping[str, Any]:
         return {}

@@ -124,6 +124,14 @@ def taken(name: str, folder: Path) -> Path | None:
     return next((file for file in files(folder) if _key(name) in _names(file)), None)
 
 
+def beginning_alike(name: str, beside: Iterable[Path]) -> bool:
+    """Whether a file has this name, or one of both begins with the other's words, so that they get into each other's
+    way in prompts (see `warnings`)."""
+    mine = _words(name)
+    words = (_words(other) for file in beside for other in _names(file))
+    return any(other[: len(mine)] == mine[: len(other)] for other in words)
+
+
 def target(
     name: str,
     folder: Path,
@@ -167,6 +175,11 @@ def target(
 def _key(name: str) -> str:
     """What two names share where a file system or a tokenizer takes them for the same."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _words(name: str) -> list[str]:
+    """Much as CLIP's tokenizer divides a text: letters together, each digit and sign by itself."""
+    return re.findall(r"[^\W\d_]+|\d|_|[^\w\s]", _key(name))
 
 
 def _names(file: Path) -> set[str]:

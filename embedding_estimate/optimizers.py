@@ -7,13 +7,11 @@ the names are needed by `--help`.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from embedding_estimate.errors import SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,18 +85,18 @@ def automatic_rate(name: str, distance: float) -> float:
     return float(row.rate * min(distance, 1.0) ** row.power)
 
 
-def make_optimizer(name: str, parameters: Iterable[Tensor], rate: float) -> Optimizer:
-    """The optimizer of that name, at that rate.
-
-    Raises `SettingsError` where an optional package is not installed.
-    """
+def lacking(name: str) -> list[str]:
+    """The problem, as one line, of an optimizer whose optional package is not installed; empty where it is."""
     row = OPTIMIZERS[name]
-    try:
-        kind = getattr(importlib.import_module(row.module), name)
-    except ImportError:
-        raise SettingsError(
-            [f"optimizer={name!r} needs the package {row.package}: pip install {row.package}, or choose Adam"]
-        ) from None
+    if importlib.util.find_spec(row.module.partition(".")[0]):
+        return []
+    return [f"optimizer={name!r} needs the package {row.package}: pip install {row.package}, or choose Adam"]
+
+
+def make_optimizer(name: str, parameters: Iterable[Tensor], rate: float) -> Optimizer:
+    """The optimizer of that name, at that rate. There is one where nothing is `lacking`."""
+    row = OPTIMIZERS[name]
+    kind = getattr(importlib.import_module(row.module), name)
     return typing.cast("Optimizer", kind(list(parameters), lr=rate, **row.options))
 
 

@@ -71,6 +71,8 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
         raise EmbeddingError(f"{folder}: is no folder; create it or put the report elsewhere")
     if report.is_dir():
         raise EmbeddingError(f"{report}: is a folder; give the report another name")
+    if not ours(report):
+        raise NameTaken(f"{report}: is there and no report; move it, or give the report another name")
     _try_writing(folder)
     if embeddings and embeddings.resolve() in report.resolve().parents:
         return f"{report} is among the embeddings, and WebUIs take a picture there for one"
@@ -192,7 +194,7 @@ class Snapshots:
         """`on_failure` is told, in one line, of each that could not be written."""
         self.settings = settings
         self.on_failure = on_failure
-        self.folder = tree.resolve().with_name(f"{tree.resolve().name}-steps") / settings.name
+        self.folder = tree.resolve().parent / f"{tree.resolve().name}-steps" / settings.name
         self.written: list[Path] = []
 
     @contextmanager

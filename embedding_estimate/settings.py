@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,36 +195,43 @@ class Settings:
 
     def problems(self) -> list[str]:
         """One line for each thing that is wrong; empty when all is well. The model is not asked."""
-        found = [line for p in PARAMETERS if (line := p.problem(getattr(self, p.name)))]
-        if found:
-            return found  # contradictions make no sense between values that are wrong themselves
-        return [*self._contradictions(), *names.problems(self.name)]
+        wrong = {p.name: line for p in PARAMETERS if (line := p.problem(getattr(self, p.name)))}
 
-    def _contradictions(self) -> list[str]:
+        def sound(*fields: str) -> bool:
+            """Whether their values make sense by themselves, without which there is nothing to contradict."""
+            return wrong.keys().isdisjoint(fields)
+
+        named = names.problems(self.name) if sound("name") else []
+        return [*wrong.values(), *self._contradictions(sound), *named]
+
+    def _contradictions(self, sound: Callable[..., bool]) -> list[str]:
         found = []
-        if not self.text.strip():
+        if sound("text") and not self.text.strip():
             found.append("text is empty: give the prompt that the embedding is to stand for")
-        if not self.template_list:
-            found.append("templates is empty: give one per line, {} alone for the embedding by itself")
-        for template in self.template_list:
-            if "{}" not in template:
-                found.append(f"template {template!r} has no {{}}: write {{}} where the embedding stands")
-        if self.negative and self.guidance_scale == 1:
+        if sound("templates"):
+            if not self.template_list:
+                found.append("templates is empty: give one per line, {} alone for the embedding by itself")
+            for template in self.template_list:
+                if "{}" not in template:
+                    found.append(f"template {template!r} has no {{}}: write {{}} where the embedding stands")
+        if sound("prompt_type", "guidance_scale") and self.negative and self.guidance_scale == 1:
             found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
-        if not self.negative and len(self.other_prompts) > 1:
+        if sound("prompt_type", "other_prompt") and not self.negative and len(self.other_prompts) > 1:
             found.append(
                 f"other_prompt has {len(self.other_prompts)} lines: a negative prompt is one line; "
                 "several are for negative embeddings"
             )
-        if self.token_source == "Initial prompt" and not self.initial_prompt.strip():
+        if sound("initial_prompt") and self.token_source == "Initial prompt" and not self.initial_prompt.strip():
             found.append("token_source='Initial prompt' needs an initial_prompt: give one, or choose 'Number'")
-        used = [dataclasses.replace(self, part=part).optimizer_used for part in self.part.split(" + ")]
-        full = [name for name in used if name in optimizers.FULL]
-        if full and self.scheduler != "constant":
-            found.append(
-                f"scheduler={self.scheduler!r}: {full[0]} finds its own step length; "
-                "choose 'constant', or another optimizer"
-            )
+        if sound("part", "optimizer"):
+            used = [dataclasses.replace(self, part=part).optimizer_used for part in self.part.split(" + ")]
+            found += [line for name in dict.fromkeys(used) for line in optimizers.lacking(name)]
+            full = [name for name in used if name in optimizers.FULL]
+            if full and sound("scheduler") and self.scheduler != "constant":
+                found.append(
+                    f"scheduler={self.scheduler!r}: {full[0]} finds its own step length; "
+                    "choose 'constant', or another optimizer"
+                )
         return found
 
     def check(self) -> None:

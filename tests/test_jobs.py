@@ -82,7 +82,7 @@ def test_a_job_saves_an_embedding_and_draws_a_report(place: Place) -> None:
 def test_bad_settings_are_told_at_once(place: Place) -> None:
     with pytest.raises(SettingsError) as caught:
         place.start(text="", tokens=-1)
-    assert len(caught.value.problems) == 1 and place.jobs.latest is None
+    assert len(caught.value.problems) == 2 and place.jobs.latest is None
     with pytest.raises(SettingsError):
         place.start(text="")
 

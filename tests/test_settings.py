@@ -77,9 +77,20 @@ def test_contradictions_are_told(values: dict, message: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
+    wrong = {"text": " ", "name": "a:b", "templates": "x", "tokens": -1, "loss": "x", "rate": -1.0}
     with pytest.raises(SettingsError) as raised:
-        Settings.from_mapping({**GOOD, "tokens": -1, "loss": "x", "rate": -1.0}).check()
-    assert len(raised.value.problems) == 3 == len(str(raised.value).splitlines())
+        Settings.from_mapping(wrong).check()
+    assert len(raised.value.problems) == 6 == len(str(raised.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("text", 5), ("templates", 5), ("name", 5), ("optimizer", "x"), ("scheduler", "x"), ("part", "x")],
+)
+def test_a_value_that_is_wrong_itself_contradicts_nothing(name: str, value: object) -> None:
+    contradictory = {"optimizer": "LBFGS", "scheduler": "cosine"}
+    lines = problems(**(contradictory if name in (*contradictory, "part") else {}) | {name: value})
+    assert len(lines) == 1 and lines[0].startswith(f"{name}=")
 
 
 @pytest.mark.parametrize(

@@ -480,6 +480,12 @@ def test_a_model_that_gives_no_numbers_is_told(toy_host: ToyHost, monkeypatch: p
         run(toy_host, part=part)
 
 
+def test_a_text_encoder_that_gives_no_numbers_does_nothing_exactly(toy_host: ToyHost) -> None:
+    toy_host.model.projection *= math.nan
+    with pytest.raises(ModelError, match="not finite numbers"):
+        run(toy_host, text="red circle", tokens=2)
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The optimizers that are made, of which LBFGS does not move."""

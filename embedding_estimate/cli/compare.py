@@ -43,7 +43,10 @@ from embedding_estimate.settings import PARAMETERS
 @setting_options({"prompt_type", "other_prompt", "batch"})
 @setting_option(WEIGHT)
 def compare(file: Path, text: str, report: Path | None, as_json: bool, **options: Any) -> None:
-    """Measures how faithful the embedding in FILE is to the prompt TEXT, whatever made it."""
+    """Measures how faithful the embedding in FILE is to the prompt TEXT, whatever made it.
+
+    What is not typed, the weight of the name, clip skip and emphasis mode, is as FILE tells.
+    """
     settings = checked({**typed_settings(options), "text": text, "name": "compared"})
     if settings.typed_weight == 0:
         raise SettingsError(["typed_weight=0: nothing is solved for here; give the weight that the name is typed with"])
@@ -61,7 +64,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
     if options["typed_weight"] is None:
         settings = replace(settings, typed_weight=told(embedding.provenance))
     typed = typed_name(embedding.name, settings.typed_weight)
-    host = load(HostOptions.of(options))
+    host = load(HostOptions.of(options).like(embedding.provenance))
     with host.borrow() as model, Bars() as bars:
         task = Task.of(settings, model)
         check_text(Teacher(model, task), fidelity.TRAJECTORY)

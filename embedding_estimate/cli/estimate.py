@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import time
 import unicodedata
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import click
 from embedding_estimate import names, saving, summary, wording
 from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import print_json, printable, show_figures
-from embedding_estimate.cli.host import EMPHASIS, HostOptions, host_options, load
+from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.options import (
     Place,
     checked,
@@ -108,7 +108,8 @@ def estimate(
     if curve is not None:
         typed["name"] = "curve"  # nothing is saved
     if "name" not in typed:  # in which a private prompt must not show
-        typed["name"] = free_name("" if typed.get("private") else str(typed.get("text", "")), out)
+        about = "" if typed.get("private") else str(typed.get("text", ""))
+        typed["name"] = free_name(about, [out, *([hosted.embeddings] if hosted.embeddings else [])])
     settings = checked(typed)
     if curve is None:
         run(settings, hosted, out, report).finish(as_json)
@@ -161,6 +162,11 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         path = file.save(result.embedding)
         interrupted = stop.stopped
 
+    with host.borrow() as model:
+        others = [other.stem for other in names.files(folder) if other.suffix.lower() in names.EXTENSIONS]
+        notes = [*result.notes, *names.warnings(settings.name, model.token_ids, others)]
+    result = replace(result, notes=list(dict.fromkeys(notes)))
+
     _tell(result, path, seconds)
     if snapshots.written:
         click.echo(f"snapshots: {snapshots.folder}")
@@ -210,20 +216,16 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
     model = told.get("model")
     if hosted.model is None and isinstance(model, dict):
         click.echo(f"Note: it was made with the model {printable(str(model.get('name')))}; see --model", err=True)
-    clip_skip, emphasis = told.get("clip_skip"), told.get("emphasis")
-    if hosted.clip_skip is None and isinstance(clip_skip, int):
-        hosted = replace(hosted, clip_skip=clip_skip)
-    if hosted.emphasis is None and emphasis in EMPHASIS:
-        hosted = replace(hosted, emphasis=emphasis)
-    return {**{name: value for name, value in settings.items() if name != "overwrite"}, **typed}, hosted
+    return {**{name: value for name, value in settings.items() if name != "overwrite"}, **typed}, hosted.like(told)
 
 
-def free_name(text: str, folder: Path) -> str:
-    """A name that says what the text is about, is no ordinary word, and is free."""
+def free_name(text: str, folders: Sequence[Path]) -> str:
+    """A name that says what the text is about, is no ordinary word, and is free beside those in these folders."""
     words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", re.sub(r"<[^>]*>", " ", text)))
     about = [word.lower() for word in words if word not in ("AND", "BREAK")][:3]
     stem = "-".join(about if len(about) > 1 else [*about, "embedding"])
     if not about or names.problems(stem):
         stem = "an-embedding"
-    numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(name for name in numbered if not names.taken(name, folder))
+    numbered = [stem, *(f"{number}-{stem}" for number in range(2, 10_000))]  # a number behind it would begin alike
+    beside = [file for folder in folders for file in names.files(folder)]
+    return next((name for name in numbered if not names.beginning_alike(name, beside)), stem)

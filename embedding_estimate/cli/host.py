@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +38,15 @@ class HostOptions:
     def of(cls, options: Mapping[str, Any]) -> HostOptions:
         """Those among a command's options."""
         return cls(**{field.name: options[field.name] for field in fields(cls)})
+
+    def like(self, told: Mapping[str, Any]) -> HostOptions:
+        """With the clip skip and emphasis mode that an embedding was made for, where nothing else was typed."""
+        clip_skip, emphasis = told.get("clip_skip"), told.get("emphasis")
+        return replace(
+            self,
+            clip_skip=clip_skip if self.clip_skip is None and isinstance(clip_skip, int) else self.clip_skip,
+            emphasis=emphasis if self.emphasis is None and emphasis in EMPHASIS else self.emphasis,
+        )
 
 
 def host_options(command: Command) -> Command:

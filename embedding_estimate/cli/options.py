@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from embedding_estimate.errors import SettingsError
+from embedding_estimate.hosts.standalone.sampler_names import CHOICES
 from embedding_estimate.parameters import Parameter
 from embedding_estimate.settings import PARAMETERS, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+OFFERED = tuple(replace(parameter, choices=CHOICES.get(parameter.name, parameter.choices)) for parameter in PARAMETERS)
 ALIASES = {"other_prompt": ("--negative",), "guidance_scale": ("--cfg-scale",)}
 ARGUMENT = "text"  # the one setting that is typed without an option
 
@@ -52,7 +55,7 @@ def setting_options(names: Collection[str] | None = None) -> Callable[[Command],
     """Adds the options of the settings named, or of all; what is not typed arrives as None."""
 
     def add(command: Command) -> Command:
-        for parameter in reversed(PARAMETERS):  # decorators apply from below
+        for parameter in reversed(OFFERED):  # decorators apply from below
             if parameter.name != ARGUMENT and (names is None or parameter.name in names):
                 command = setting_option(parameter)(command)
         return command
@@ -116,7 +119,9 @@ def checked(values: Mapping[str, Any]) -> Settings:
     broken = [name for name, value in values.items() if re.search("[\ud800-\udfff]", str(value))]
     if broken:
         raise SettingsError([f"{name} holds bytes that are no text: give it as UTF-8" for name in broken])
-    settings.check()
+    unknown = [line for p in OFFERED if p.name in CHOICES and (line := p.problem(getattr(settings, p.name)))]
+    if problems := [*dict.fromkeys([*unknown, *settings.problems()])]:
+        raise SettingsError(problems)
     return settings
 
 

@@ -74,10 +74,16 @@ SCHEDULED = "the prompt changes with the step and an embedding does not: it is m
 
 
 def check_matchable(side: Side, where: str, notes: list[str]) -> None:
-    """For parts that match a context: notes a schedule, and raises `PromptError` for `AND`, whose predictions are
-    composed `where` the part does not look."""
-    if side.composed:
+    """For parts that match a context: notes a schedule, and raises `PromptError` for `AND` and the weights behind its
+    parts, with which predictions are composed `where` the part does not look."""
+    if any(len(stage.parts) > 1 for stage in side.stages):
         raise PromptError(f"the prompt composes predictions with AND, {where}: choose the U-Net part, or drop AND")
+    if side.composed:
+        weight = side.stages[0].parts[0][1]
+        raise PromptError(
+            f"the prompt ends in a colon and a number, which as in parts of AND weigh its prediction with {weight:g}, "
+            f"{where}: write (words:{weight:g}), put a comma behind, or choose the U-Net part"
+        )
     if side.scheduled and SCHEDULED not in notes:
         notes.append(SCHEDULED)
 

@@ -98,7 +98,10 @@ class UNetObjective:
         if side.scheduled:
             found.append(SCHEDULED)
         if not side.weights_sum_to_one:
-            found.append("the weights of AND do not sum to 1: the result is right beside this other side's text only")
+            found.append(
+                "the weights of AND, or the one at the prompt's end, do not sum to 1: "
+                "the result is right beside this other side's text only"
+            )
         self.notes += [note for note in found if note not in self.notes]
 
     def draw(self, generator: torch.Generator) -> tuple[Lesson, States]:

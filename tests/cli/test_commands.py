@@ -46,7 +46,20 @@ def test_estimate_saves_an_embedding_and_ends_in_one_json_object(run: Run, tmp_p
 
 def test_options_reach_the_model_and_the_settings(run: Run, loads: list[dict], tmp_path: Path) -> None:
     model = ("--model", "my/model", "--device", "cpu", "--dtype", "BF16", "--emphasis", "no norm", "--clip-skip", "2")
-    lines = ("--templates", "a {}", "--templates", "{} b", "--negative", "cat", "--cfg-scale", "5", "--part", "u-net")
+    lines = (
+        "--templates",
+        "a {}",
+        "--templates",
+        "{} b",
+        "--negative",
+        "cat",
+        "--cfg-scale",
+        "5",
+        "--part",
+        "u-net",
+        "--sampler",
+        "EULER",
+    )
     result = run("estimate", "(red:1.5)", "--name", "madeup", *QUICK, *model, *lines, "--loss", "l1", "--private")
     assert result.exit_code == 0, result.output
     assert loads[0] == {
@@ -57,7 +70,7 @@ def test_options_reach_the_model_and_the_settings(run: Run, loads: list[dict], t
         "clip_skip": 2,
     }
     settings = read(tmp_path / "embeddings" / "madeup.safetensors").provenance["settings"]
-    assert settings["guidance_scale"] == 5.0 and settings["loss"] == "L1"
+    assert settings["guidance_scale"] == 5.0 and settings["loss"] == "L1" and settings["sampler"] == "Euler"
     assert "templates" not in settings and settings["private"] is True
 
 
@@ -160,11 +173,13 @@ def test_inspect_shows_own_and_foreign_files(run: Run, tmp_path: Path) -> None:
     assert "nothing in the file says" in run("inspect", "z.pt").stdout
 
 
-def test_compare_measures_any_file(run: Run, tmp_path: Path) -> None:
-    embeddings.write(Embedding("y", {"anything": torch.zeros(2, 6)}), tmp_path / "y.safetensors")
+def test_compare_measures_any_file(run: Run, loads: list[dict], tmp_path: Path) -> None:
+    told = {"clip_skip": 2, "emphasis": "No norm"}
+    embeddings.write(Embedding("y", {"anything": torch.zeros(2, 6)}, told), tmp_path / "y.safetensors")
     result = run("compare", "y.safetensors", "red (circle:1.8)", "--report", "r.png", "--json")
     assert result.exit_code == 0, result.output
     assert last(result)["explained"] < 0.5 and last(result)["tokens"] == 2
+    assert loads[-1].items() >= told.items()
     assert Path("r.png").is_file() and "report: r.png" in result.stdout
     embeddings.write(Embedding("w", {"anything": torch.zeros(2, 7)}), tmp_path / "w.safetensors")
     nothing = run("compare", "y.safetensors", "()")
@@ -216,9 +231,24 @@ def test_prompts_may_name_the_embeddings_of_a_folder(run: Run, toy_host: ToyHost
     ],
 )
 def test_a_name_is_made_from_the_words(tmp_path: Path, text: str, name: str) -> None:
-    assert free_name(text, tmp_path / "missing") == name
+    assert free_name(text, [tmp_path / "missing"]) == name
     (tmp_path / f"{name}.pt").touch()
-    assert free_name(text, tmp_path) == f"{name}-2"
+    assert free_name(text, [tmp_path / "missing", tmp_path]) == f"2-{name}"
+    (tmp_path / "2.pt").touch()
+    assert free_name(text, [tmp_path]) == f"3-{name}"
+
+
+@pytest.mark.parametrize(("other", "alike"), [("good", True), ("good-red", True), ("goo", False), ("red", False)])
+def test_a_name_that_is_made_begins_with_no_other(tmp_path: Path, other: str, alike: bool) -> None:
+    (tmp_path / f"{other}.pt").touch()
+    assert free_name("good (red:1.4) circle", [tmp_path]) == ("2-good-red-circle" if alike else "good-red-circle")
+
+
+def test_names_that_get_into_each_others_way_are_told(run: Run) -> None:
+    assert run("estimate", "(red:1.5)", "--name", "x1-red", *QUICK).exit_code == 0
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+    assert result.exit_code == 0 and "note: x1: begins x1-red" in result.stdout
+    assert result.stdout.count("ordinary words") == 1
 
 
 def test_every_setting_is_an_option_of_estimate() -> None:

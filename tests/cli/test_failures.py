@@ -23,6 +23,7 @@ BAD = {
     "unknown optimizer": (["red", "--optimizer", "adm"], "did you mean Adam"),
     "unknown loss": (["red", "--loss", "hubert"], "did you mean Huber"),
     "unknown sampler": (["red", "--tokens", "2", "--sampler", "Eular"], "did you mean Euler"),
+    "unknown schedule": (["red", "--tokens", "2", "--schedule", "Kerras"], "did you mean Karras"),
     "bad name": (["red", "--name", "a:b"], "name='a:b'"),
     "no folder": (["red", "--out", "file"], "file: cannot be"),
     "no report": (["red", "--report", "nowhere/r.png"], "nowhere: is no folder"),
@@ -49,8 +50,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, case
 
 
 def test_every_problem_is_told(run: Run) -> None:
-    result = run("estimate", "red", "--tokens", "-1", "--loss", "x", "--name", "a:b", "--rate", "-1")
-    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 3
+    wrong = ("--tokens", "-1", "--loss", "x", "--rate", "-1", "--sampler", "x")
+    result = run("estimate", "", "--name", "a:b", *wrong)
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 6
+
+
+def test_a_picture_of_something_else_is_no_report(run: Run, loads: list[dict]) -> None:
+    Path("r.png").write_bytes(b"dear")
+    for arguments in (("estimate", "(red:1.5)", *QUICK), ("estimate", "(red:1.5)", *QUICK, "--curve", "1")):
+        result = run(*arguments, "--report", "r.png")
+        assert result.exit_code == 2 and "r.png: is there and no report" in result.stderr
+    assert not loads and Path("r.png").read_bytes() == b"dear"
 
 
 def test_a_taken_name_is_refused_before_the_work(run: Run, loads: list[dict], tmp_path: Path) -> None:

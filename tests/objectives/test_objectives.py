@@ -138,6 +138,13 @@ def test_transformer_refuses_and(toy: ToyModel) -> None:
         prepared(toy, part="Transformer", text="red AND green")
 
 
+@pytest.mark.parametrize("part", ["Transformer", "Attention"])
+def test_a_weight_of_the_whole_prompt_is_told_from_and(toy: ToyModel, part: str) -> None:
+    with pytest.raises(PromptError, match=r"ends in a colon and a number.*with 1\.3.*choose the U-Net part"):
+        prepared(toy, part=part, text="red circle:1.3")
+    prepared(toy, part=part, text="red circle:1.3,")
+
+
 def test_transformer_refuses_another_number_of_chunks(toy: ToyModel) -> None:
     with pytest.raises(PromptError, match="fills 2 chunks of 4 tokens and the embedding 1"):
         prepared(toy, part="Transformer", text="a red circle on a blue star")

@@ -51,7 +51,7 @@ def compose(prompt: str) -> list[tuple[str, float]]:
     for part in _AND.split(prompt):
         text, colon, number = part.rpartition(":")
         if colon and _PART_WEIGHT.fullmatch(number.strip()):
-            parts.append((text.rstrip(), float(number)))
+            parts.append((text.rstrip(), float(number.strip())))  # which takes more for space than float does
         else:
             parts.append((part.rstrip(), 1.0))
     return parts

@@ -19,6 +19,7 @@ from embedding_estimate.hosts.standalone import sampling
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.denoiser import Denoiser
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
+from embedding_estimate.hosts.standalone.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES
 
 WEBUIS_OWN = re.compile(r"<\w+:[^>]+>|#.*")  # extra networks and comments, of which a WebUI leaves no words
 SMALL = 256  # width of a text encoder whose products are done before a second thread has woken up
@@ -41,12 +42,12 @@ class StandaloneModel:
             latent_channels=unet.in_channels,
             latent_scale=scale,
             default_size=unet.sample_size * scale,
-            clip_skip=clip_skip,
+            clip_skip=clip_skip if loaded.family == "sd1" else 1,  # which alone heeds it
             emphasis=emphasis,
         )
         self.device = loaded.device
-        self.samplers: Sequence[str] = sampling.sampler_names()
-        self.schedules: Sequence[str] = sampling.schedule_names()
+        self.samplers: Sequence[str] = SAMPLER_NAMES
+        self.schedules: Sequence[str] = SCHEDULE_NAMES
         self.emphasis_modes: Sequence[str] = MODES
         self._vae = loaded.vae
         self._conditioner = conditioner

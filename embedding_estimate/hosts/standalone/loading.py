@@ -23,7 +23,7 @@ from embedding_estimate.hosts.standalone.checkpoint import open_checkpoint, refu
 
 PADDING = {"clip_l": "<|endoftext|>", "clip_h": "!", "clip_g": "!"}  # encoder key -> what fills its chunks
 CHOICE = "give a folder of diffusers, a .safetensors file or a hub name"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.safetensors)(?<!\.ckpt)")
 SCHEDULE_KEYS = (
     "num_train_timesteps",
     "beta_start",
@@ -149,15 +149,24 @@ def _load_folder(model: str, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _text_encoders(source: dict[str, Any], *, two: bool) -> dict[str, TextEncoder]:
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     first = _component(CLIPTextModel, source | {"subfolder": "text_encoder"}).float()
-    tokenizer = CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer")
+    reading = _reading(first, source | {"subfolder": "tokenizer"})
     if not two:
-        return {"clip_h" if _is_open_clip(first) else "clip_l": TextEncoder(first, tokenizer)}
+        return {"clip_h" if _is_open_clip(first) else "clip_l": reading}
     second = _component(CLIPTextModelWithProjection, source | {"subfolder": "text_encoder_2"}).float()
-    second_tokenizer = CLIPTokenizer.from_pretrained(**source, subfolder="tokenizer_2")
-    return {"clip_l": TextEncoder(first, tokenizer), "clip_g": TextEncoder(second, second_tokenizer)}
+    return {"clip_l": reading, "clip_g": _reading(second, source | {"subfolder": "tokenizer_2"})}
+
+
+def _reading(encoder: Any, source: dict[str, Any]) -> TextEncoder:
+    """An encoder with its tokenizer, whole: of files that are missing transformers makes one without words."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(**source)
+    if len(tokenizer) < encoder.config.vocab_size:
+        raise ValueError(f"{source['subfolder']} has {len(tokenizer)} of {encoder.config.vocab_size} words")
+    return TextEncoder(encoder, tokenizer)
 
 
 def _is_open_clip(encoder: Any) -> bool:

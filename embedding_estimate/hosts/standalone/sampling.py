@@ -19,6 +19,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import SettingsError, nearest
 from embedding_estimate.host import Denoise
+from embedding_estimate.hosts.standalone.sampler_names import SCHEDULE_NAMES
 
 Callback = Callable[[Tensor, Tensor, Tensor, int], None]
 Levels = np.ndarray[Any, np.dtype[Any]]  # (steps,) or (N,), fp64
@@ -137,15 +138,6 @@ SAMPLERS: Mapping[str, Sampler] = {
 }
 
 
-def sampler_names() -> tuple[str, ...]:
-    return tuple(SAMPLERS)
-
-
-def schedule_names() -> tuple[str, ...]:
-    """The first, "Automatic", is the sampler's own choice, as in the WebUI."""
-    return ("Automatic", *SCHEDULES)
-
-
 def evaluations(sampler: str, steps: int) -> int:
     """The denoiser evaluations that the WebUI's prompt schedules count: two per step of a second-order sampler.
 
@@ -160,8 +152,8 @@ def levels(sampler: str, schedule: str, steps: int, sigmas: Tensor) -> list[floa
     `sigmas` (N,) are the model's own levels in ascending order.
     """
     kind = _known(sampler)
-    if schedule not in schedule_names():
-        raise SettingsError([f"schedule={schedule}: not known; {nearest(schedule, schedule_names())}"])
+    if schedule not in SCHEDULE_NAMES:
+        raise SettingsError([f"schedule={schedule}: not known; {nearest(schedule, SCHEDULE_NAMES)}"])
     space = SCHEDULES[kind.automatic if schedule == "Automatic" else schedule]
     own = sigmas.cpu().double().numpy()
     if kind.skips_penultimate:

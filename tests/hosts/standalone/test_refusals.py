@@ -37,6 +37,7 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
     assert "no such file or folder" in one_line(tmp_path / "nowhere" / "model.safetensors")
     assert "no such file or folder" in one_line("model.safetensors")
     assert one_line("").startswith("'': no such file or folder")
+    assert "no such file or folder" in one_line("models/typo.safetensors")  # which is no hub name either
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +74,13 @@ def test_a_truncated_folder(tmp_path: Path) -> None:
     assert "conv_in.bias" in one_line(folder)
     weights.unlink()
     assert "cannot be loaded" in one_line(folder)
+
+
+def test_a_folder_without_its_vocabulary(tmp_path: Path) -> None:
+    folder = random_model("sdxl", tmp_path / "model")
+    for path in (folder / "tokenizer_2").iterdir():
+        path.unlink()
+    assert "tokenizer_2 has" in one_line(folder)
 
 
 def test_a_checkpoint_that_lacks_tensors(sd1_tensors: dict[str, Tensor], tmp_path: Path) -> None:

@@ -17,13 +17,18 @@ from torch import Tensor
 
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.hosts.standalone import sampling
-from embedding_estimate.hosts.standalone.sampling import evaluations, levels, sampler_names, schedule_names
+from embedding_estimate.hosts.standalone.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES
+from embedding_estimate.hosts.standalone.sampling import SAMPLERS, SCHEDULES, evaluations, levels
 
 SHAPE = (4, 8, 8)
 MEAN, SPREAD = 0.7, 0.5
 STOCHASTIC = ("DPM++ SDE", "DPM++ 2M SDE", "Euler a", "DPM2 a")
-DETERMINISTIC = [name for name in sampler_names() if name not in STOCHASTIC]
+DETERMINISTIC = [name for name in SAMPLER_NAMES if name not in STOCHASTIC]
 SECOND_ORDER = ("DPM++ SDE", "Heun", "DPM2", "DPM2 a")
+
+
+def test_their_names_are_known_without_them() -> None:
+    assert tuple(SAMPLERS) == SAMPLER_NAMES and ("Automatic", *SCHEDULES) == SCHEDULE_NAMES
 
 
 def model_sigmas() -> Tensor:
@@ -92,11 +97,11 @@ def test_karras_levels() -> None:
     assert (expected[0], expected[-1]) == pytest.approx((14.6146, 0.02917), rel=1e-3)
 
 
-@pytest.mark.parametrize("schedule", schedule_names())
+@pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
 def test_every_schedule_descends_within_the_models_levels(schedule: str, steps: int) -> None:
     sigmas = model_sigmas()
-    for sampler in sampler_names():
+    for sampler in SAMPLER_NAMES:
         found = levels(sampler, schedule, steps, sigmas)
         assert len(found) == steps
         assert all(a > b for a, b in pairwise(found))
@@ -130,7 +135,7 @@ def test_euler_is_the_loop_of_the_paper() -> None:
     torch.testing.assert_close(torch.stack(sigmas), torch.tensor(at[:-1])[:, None].expand(-1, 2))
 
 
-@pytest.mark.parametrize("sampler", sampler_names())
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_starts_from_sigma_max_times_unit_noise_and_counts_its_evaluations(sampler: str) -> None:
     states, sigmas, result = trajectory(sampler, steps=6)
     torch.testing.assert_close(states[0], unit_noise((1, 2)) * sigmas[0].view(-1, 1, 1, 1), rtol=1e-6, atol=1e-5)
@@ -182,7 +187,7 @@ def test_order_of_convergence(sampler: str, order: int) -> None:
     assert error(16) / error(32) > 0.75 * 2**order
 
 
-@pytest.mark.parametrize("sampler", sampler_names())
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_a_seed_does_not_see_its_neighbours(sampler: str) -> None:
     together = run(sampler, seeds=(3, 4, 5))
     torch.testing.assert_close(run(sampler, seeds=(4,)), together[1:2], rtol=0, atol=0)
@@ -190,7 +195,7 @@ def test_a_seed_does_not_see_its_neighbours(sampler: str) -> None:
     assert not torch.allclose(together[0], together[1])
 
 
-@pytest.mark.parametrize("sampler", sampler_names())
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_the_global_random_state_is_neither_read_nor_changed(sampler: str) -> None:
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
@@ -201,7 +206,7 @@ def test_the_global_random_state_is_neither_read_nor_changed(sampler: str) -> No
     torch.testing.assert_close(run(sampler), first, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("sampler", sampler_names())
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 @pytest.mark.parametrize("steps", [1, 2])
 def test_very_few_steps(sampler: str, steps: int) -> None:
     assert torch.isfinite(run(sampler, steps=steps)).all()
