@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 
+from embedding_estimate import saving
 from embedding_estimate.errors import EmbeddingError, EstimateError
 from embedding_estimate.hosts.standalone import infotext
 from embedding_estimate.hosts.standalone.host import StandaloneHost
@@ -30,9 +31,8 @@ class Standalone:
     in_webui = False
 
     def __init__(self, host: StandaloneHost, embeddings: Path):
-        """Reports go to a folder beside the embeddings: WebUIs take a picture among them for one."""
         embeddings = embeddings.resolve()
-        reports = embeddings.with_name(f"{embeddings.name}-reports")
+        reports = saving.beside(embeddings, "reports")
         self.jobs = Jobs(lambda settings: host, lambda: embeddings, lambda: reports, on_saved=self._name)
         self._host = host
         self._embeddings = embeddings

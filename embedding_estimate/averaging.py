@@ -1,7 +1,8 @@
 """Leaves averaged over the steps of an optimizer, the last steps most.
 
 Where each step draws anew, the draws of single steps throw the leaves to and fro, the more the longer the steps are;
-in an average that cancels out, so that steps may be longer (Polyak & Juditsky 1992).
+in an average (Polyak & Juditsky 1992) that cancels out, so that steps may be longer. The old ones are forgotten
+exponentially, and what is missing of them in the beginning is made up for as in Adam (Kingma & Ba 2015, section 3).
 """
 
 from __future__ import annotations

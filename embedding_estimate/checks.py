@@ -5,6 +5,7 @@ from __future__ import annotations
 from embedding_estimate.errors import SettingsError, nearest
 from embedding_estimate.host import MODES, BorrowedModel
 from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Side
 from embedding_estimate.vectors import count
 
 MOST_EVALUATIONS = 150  # so that a schedule in whole steps shows
@@ -36,13 +37,16 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
         found.append("format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'")
     for template in settings.template_list:
         if _changes(template.replace("{}", "x"), settings.negative, model):
-            found.append(f"template {template!r} has a schedule or AND: an embedding stands in a plain prompt; drop it")
+            found.append(
+                f"template {template!r} has a schedule, AND, or the weight of a part: "
+                "an embedding stands in a plain prompt; drop it"
+            )
     if found:
         raise SettingsError(found)
 
 
 def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:
-    """Whether a prompt is more than one context."""
+    """Whether a prompt is more than one context, or that one under a weight."""
     size = model.info.default_size
     stages = model.encode(text, evaluations=MOST_EVALUATIONS, width=size, height=size, negative=negative)
-    return len(stages) > 1 or len(stages[0].parts) > 1
+    return Side(model, stages).scheduled or Side(model, stages).composed

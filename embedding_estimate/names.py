@@ -125,11 +125,14 @@ def taken(name: str, folder: Path) -> Path | None:
 
 
 def beginning_alike(name: str, beside: Iterable[Path]) -> bool:
-    """Whether a file has this name, or one of both begins with the other's words, so that they get into each other's
-    way in prompts (see `warnings`)."""
+    """Whether a file has this name, or is an embedding's and one of both begins with the other's words, so that they
+    get into each other's way in prompts (see `warnings`)."""
     mine = _words(name)
-    words = (_words(other) for file in beside for other in _names(file))
-    return any(other[: len(mine)] == mine[: len(other)] for other in words)
+    for file in beside:
+        words = _words(file.stem) if file.suffix.lower() in EXTENSIONS else []
+        if _key(name) in _names(file) or (words and words[: len(mine)] == mine[: len(words)]):
+            return True
+    return False
 
 
 def target(

@@ -28,11 +28,12 @@ class OptimizerRow:
     module: str = "torch.optim"
     package: str = "torch"  # what to install where the module is missing
     options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 270  # automatic number of learning steps
 
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
-    "Adam": OptimizerRow(0.2),
-    "AdamW": OptimizerRow(0.2),
+    "Adam": OptimizerRow(0.2, steps=160),
+    "AdamW": OptimizerRow(0.2, steps=160),
     "Lion": OptimizerRow(0.03, module="lion_pytorch", package="lion-pytorch"),
     "Prodigy": OptimizerRow(1.0, 0, "prodigyopt", "prodigyopt"),
     "SGD": OptimizerRow(3.0, 2, options={"momentum": 0.9}),
@@ -66,12 +67,12 @@ AUTOMATIC = "Automatic"
 BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
 
-STEPS, FEW_STEPS = 160, 140
+FEW_STEPS = 140
 
 
 def automatic_steps(name: str, part: str) -> int:
     """The number of learning steps: few where the Attention part's squares are solved for by one of `FULL`."""
-    return FEW_STEPS if part == "Attention" and name in FULL else STEPS
+    return FEW_STEPS if part == "Attention" and name in FULL else OPTIMIZERS[name].steps
 
 
 def automatic_rate(name: str, distance: float) -> float:
@@ -88,13 +89,13 @@ def automatic_rate(name: str, distance: float) -> float:
 def lacking(name: str) -> list[str]:
     """The problem, as one line, of an optimizer whose optional package is not installed; empty where it is."""
     row = OPTIMIZERS[name]
-    if importlib.util.find_spec(row.module.partition(".")[0]):
+    if row.module.startswith("torch.") or importlib.util.find_spec(row.module):
         return []
     return [f"optimizer={name!r} needs the package {row.package}: pip install {row.package}, or choose Adam"]
 
 
 def make_optimizer(name: str, parameters: Iterable[Tensor], rate: float) -> Optimizer:
-    """The optimizer of that name, at that rate. There is one where nothing is `lacking`."""
+    """The optimizer of that name, at that rate. Raises what importing raises where its package is `lacking`."""
     row = OPTIMIZERS[name]
     kind = getattr(importlib.import_module(row.module), name)
     return typing.cast("Optimizer", kind(list(parameters), lr=rate, **row.options))

@@ -62,6 +62,11 @@ def _try_writing(folder: Path) -> None:
         ) from error
 
 
+def beside(tree: Path, what: str) -> Path:
+    """TREE-what, for files that are no embeddings: WebUIs take a picture among those for one."""
+    return tree.parent / f"{tree.name}-{what}"
+
+
 def check_report(report: Path | None, embeddings: Path | None) -> str:
     """Raises `EmbeddingError` for a report that could not be saved; returns a warning of one among embeddings."""
     if report is None:
@@ -72,7 +77,7 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
     if report.is_dir():
         raise EmbeddingError(f"{report}: is a folder; give the report another name")
     if not ours(report):
-        raise NameTaken(f"{report}: is there and no report; move it, or give the report another name")
+        raise NameTaken(f"{report}: is there, and this program has not made it; give the report another name")
     _try_writing(folder)
     if embeddings and embeddings.resolve() in report.resolve().parents:
         return f"{report} is among the embeddings, and WebUIs take a picture there for one"
@@ -171,10 +176,10 @@ def png(image: Image) -> bytes:
 
 
 def ours(picture: Path) -> bool:
-    """Whether a picture may be replaced: it is not there, or this program has made it."""
+    """Whether a picture may be replaced: it is not there, or empty, or this program has made it."""
     from PIL import Image
 
-    if not picture.exists():
+    if not picture.exists() or not picture.stat().st_size:
         return True
     try:
         with Image.open(picture) as opened:
@@ -194,7 +199,7 @@ class Snapshots:
         """`on_failure` is told, in one line, of each that could not be written."""
         self.settings = settings
         self.on_failure = on_failure
-        self.folder = tree.resolve().parent / f"{tree.resolve().name}-steps" / settings.name
+        self.folder = beside(tree.resolve(), "steps") / settings.name
         self.written: list[Path] = []
 
     @contextmanager

@@ -82,7 +82,8 @@ class Settings:
     learning_steps: int = setting(
         0,
         "Learning steps",
-        f"Updates of the vectors; 0: {optimizers.FEW_STEPS} for Attention with LBFGS, otherwise {optimizers.STEPS}.",
+        f"Updates of the vectors; 0: {optimizers.FEW_STEPS} for Attention with LBFGS, "
+        f"{optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise {optimizers.OptimizerRow.steps}.",
         unit="steps",
         minimum=0,
         maximum=100_000,

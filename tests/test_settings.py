@@ -104,6 +104,7 @@ def test_a_value_that_is_wrong_itself_contradicts_nothing(name: str, value: obje
         ({"tokens": 0}, [("Attention", 140)]),
         ({"tokens": 0, "token_source": "Initial prompt"}, [("Sketch", 20), ("Attention", 120)]),
         ({"part": "U-Net"}, [("U-Net", 160)]),
+        ({"part": "U-Net", "optimizer": "SGD"}, [("U-Net", 270)]),
     ],
 )
 def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:

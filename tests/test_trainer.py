@@ -303,10 +303,11 @@ def test_the_model_has_its_say_on_settings(toy_host: ToyHost) -> None:
 def test_a_template_is_one_context(toy_host: ToyHost) -> None:
     """An embedding among its words would be typed as one, while the teacher would have several."""
     with pytest.raises(SettingsError) as caught:
-        run(toy_host, templates="{}\n[{}:blue:120] star\na star AND {}\na (star:1.2), {}")
-    assert [line.partition(" has a schedule or AND")[0] for line in caught.value.problems] == [
+        run(toy_host, templates="{}\n[{}:blue:120] star\na star AND {}\n{}, a star:0.5\na (star:1.2), {}")
+    assert [line.partition(" has a schedule, AND")[0] for line in caught.value.problems] == [
         "template '[{}:blue:120] star'",
         "template 'a star AND {}'",
+        "template '{}, a star:0.5'",
     ]
 
 
@@ -484,6 +485,27 @@ def test_a_text_encoder_that_gives_no_numbers_does_nothing_exactly(toy_host: Toy
     toy_host.model.projection *= math.nan
     with pytest.raises(ModelError, match="not finite numbers"):
         run(toy_host, text="red circle", tokens=2)
+
+
+@pytest.mark.parametrize(("name", "moved"), [("Adam", (0.9 * 1 + 2) / 1.9), ("LBFGS", 2.0)])
+def test_vectors_are_an_average_where_each_step_draws_anew(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, name: str, moved: float
+) -> None:
+    """Of two steps of 1, in multiples of the first."""
+
+    class Adding(torch.optim.SGD):
+        def step(self, closure):
+            loss = closure()
+            for leaf in self.param_groups[0]["params"]:
+                leaf.data += 1
+            return loss
+
+    monkeypatch.setattr(training, "make_optimizer", lambda name, leaves, rate: Adding(list(leaves), lr=rate))
+    seen: list[torch.Tensor] = []
+    made = settings(optimizer=name, learning_steps=2, save_every=1)
+    estimate(made, toy_host, on_snapshot=lambda embedding, step: seen.append(embedding.vectors["clip_l"]))
+    start = starting_vectors(made, toy_host.model)["clip_l"].float()
+    torch.testing.assert_close(seen[1] - start, moved * (seen[0] - start), rtol=1e-2, atol=0)  # the norm is bounded
 
 
 @pytest.fixture

@@ -83,7 +83,8 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
             rows = drawn.pictures(model, images)
             facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
             sheet = drawn.draw(drawn.Report(typed, text, facts, figures, pictures=rows))
-    click.echo(f"{typed} ({embedding.tokens} vectors) beside {text}\n")
+        clip_skip, emphasis = model.info.clip_skip, model.info.emphasis
+    click.echo(f"{typed} ({embedding.tokens} vectors) beside {text}; clip skip {clip_skip}, emphasis {emphasis}\n")
     show_figures(figures, embedding.tokens)
     if report:
         drawn.save(sheet, report)
@@ -95,6 +96,8 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
                 "name": embedding.name,
                 "tokens": embedding.tokens,
                 "typed_weight": settings.typed_weight,
+                "clip_skip": clip_skip,
+                "emphasis": emphasis,
                 **summary.of_figures(figures),
                 "in_template": figures.in_template,
                 "protocol": figures.protocol,

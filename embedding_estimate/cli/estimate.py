@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from embedding_estimate.embedding import Embedding
     from embedding_estimate.fidelity import Images
     from embedding_estimate.host import BorrowedModel
+    from embedding_estimate.hosts.standalone.host import StandaloneHost
     from embedding_estimate.trainer import Estimate
 
 FOLDER = Path("embeddings")
@@ -129,6 +131,7 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
             stack.enter_context(snapshots.kept())
         file = stack.enter_context(saving.Result(settings, folder, on_failure=_note))
         host = load(hosted)
+        warnings = _names_beside(settings.name, folder, host)
         from embedding_estimate import report, trainer
         from embedding_estimate.previews import Previews
 
@@ -159,13 +162,9 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         seconds = time.perf_counter() - started
         if stop.dropped:
             raise Interrupted("interrupted; the result was dropped")
+        result = replace(result, notes=list(dict.fromkeys([*warnings, *result.notes])))
         path = file.save(result.embedding)
         interrupted = stop.stopped
-
-    with host.borrow() as model:
-        others = [other.stem for other in names.files(folder) if other.suffix.lower() in names.EXTENSIONS]
-        notes = [*result.notes, *names.warnings(settings.name, model.token_ids, others)]
-    result = replace(result, notes=list(dict.fromkeys(notes)))
 
     _tell(result, path, seconds)
     if snapshots.written:
@@ -174,6 +173,16 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         report.save(report.draw(report.of_estimate(settings, result, pictures)), picture)
         click.echo(f"report: {picture}")
     return Done(settings, result, path, seconds, interrupted)
+
+
+def _names_beside(name: str, folder: Path, host: StandaloneHost) -> list[str]:
+    """How the name and those in the folder get into each other's way; told at once, for it may be changed yet."""
+    others = [file.stem for file in names.files(folder) if file.suffix.lower() in names.EXTENSIONS]
+    with host.borrow() as model:
+        found = names.warnings(name, model.token_ids, others)
+    for line in found:
+        _note(line)
+    return found
 
 
 def _note(text: str) -> None:
@@ -226,6 +235,7 @@ def free_name(text: str, folders: Sequence[Path]) -> str:
     stem = "-".join(about if len(about) > 1 else [*about, "embedding"])
     if not about or names.problems(stem):
         stem = "an-embedding"
-    numbered = [stem, *(f"{number}-{stem}" for number in range(2, 10_000))]  # a number behind it would begin alike
+    first = (f"{number}-{stem}" for number in range(2, 10))  # behind it, the name without would begin this one
     beside = [file for folder in folders for file in names.files(folder)]
-    return next((name for name in numbered if not names.beginning_alike(name, beside)), stem)
+    clear = (name for name in (stem, *first) if not names.beginning_alike(name, beside))
+    return next(clear, f"{secrets.token_hex(3)}-{stem}")

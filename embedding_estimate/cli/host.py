@@ -66,7 +66,7 @@ def host_options(command: Command) -> Command:
             type=click.Choice(EMPHASIS, case_sensitive=False),
             help="How weights are applied, as in the WebUI's settings.  [default: Original]",
         ),
-        click.option("--clip-skip", type=int, help="Ends the text encoder so many layers early.  [default: 1]"),
+        click.option("--clip-skip", type=int, help="Ends SD1's text encoder so many layers early.  [default: 1]"),
         click.option(
             "--embeddings",
             type=Place(),

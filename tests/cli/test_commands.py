@@ -1,6 +1,7 @@
 """What each command prints and writes."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,8 @@ def test_compare_measures_any_file(run: Run, loads: list[dict], tmp_path: Path) 
     assert result.exit_code == 0, result.output
     assert last(result)["explained"] < 0.5 and last(result)["tokens"] == 2
     assert loads[-1].items() >= told.items()
+    assert run("compare", "y.safetensors", "red", "--clip-skip", "1", "--emphasis", "None").exit_code == 0
+    assert loads[-1].items() >= {"clip_skip": 1, "emphasis": "None"}.items()
     assert Path("r.png").is_file() and "report: r.png" in result.stdout
     embeddings.write(Embedding("w", {"anything": torch.zeros(2, 7)}), tmp_path / "w.safetensors")
     nothing = run("compare", "y.safetensors", "()")
@@ -236,11 +239,20 @@ def test_a_name_is_made_from_the_words(tmp_path: Path, text: str, name: str) -> 
     assert free_name(text, [tmp_path / "missing", tmp_path]) == f"2-{name}"
     (tmp_path / "2.pt").touch()
     assert free_name(text, [tmp_path]) == f"3-{name}"
+    for number in range(3, 10):
+        (tmp_path / f"{number}.pt").touch()
+    assert re.fullmatch(f"[0-9a-f]{{6}}-{name}", free_name(text, [tmp_path]))
 
 
-@pytest.mark.parametrize(("other", "alike"), [("good", True), ("good-red", True), ("goo", False), ("red", False)])
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        *(("good.pt", True), ("good-red.pt", True), ("good-red-circle.txt", True)),
+        *(("goo.pt", False), ("red.pt", False), ("\u3000.pt", False), (".preview.png", False), ("good.txt", False)),
+    ],
+)
 def test_a_name_that_is_made_begins_with_no_other(tmp_path: Path, other: str, alike: bool) -> None:
-    (tmp_path / f"{other}.pt").touch()
+    (tmp_path / other).touch()
     assert free_name("good (red:1.4) circle", [tmp_path]) == ("2-good-red-circle" if alike else "good-red-circle")
 
 
@@ -248,6 +260,7 @@ def test_names_that_get_into_each_others_way_are_told(run: Run) -> None:
     assert run("estimate", "(red:1.5)", "--name", "x1-red", *QUICK).exit_code == 0
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
     assert result.exit_code == 0 and "note: x1: begins x1-red" in result.stdout
+    assert result.stderr.index("Note: x1: begins x1-red") < result.stderr.index("saved")
     assert result.stdout.count("ordinary words") == 1
 
 

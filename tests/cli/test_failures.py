@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import QUICK, Run, files, last
 
 from embedding_estimate import embedding as embeddings
@@ -57,10 +58,14 @@ def test_every_problem_is_told(run: Run) -> None:
 
 def test_a_picture_of_something_else_is_no_report(run: Run, loads: list[dict]) -> None:
     Path("r.png").write_bytes(b"dear")
-    for arguments in (("estimate", "(red:1.5)", *QUICK), ("estimate", "(red:1.5)", *QUICK, "--curve", "1")):
+    estimate = ("estimate", "(red:1.5)", *QUICK)
+    embeddings.write(Embedding("y", {"clip_l": torch.zeros(2, 6)}), Path("y.safetensors"))
+    for arguments in (estimate, (*estimate, "--curve", "1"), ("compare", "y.safetensors", "red")):
         result = run(*arguments, "--report", "r.png")
-        assert result.exit_code == 2 and "r.png: is there and no report" in result.stderr
+        assert result.exit_code == 2 and "r.png: is there, and this program has not made it" in result.stderr
     assert not loads and Path("r.png").read_bytes() == b"dear"
+    Path("r.png").write_bytes(b"")
+    assert run(*estimate, "--report", "r.png").exit_code == 0
 
 
 def test_a_taken_name_is_refused_before_the_work(run: Run, loads: list[dict], tmp_path: Path) -> None:
@@ -169,7 +174,7 @@ def test_a_snapshot_that_cannot_be_written_stops_nothing(
 
     monkeypatch.setattr(embeddings, "write", write)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5")
-    assert result.exit_code == 0 and result.stderr.count("Note: ") == 2
+    assert result.exit_code == 0 and result.stderr.count("cannot be written") == 2
     assert files(tmp_path) == ["embeddings", "embeddings/x1.safetensors"]
 
 

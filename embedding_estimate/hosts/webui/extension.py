@@ -93,7 +93,7 @@ def _embeddings() -> Path:
 def _reports() -> Path:
     """Beside the embeddings: the WebUI takes every picture among them for one."""
     tree = _tree()
-    return tree.with_name(f"{tree.name}-reports")
+    return saving.beside(tree, "reports")
 
 
 def _publish(job: Job) -> None:

@@ -79,3 +79,8 @@ def test_what_only_a_webui_reads_is_told(folders: dict[Family, Path]) -> None:
         assert network.startswith("<lora:oil:0.8> is read as words here")
         assert comment.startswith("# or a square is read")
         assert model.notes("a (red:1.5) <circle>") == []
+
+
+@pytest.mark.parametrize(("family", "heeded"), [("sd1", 2), ("sdxl", 1)])
+def test_a_clip_skip_is_told_where_it_does_something(folders: dict[Family, Path], family: Family, heeded: int) -> None:
+    assert StandaloneHost.load(folders[family], device="cpu", clip_skip=2).info.clip_skip == heeded

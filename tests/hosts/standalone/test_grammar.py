@@ -91,8 +91,8 @@ def test_a_weight_may_end_in_what_is_hardly_space() -> None:
     ],
     ids=lambda prompt: prompt[:12],
 )
-def test_long_prompts_come_to_an_end(prompt: str) -> None:
-    """Which they would not if a reading went back over what it has read."""
+def test_long_prompts_are_read_to_their_end(prompt: str) -> None:
+    """Which exponential time, or Python's limit on recursion, would not let them be."""
     (part,) = grammar.compose(prompt)
     for until, stage in grammar.schedule(part[0], 10):
         assert 0 < until <= 10 and grammar.emphasise(stage)
