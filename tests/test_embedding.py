@@ -266,6 +266,7 @@ def test_provenance_is_bounded(tmp_path: Path) -> None:
     assert listing(tmp_path) == []
 
 
+@pytest.mark.slow
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.dictionaries(st.text(), inner)))
 def test_any_prompt_survives(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.mktemp("origin") / "mine.safetensors"

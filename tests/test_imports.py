@@ -37,6 +37,7 @@ def python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_core_imports_nothing_of_its_hosts() -> None:
     modules = core()
     assert "embedding_estimate.trainer" in modules and "embedding_estimate.report" in modules

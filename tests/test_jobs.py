@@ -258,6 +258,7 @@ def test_a_curve_and_an_estimate_exclude_each_other(place: Place, held: threadin
     assert place.finished().state == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [True, False])
 def test_a_curve_that_is_stopped_keeps_its_points_or_not(place: Place, save: bool) -> None:
     curve = explored(place, learning_steps=400, part="U-Net")

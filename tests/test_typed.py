@@ -38,6 +38,7 @@ def test_vectors_are_made_for_the_weight_that_is_given(toy_host: ToyHost) -> Non
     assert result.fidelity.explained_bare == pytest.approx(result.fidelity.explained_without_weights)
 
 
+@pytest.mark.slow
 def test_the_weight_is_solved_for(toy_host: ToyHost) -> None:
     result = run(toy_host, typed_weight=0.0, measure="Figures")
     assert result.typed_weight == result.embedding.provenance["typed_weight"] != 1

@@ -276,6 +276,7 @@ def test_help_tells_the_bounds_and_defaults() -> None:
     assert "Lion" in words and "--no-private" in words and "[]" not in words
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_the_prompt_is_no_error(tmp_path: Path) -> None:
     embeddings.write(Embedding("y", {"any": torch.ones(1, 6)}, {"settings": {"text": "赤い丸"}}), tmp_path / "y.pt")
     shown = program("inspect", str(tmp_path / "y.pt"), env={**os.environ, "PYTHONIOENCODING": "latin-1"})

@@ -84,6 +84,7 @@ class AttentionContract:
             (gradient,) = torch.autograd.grad(keys.square().sum() + values.square().sum(), context)
             assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
 
+    @pytest.mark.slow
     def test_all_rows_together_foresee_what_the_prediction_does(self, model: BorrowedModel) -> None:
         """Over random signs s, the mean of (s'J d)^2 is |J d|^2, which a small change of the context brings about."""
         conditioning = conditioning_of(model, PROMPT)

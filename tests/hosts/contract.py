@@ -293,6 +293,7 @@ class HostContract(AttentionContract):
             torch.testing.assert_close(alone, together[1:], rtol=1e-3, atol=1e-3)
         assert random_states() == before
 
+    @pytest.mark.slow
     def test_every_name_of_a_sampler_and_a_schedule_is_taken(self, model: BorrowedModel) -> None:
         conditioning = only(encode(model, PLAIN))
         for sampler in model.samplers:

@@ -20,7 +20,7 @@ from embedding_estimate.errors import ModelError, NameTaken
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("brief")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("brief")]  # each runs a job to its end
 
 
 def finished(loaded: Any, **settings: Any) -> Any:
@@ -71,7 +71,6 @@ def test_a_private_prompt_is_not_on_the_card(loaded: Any, tmp_path: Path) -> Non
     assert "circle" not in (tmp_path / "embeddings" / "zebra-two.json").read_text("utf-8")
 
 
-@pytest.mark.slow
 def test_overwriting_keeps_what_the_user_put_on_the_card(loaded: Any, tmp_path: Path) -> None:
     finished(loaded)
     card, picture = (tmp_path / "embeddings" / f"zebra-two{end}" for end in (".json", ".preview.png"))

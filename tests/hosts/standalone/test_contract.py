@@ -55,6 +55,7 @@ class TestStandaloneHost(HostContract):
         return host.modules
 
 
+@pytest.mark.slow
 def test_importing_the_host_imports_none_of_the_heavy_libraries() -> None:
     heavy = ("diffusers", "transformers", "torchsde", "scipy", "yaml")
     script = f"import sys, embedding_estimate.hosts.standalone.host; print([n for n in {heavy} if n in sys.modules])"
