@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # all is too small here to be shared among threads
 
 import pytest
+
+with suppress(ImportError):  # it is not there in a WebUI
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)  # whatever else the machine does fails no test
+    settings.load_profile("untimed")
 
 if TYPE_CHECKING:
     from toy import ToyHost, ToyModel

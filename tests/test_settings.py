@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 from click import Option
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from embedding_estimate import parts
@@ -129,7 +128,6 @@ def values() -> Iterator[st.SearchStrategy]:
     yield from (st.sampled_from([parameter.minimum, parameter.maximum]) for parameter in NUMBERS)
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.dictionaries(
         st.one_of(st.sampled_from([p.name for p in PARAMETERS]), st.text()), st.one_of(*values()), max_size=8
