@@ -49,4 +49,5 @@ def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:
     """Whether a prompt is more than one context, or that one under a weight."""
     size = model.info.default_size
     stages = model.encode(text, evaluations=MOST_EVALUATIONS, width=size, height=size, negative=negative)
-    return Side(model, stages).scheduled or Side(model, stages).composed
+    side = Side(model, stages)
+    return side.scheduled or side.composed

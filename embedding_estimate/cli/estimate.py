@@ -111,7 +111,7 @@ def estimate(
         typed["name"] = "curve"  # nothing is saved
     if "name" not in typed:  # in which a private prompt must not show
         about = "" if typed.get("private") else str(typed.get("text", ""))
-        typed["name"] = free_name(about, [out, *([hosted.embeddings] if hosted.embeddings else [])])
+        typed["name"] = free_name(about, [folder for folder in (out, hosted.embeddings) if folder])
     settings = checked(typed)
     if curve is None:
         run(settings, hosted, out, report).finish(as_json)

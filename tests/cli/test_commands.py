@@ -47,21 +47,9 @@ def test_estimate_saves_an_embedding_and_ends_in_one_json_object(run: Run, tmp_p
 
 def test_options_reach_the_model_and_the_settings(run: Run, loads: list[dict], tmp_path: Path) -> None:
     model = ("--model", "my/model", "--device", "cpu", "--dtype", "BF16", "--emphasis", "no norm", "--clip-skip", "2")
-    lines = (
-        "--templates",
-        "a {}",
-        "--templates",
-        "{} b",
-        "--negative",
-        "cat",
-        "--cfg-scale",
-        "5",
-        "--part",
-        "u-net",
-        "--sampler",
-        "EULER",
-    )
-    result = run("estimate", "(red:1.5)", "--name", "madeup", *QUICK, *model, *lines, "--loss", "l1", "--private")
+    lines = ("--templates", "a {}", "--templates", "{} b", "--negative", "cat", "--cfg-scale", "5", "--part", "u-net")
+    others = ("--loss", "l1", "--sampler", "EULER", "--private")
+    result = run("estimate", "(red:1.5)", "--name", "madeup", *QUICK, *model, *lines, *others)
     assert result.exit_code == 0, result.output
     assert loads[0] == {
         "model": "my/model",

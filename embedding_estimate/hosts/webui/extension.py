@@ -92,8 +92,7 @@ def _embeddings() -> Path:
 
 def _reports() -> Path:
     """Beside the embeddings: the WebUI takes every picture among them for one."""
-    tree = _tree()
-    return saving.beside(tree, "reports")
+    return saving.beside(_tree(), "reports")
 
 
 def _publish(job: Job) -> None:
