@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -30,7 +29,8 @@ from torch import Tensor
 from torch.nn import ParameterDict
 
 from embedding_estimate import names, provenance
-from embedding_estimate.errors import EmbeddingError, NameTaken
+from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.whole_file import write_whole
 
 SINGLE = "emb_params"  # the key of vectors for the only text encoder of a model, whatever that is called
 PAIR = ("clip_l", "clip_g")  # SDXL
@@ -158,34 +158,7 @@ def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
     encode = encoders.get(path.suffix.lower())
     if encode is None:
         raise EmbeddingError(f"{path.name}: embeddings are written as {' or '.join(encoders)}; choose one")
-    data = encode(embedding)
-    # Hosts read the folder at any moment, and take nothing with this ending for an embedding or a picture.
-    temporary = path.with_name(f"embedding-estimate-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            _move(temporary, path, overwrite)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise EmbeddingError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder"
-        ) from error
-
-
-def _move(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Gives the whole file its name, in one step."""
-    if not overwrite:
-        try:
-            os.link(temporary, path)  # unlike a rename this never replaces a file made in the meantime
-            return
-        except OSError:  # it exists, or the file system has no hard links
-            if os.path.lexists(path):
-                raise NameTaken(f"{path.name}: exists; choose another name or overwrite it") from None
-    temporary.replace(path)
+    write_whole(path, encode(embedding), overwrite=overwrite)
 
 
 def _safetensors_bytes(embedding: Embedding) -> bytes:

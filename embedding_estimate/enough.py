@@ -6,17 +6,22 @@ that explain nearly what the best of them do.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
 
+from embedding_estimate import failures
+from embedding_estimate.failures import FAILED
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.initial import exact_note
 from embedding_estimate.objectives import Objective, starting_from
-from embedding_estimate.out_of_memory import ran_out
+from embedding_estimate.progress import Stopped
 from embedding_estimate.settings import Settings
 from embedding_estimate.training import Job, Training, train
 from embedding_estimate.vectors import VectorSpace, count
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.02  # of `explained` on the select set, which more vectors have to bring
 NOTHING = 1e-8  # of the empty prompt's error: rounding, with the prompt's own token vectors for one
@@ -39,7 +44,7 @@ def train_each(
 
     A number starts from the vectors of the next fewer, filled up with its own, where that is better; one that is
     `solved` already is not trained again. After a stop the choice is among what there is, and likewise where a number
-    has no memory to be trained in.
+    cannot be trained, for want of memory or by an error.
     """
     trained = {count(solved.best): solved} if solved else {}
     steps = job.settings.learning_steps
@@ -51,14 +56,17 @@ def train_each(
             before = [_continued(trained[fewer].best, own)] if fewer else []
             try:
                 one = _trained(objective, space, [*before, own], job.counted_on(len(trained) * steps, total))
-            except (RuntimeError, MemoryError) as error:
-                if not trained or not ran_out(error):
+            except Stopped:
+                raise
+            except Exception as error:
+                if not trained:
                     raise
-                short.append(f"out of memory with N = {tokens}: it was chosen among the others")
+                reason = failures.logged(error, logger, f"the training of N = {tokens}")
+                short.append(f"{reason} with N = {tokens}: it was chosen among the others")
                 break
             trained[tokens] = one
         nearly_all = trained[tokens].best_error <= TOLERANCE * objective.held_out_empty
-        if nearly_all or trained[tokens].stopped in ("interrupted", "exact"):
+        if nearly_all or trained[tokens].stopped in ("interrupted", "exact", FAILED):
             break  # no number can be better by more than the tolerance, or none may be tried
     explained = {
         tokens: 1 - training.best_error / objective.held_out_empty for tokens, training in sorted(trained.items())
@@ -69,8 +77,11 @@ def train_each(
     chosen = trained[enough]
     chosen.notes = list(dict.fromkeys([*(solved.notes if solved else []), *chosen.notes, found, *short]))
     chosen.seconds = sum(training.seconds for training in trained.values())
-    if any(training.stopped == "interrupted" for training in trained.values()):
-        chosen.stopped = "interrupted"
+    for reason in ("interrupted", FAILED):  # which say more of the job than of the number chosen
+        ended = [training for training in trained.values() if training.stopped == reason]
+        if ended:
+            chosen.stopped = reason
+            chosen.notes = list(dict.fromkeys([*chosen.notes, *ended[0].notes]))
     return chosen
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from PIL.Image import Image
 
-from embedding_estimate import names, report, saving, trainer
+from embedding_estimate import failures, names, report, saving, trainer
 from embedding_estimate.curve import Point, curve, numbers, variants
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
@@ -23,7 +23,10 @@ from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.previews import Preview, Previews
 from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
+from embedding_estimate.snapshots import Snapshots
 from embedding_estimate.trainer import Estimate
+
+logger = logging.getLogger(__name__)
 
 KEPT = 20  # jobs that can still be asked for
 State = Literal["running", "done", "failed", "dropped"]
@@ -182,8 +185,8 @@ class Jobs:
         except EstimateError as error:
             job.problems, job.state = [str(error)], "failed"
         except Exception as error:
-            logging.getLogger(__name__).exception("the estimate of %s failed", job.settings.name)
-            if job.trained:
+            logger.exception("the estimate of %s failed", job.settings.name)
+            if job.trained and not job.stop.dropped:
                 job.notes.append(f"{job.trained}: was saved before that, without figures")
             job.problems, job.state = [_reason(error)], "failed"
 
@@ -206,10 +209,11 @@ class Jobs:
         host = self._host(settings)
         with ExitStack() as stack:
             stack.enter_context(saving.made(folder))
-            snapshots = saving.Snapshots(settings, tree, on_failure=job.notes.append)
+            snapshots = Snapshots(settings, tree, job.stop, on_note=job.notes.append)
             if settings.save_every:
                 stack.enter_context(snapshots.kept())
-            file = stack.enter_context(saving.Result(settings, folder, tree=tree, on_failure=job.notes.append))
+            file = saving.Result(settings, folder, job.stop, tree=tree, on_failure=job.notes.append)
+            stack.enter_context(file)
 
             pictures: dict[str, list[Image]] = {}
 
@@ -259,5 +263,4 @@ def _reason(error: Exception) -> str:
     """One line for what no part of this program raised on purpose."""
     if ran_out(error):
         return "out of memory: save memory, lower the states per step, or width and height, and try again"
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (the whole story is in the console)"
+    return failures.one_line(error)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image
 from torch import Tensor
 
+from embedding_estimate import failures
 from embedding_estimate.fidelity import IMAGE_SEEDS, TRAJECTORY
 from embedding_estimate.host import Vectors
+from embedding_estimate.progress import Stopped
 from embedding_estimate.teacher import Side, Teacher
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,11 @@ class Previews:
                 texts = {"prompt": teacher.task.text, "empty": ""}
                 self._lasting = {row: _made(teacher, teacher.replaced(texts[row], TRAJECTORY)) for row in texts}
             mine = _made(teacher, teacher.student(vectors))
-        except (RuntimeError, MemoryError) as error:  # torch's own for out of memory is a RuntimeError
+        except Stopped:
+            raise
+        except Exception as error:  # pictures on the way are worth no training
             self._failed = True
-            reason = (str(error).splitlines() or ["out of memory"])[0]
+            reason = failures.logged(error, logger, f"the preview of step {step}")
             self.on_failure(f"no previews from step {step} on, the model failed: {reason}")
             return
         prompt, empty = self._lasting["prompt"], self._lasting["empty"]

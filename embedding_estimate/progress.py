@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import Tensor
+if typing.TYPE_CHECKING:
+    from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel, Conditioning
+    from embedding_estimate.host import BorrowedModel, Conditioning
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from embedding_estimate.names import typed_name
 from embedding_estimate.previews import picture
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate
+from embedding_estimate.whole_file import write_whole
 
 SEEDS = 4  # of the report's sixteen: as many as can be looked at
 MARGIN, GAP = 36, 24
@@ -228,7 +229,7 @@ def draw_curve(name: str, prompt: str, facts: Sequence[str], points: Sequence[Po
 
 def save(image: Image.Image, path: Path) -> None:
     """Writes the PNG whole or not at all. Raises `EstimateError` where it cannot be written."""
-    saving.replace(path, saving.png(image))
+    write_whole(path, saving.png(image))
 
 
 def _number(value: float | None) -> str:

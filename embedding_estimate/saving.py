@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from embedding_estimate import names
-from embedding_estimate.errors import EmbeddingError, EstimateError, Interrupted, NameTaken
+from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
+from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
+from embedding_estimate.whole_file import remove_abandoned, temporary_beside, write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from embedding_estimate.embedding import Embedding
-    from embedding_estimate.previews import Preview
 
 SOFTWARE = "Embedding Estimate"
 ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
@@ -49,8 +49,12 @@ def made(folder: Path) -> Iterator[None]:
 
 
 def _try_writing(folder: Path) -> None:
-    """Writes and removes a file as large as an embedding may be: permissions tell nothing of a full disk."""
-    trial = folder / f"embedding-estimate-{secrets.token_hex(8)}.tmp"
+    """Writes and removes a file as large as an embedding may be: permissions tell nothing of a full disk.
+
+    What killed programs have left in the folder is removed before.
+    """
+    remove_abandoned(folder)
+    trial = temporary_beside(folder / "trial")
     try:
         try:
             trial.write_bytes(bytes(ROOM))
@@ -87,13 +91,14 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
 class Result:
     """The file of a job's embedding: there as soon as it is trained, written once more with its figures.
 
-    As a context manager it puts things back as they were where the job is dropped, and only there.
+    As a context manager it puts things back as they were where the job is dropped, whatever ends it, and only there.
     """
 
     def __init__(
         self,
         settings: Settings,
         folder: Path,
+        stop: StopToken,
         *,
         tree: Path | None = None,
         on_failure: Callable[[str], None],
@@ -101,6 +106,7 @@ class Result:
         """The name has to be new in the `tree`. `on_failure` is told, in one line, of figures that did not fit."""
         self.settings = settings
         self.folder = folder
+        self.stop = stop
         self.tree = tree
         self.on_failure = on_failure
         self.path: Path | None = None  # once it is there
@@ -110,12 +116,12 @@ class Result:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.path is None or not isinstance(error, Interrupted):
+        if self.path is None or not self.stop.dropped:
             return
         if self._before is None:
             self.path.unlink(missing_ok=True)
         else:
-            replace(self.path, self._before)
+            write_whole(self.path, self._before)
 
     def save(self, embedding: Embedding) -> Path:
         """Writes it under its name; where that fails the first time, among the system's temporary files.
@@ -152,19 +158,6 @@ class Result:
             raise EstimateError(f"{error}. The embedding is saved as {rescued} instead: move it from there") from error
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all. Raises `EstimateError` where it cannot be written."""
-    temporary = path.with_name(f"embedding-estimate-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise EstimateError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
-
-
 def png(image: Image) -> bytes:
     """With a mark by which `ours` knows it again."""
     from PIL.PngImagePlugin import PngInfo
@@ -186,54 +179,3 @@ def ours(picture: Path) -> bool:
             return opened.info.get("Software") == SOFTWARE
     except OSError:
         return False
-
-
-class Snapshots:
-    """Files of the vectors as they were at every n-th step.
-
-    They lie beside the tree of embeddings, in TREE-steps/NAME: WebUIs read an embeddings folder with all its
-    sub-folders, and every snapshot in there would be a word.
-    """
-
-    def __init__(self, settings: Settings, tree: Path, on_failure: Callable[[str], None]):
-        """`on_failure` is told, in one line, of each that could not be written."""
-        self.settings = settings
-        self.on_failure = on_failure
-        self.folder = beside(tree.resolve(), "steps") / settings.name
-        self.written: list[Path] = []
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Makes the folder; removes what was written where the job fails or is dropped.
-
-        Raises `NameTaken` where there are files of an earlier job and overwriting was not asked for.
-        """
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.settings.overwrite:
-            raise NameTaken(f"{self.folder}: holds the snapshots of an earlier job; remove or overwrite them")
-        with made(self.folder):
-            try:
-                yield
-            except BaseException:
-                for path in self.written:
-                    path.unlink(missing_ok=True)
-                raise
-
-    def write(self, embedding: Embedding, step: int) -> None:
-        """Writes one; where that fails it is said, and the training goes on."""
-        from embedding_estimate.embedding import write
-
-        path = self.folder / f"{self.settings.name}-{step:06d}.{self.settings.format}"
-        try:
-            write(embedding, path, overwrite=self.settings.overwrite)
-            self.written.append(path)
-        except EstimateError as error:
-            self.on_failure(str(error))
-
-    def draw(self, preview: Preview) -> None:
-        """Writes the pictures of a step beside them, likewise."""
-        path = self.folder / f"{self.settings.name}-{preview.step:06d}.png"
-        try:
-            replace(path, png(preview.side_by_side()))
-            self.written.append(path)
-        except EstimateError as error:
-            self.on_failure(str(error))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from embedding_estimate import __version__, fidelity, names
+from embedding_estimate import __version__, failures, fidelity, names
 from embedding_estimate.checks import check_against
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.enough import counted_after, counts, train_each
 from embedding_estimate.errors import Interrupted
+from embedding_estimate.failures import FAILED, NO_MEMORY
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
 from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
@@ -29,9 +29,11 @@ from embedding_estimate.parts import in_turn, learning_steps
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
-from embedding_estimate.training import NO_MEMORY, Job, Training, train
+from embedding_estimate.training import Job, Training, train
 from embedding_estimate.typed import at_weight, solve
 from embedding_estimate.vectors import VectorSpace, count
+
+logger = logging.getLogger(__name__)
 
 IMAGES = {"Figures and images": len(fidelity.IMAGE_SEEDS), "Figures and one image": 1}  # seeds, by `settings.measure`
 
@@ -68,10 +70,11 @@ def estimate(
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
-    `on_snapshot` gets the vectors of every `settings.save_every`-th step, `on_preview` those of every
-    `settings.preview_every`-th beside the teacher, `on_trained` the embedding before it is measured, which may take
-    longer than the training, `on_images` the latents of the images, while the model is there to decode them. A stop
-    that saves returns the best vectors so far. Raises `SettingsError` with every problem of the settings,
+    `on_snapshot` gets the best embedding so far at every `settings.save_every`-th step, `on_preview` the vectors of
+    every `settings.preview_every`-th beside the teacher, `on_trained` the embedding before it is measured, which may
+    take longer than the training, `on_images` the latents of the images, while the model is there to decode them. A
+    stop that saves returns the best vectors so far, and so does an error of the model once there are any; what is
+    `stopped` then says which. Raises `SettingsError` with every problem of the settings,
     `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop that drops, or that comes
     before there is anything to keep.
     """
@@ -88,7 +91,11 @@ def estimate(
             with suppress(Stopped), meter.interruptible(stop):
                 on_preview(teacher, vectors, step)
 
-        job = Job(settings, on_progress, on_snapshot, stop, preview, learning_steps(settings))
+        def snapshot(training: Training, teacher: Teacher, step: int) -> None:
+            so_far = replace(training, stopped="snapshot")
+            on_snapshot(_embedding(settings, model, so_far, None, teacher.task.typed_weight), step)
+
+        job = Job(settings, on_progress, snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
         trajectory = Trajectory.of(settings)
         check_text(teacher, trajectory)
@@ -105,7 +112,9 @@ def estimate(
         forwards, backwards = meter.forwards, meter.backwards
 
         figures = None
-        if settings.measure != "Nothing" and training.stopped != "interrupted":
+        if training.stopped == FAILED:  # of a device that answers no more even giving the model back may fail
+            on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
+        elif settings.measure != "Nothing" and training.stopped != "interrupted":
             on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
                 figures, images = _measure(teacher, training, job)
@@ -118,10 +127,10 @@ def estimate(
             fidelity=figures,
             steps=training.step,
             stopped=training.stopped,
-            losses=torch.stack(training.losses).cpu().tolist() if training.losses else [],
+            losses=training.losses,
             checks=training.checks,
             notes=_notes(settings, model) + training.notes,
-            norm_ratio=space.norm_ratio(training.best),
+            norm_ratio=space.norm_ratio(training.saved or training.best),
             seconds_prepare=spent - training.seconds,
             seconds_train=training.seconds,
             unet_forwards=forwards,
@@ -140,10 +149,10 @@ def _train_part(
     """One training part from what the ones before it have reached; none after a stop, which keeps that.
 
     Where the settings leave the typed weight open it is solved for, and the teacher returned has it. The first part
-    chooses among the numbers of vectors, where there are several. Where memory runs out in a later part, what there is
-    is kept.
+    chooses among the numbers of vectors, where there are several. Where memory runs out in a later part, or the model
+    fails, what there is is kept.
     """
-    if training.stopped in ("interrupted", "exact", NO_MEMORY):
+    if training.stopped in ("interrupted", "exact", NO_MEMORY, FAILED):
         return training, teacher
     first = not training.step
     objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
@@ -157,7 +166,7 @@ def _train_part(
                 weight, solved = solve(objective, space, training, job)
                 if job.stop.stopped:
                     solved.stopped = "interrupted"
-                if len(starts) == 1 or solved.stopped == "interrupted":
+                if len(starts) == 1 or solved.stopped in ("interrupted", FAILED):
                     return solved, teacher.typed(weight)
                 objective = at_weight(objective, weight, solved.best)
     except Stopped:
@@ -165,11 +174,12 @@ def _train_part(
             raise
         training.stopped = "interrupted"
         return training, teacher
-    except (RuntimeError, MemoryError) as error:
-        if first or not ran_out(error):
+    except Exception as error:
+        if first:
             raise
-        training.stopped = NO_MEMORY
-        training.notes.append(f"out of memory before the {job.settings.part} part: what was reached by then is kept")
+        before = f"before the {job.settings.part} part"
+        training.stopped = NO_MEMORY if ran_out(error) else FAILED
+        training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
         return training, teacher
     if first and len(starts) > 1:
         training = train_each(objective, space, starts, job, solved)
@@ -228,7 +238,8 @@ def _embedding(
     }
     if model.info.networks:
         provenance["networks"] = list(model.info.networks)
-    return Embedding(settings.name, {k: v.float().cpu() for k, v in training.best.items()}, provenance)
+    vectors = training.saved or {key: value.float().cpu() for key, value in training.best.items()}
+    return Embedding(settings.name, vectors, provenance)
 
 
 def _notes(settings: Settings, model: BorrowedModel) -> list[str]:
@@ -243,11 +254,13 @@ def _notes(settings: Settings, model: BorrowedModel) -> list[str]:
 
 @contextmanager
 def _worth_no_loss(training: Training, without: str) -> Iterator[None]:
-    """Vectors that are trained are kept even where there is no memory for more."""
+    """Vectors that are trained are kept even where there is no memory for more, or where an error ends it."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch's own for out of memory is a RuntimeError
-        reason = (str(error).splitlines() or ["out of memory"])[0]
+    except Stopped:
+        raise
+    except Exception as error:
+        reason = failures.logged(error, logger, "what follows upon the training")
         training.notes.append(f"{without}, the model failed: {reason}; try compare")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,23 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedding_estimate import failures
 from embedding_estimate.averaging import AVERAGED, Average
-from embedding_estimate.embedding import Embedding
+from embedding_estimate.failures import FAILED, NO_MEMORY
 from embedding_estimate.host import Vectors
 from embedding_estimate.objectives import Objective
 from embedding_estimate.optimizers import FULL, automatic_rate, make_optimizer, make_scheduler
 from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.preconditioning import preconditioned
-from embedding_estimate.progress import OnProgress, Progress, StopToken
+from embedding_estimate.progress import OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Teacher
 from embedding_estimate.vectors import VectorSpace
 
+logger = logging.getLogger(__name__)
+
 READ_EVERY = 0.25  # seconds between two looks at the loss, each of which makes the device wait
 GAIN = 1e-3  # relative fall of the held-out error that counts as progress for the early stop
 FALLBACK = "Adam"
-NO_MEMORY = "out of memory"
-OnPreview = Callable[[Teacher, Vectors, int], None]
+OnPreview = Callable[[Teacher, Vectors, int], None]  # whose vectors they are, the vectors, the step
+OnSnapshot = Callable[["Training", Teacher, int], None]  # the training so far, whose vectors it trains, the step
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Job:
 
     settings: Settings
     on_progress: OnProgress
-    on_snapshot: Callable[[Embedding, int], None]
+    on_snapshot: OnSnapshot
     stop: StopToken
     on_preview: OnPreview = lambda teacher, vectors, step: None
     learning_steps: int = 0  # of all parts; the settings' own where it is 0
@@ -49,8 +53,8 @@ class Job:
         def on_progress(progress: Progress) -> None:
             self.on_progress(replace(progress, done=before + progress.done, total=total))
 
-        def on_snapshot(embedding: Embedding, step: int) -> None:
-            self.on_snapshot(embedding, before + step)
+        def on_snapshot(training: Training, teacher: Teacher, step: int) -> None:
+            self.on_snapshot(training, teacher, before + step)
 
         def on_preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
             self.on_preview(teacher, vectors, before + step)
@@ -64,12 +68,19 @@ class Training:
 
     best: dict[str, Tensor]  # (N, width) by encoder
     best_error: float = 0.0  # on the select set
+    saved: dict[str, Tensor] = field(default_factory=dict)
+    """A copy of `best` on the CPU from the first check on: after an error of the device nothing can be read from it."""
     step: int = 0  # over all parts
     seconds: float = 0.0
-    stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact", `NO_MEMORY`
-    losses: list[Tensor] = field(default_factory=list)  # one per step, left on the device
+    stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact", `NO_MEMORY`, `FAILED`
+    losses: list[float] = field(default_factory=list)  # one per step, up to the last check
     checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
     notes: list[str] = field(default_factory=list)
+
+    def keep(self, vectors: dict[str, Tensor], error: float) -> None:
+        """Takes vectors (N, width) by encoder for the best so far."""
+        self.best, self.best_error = vectors, error
+        self.saved = {key: value.float().cpu() for key, value in vectors.items()}
 
     def continued(self) -> Training:
         """Another training that goes on from here."""
@@ -117,7 +128,7 @@ def _finite(run: _Run, name: str, rate: float) -> None:
 
 def _within_memory(run: _Run, name: str, rate: float) -> str:
     """`descend`; once memory runs out with less of it, from the best so far and the step of the last check; the best is
-    kept where it runs out again.
+    kept where it runs out again, and after any other error.
 
     Raises what the model raised where there is nothing to keep.
     """
@@ -126,15 +137,15 @@ def _within_memory(run: _Run, name: str, rate: float) -> str:
         try:
             with model.checkpointed() if sparing else nullcontext():
                 return run.descend(name, rate, sparing)
-        except (RuntimeError, MemoryError) as error:
+        except Stopped:
+            raise
+        except Exception as error:
             if not ran_out(error):
-                raise
+                return _failed(run, error)
             released = sparing and model.release(for_good=True)
             if sparing and not (released or training.checks):
                 raise
-        ran_out_at = f"out of memory at step {min(len(training.losses) + 1, run.last_step)}: "
-        training.step = training.checks[-1][0] if training.checks else 0  # since when nothing was kept
-        del training.losses[training.step :]
+        ran_out_at = f"out of memory at step {run.gone_back()}: "
         if not sparing:
             sparing = True
             training.notes.append(ran_out_at + "went on with less of it, as Save memory does")
@@ -143,6 +154,16 @@ def _within_memory(run: _Run, name: str, rate: float) -> str:
         else:
             training.notes.append(ran_out_at + "the best vectors before were kept")
             return NO_MEMORY
+
+
+def _failed(run: _Run, error: Exception) -> str:
+    """Keeps the best vectors after an error that nobody foresaw. Raises it where there are none yet."""
+    if not run.training.checks:
+        raise error
+    step = run.gone_back()
+    reason = failures.logged(error, logger, f"step {step} of the training")
+    run.training.notes.append(f"the model failed at step {step}: {reason}; the best vectors before were kept")
+    return FAILED
 
 
 @dataclass
@@ -154,6 +175,7 @@ class _Run:
     space: VectorSpace
     job: Job
     last_step: int
+    unread: list[Tensor] = field(default_factory=list)  # losses since the last check: to read one the device waits
 
     def descend(self, name: str, rate: float, sparing: bool) -> str:
         """One run of the optimizer from the best vectors so far; returns why it ended."""
@@ -177,7 +199,7 @@ class _Run:
             training.step += 1
             before = [leaf.detach().clone() for leaf in leaves.values()] if full else []
             loss: Any = optimizer.step(evaluate)
-            training.losses.append(loss)
+            self.unread.append(loss)
             advance(loss)
             average.update()
             if not full:
@@ -186,37 +208,70 @@ class _Run:
             stopped = self.job.stop.stopped
             stuck = full and all(map(torch.equal, before, leaves.values()))
             last = stopped or stuck or training.step == self.last_step
-            if last or training.step % objective.check_every == 0:
-                vectors = _detached(space.vectors(average.leaves))
-                error = objective.held_out(vectors)
-                if not math.isfinite(error):
-                    return "diverged"
-                stale = 0 if error < (1 - GAIN) * training.best_error else stale + 1
-                if error < training.best_error:
-                    training.best, training.best_error = vectors, error
-                training.checks.append((training.step, 1 - error / objective.held_out_empty))
-                if settings.early_stop and stale >= settings.early_stop:
-                    return "early stop"
-            snapshot = settings.save_every and training.step % settings.save_every == 0
-            preview = settings.preview_every and training.step % settings.preview_every == 0 and not stopped
-            if snapshot or preview:
+            regular = last or training.step % objective.check_every == 0
+            snapshot = _due(training.step, settings.save_every)
+            preview = _due(training.step, settings.preview_every) and not stopped
+            if regular or snapshot or preview:
                 vectors = _detached(space.vectors(average.leaves))
                 if not all(bool(value.isfinite().all()) for value in vectors.values()):
-                    return "diverged"
-                if snapshot:
-                    self.job.on_snapshot(Embedding(settings.name, vectors), training.step)
-                if preview:
-                    self.job.on_preview(objective.teacher, vectors, training.step)
+                    return self._diverged()
+            if regular or snapshot:
+                error = objective.held_out(vectors)
+                if not math.isfinite(error):
+                    return self._diverged()
+                if regular:
+                    stale = 0 if error < (1 - GAIN) * training.best_error else stale + 1
+                self._check(vectors, error)
+                if settings.early_stop and stale >= settings.early_stop:
+                    return "early stop"
+            if snapshot:
+                self.job.on_snapshot(training, objective.teacher, training.step)
+            if preview:
+                self.job.on_preview(objective.teacher, vectors, training.step)
             if last or time.monotonic() - read > READ_EVERY:
                 read, value = time.monotonic(), float(loss)
                 if not math.isfinite(value):
-                    return "diverged"
+                    return self._diverged()
                 explained = 1 - training.best_error / objective.held_out_empty
                 total = max(self.job.learning_steps, self.last_step)
                 self.job.on_progress(Progress("train", training.step, total, value, explained))
             if stopped or stuck:
                 return "interrupted" if stopped else "stuck"
         return "done"
+
+    def _check(self, vectors: dict[str, Tensor], error: float) -> None:
+        """Keeps vectors that are better than the best so far, and what the losses were by now."""
+        training = self.training
+        if error < training.best_error:
+            training.keep(vectors, error)
+        elif not training.saved:
+            training.keep(training.best, training.best_error)
+        training.checks.append((training.step, 1 - error / self.objective.held_out_empty))
+        self._read_losses()
+        logger.debug("step %d: held-out error %.4g, the best %.4g", training.step, error, training.best_error)
+
+    def _diverged(self) -> str:
+        self._read_losses()
+        return "diverged"
+
+    def _read_losses(self) -> None:
+        if self.unread:
+            self.training.losses += torch.stack(self.unread).tolist()
+            self.unread.clear()
+
+    def gone_back(self) -> int:
+        """Goes back to the last check, since which nothing was kept; returns the step that was being made."""
+        training = self.training
+        step = min(len(training.losses) + len(self.unread) + 1, self.last_step)
+        training.step = training.checks[-1][0] if training.checks else 0
+        del training.losses[training.step :]
+        self.unread.clear()
+        return step
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether a step is one of every n-th; 0 for none."""
+    return every > 0 and step % every == 0
 
 
 @dataclass

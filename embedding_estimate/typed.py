@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from embedding_estimate import failures
+from embedding_estimate.failures import FAILED
 from embedding_estimate.fidelity import inside
 from embedding_estimate.host import Vectors
 from embedding_estimate.objectives import Objective, mean, starting_from
@@ -21,6 +24,8 @@ from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teacher import SELECT_SEED
 from embedding_estimate.training import Job, OnPreview, Training, train
 from embedding_estimate.vectors import VectorSpace
+
+logger = logging.getLogger(__name__)
 
 GRID = (0.8, 0.9, 1.1, 1.2, 1.3, 1.45)
 FINER = 0.05  # on both sides of the best of them
@@ -41,8 +46,8 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
     """The weight with which trainings get furthest on the select set, of those that do no harm inside other prompts,
     and that training, to its end.
 
-    The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours. A stop ends in
-    the best so far of what was last found to do no harm; raises `Stopped` where there is nothing yet.
+    The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours. A stop or an
+    error ends in the best so far of what was last found to do no harm; it is raised where there is nothing yet.
     """
     explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
     to_the_end = job.settings.learning_steps
@@ -64,6 +69,8 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
         trial = replace(job, settings=settings, on_progress=on_progress, on_preview=on_preview)
         train(training, at_weight(objective, weight, training.best), space, trial)
         done += steps
+        if training.stopped == FAILED:  # the model does, and would at the other weights
+            raise Stopped
 
     def harmless(weights: Iterable[float]) -> Iterator[float]:
         """Of these weights, the best first."""
@@ -94,12 +101,16 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
 
     try:
         weight = best()
-    except Stopped:
+    except Exception as error:
         reached = [weight for weight in safe & trials.keys() if len(trials[weight].checks) > len(start.checks)]
         if not reached:
             raise
         weight = min(reached, key=lambda weight: trials[weight].best_error)
-        trials[weight].stopped = "interrupted"
+        failed = [training.notes[-1] for training in trials.values() if training.stopped == FAILED]
+        if not isinstance(error, Stopped):
+            failed.append(f"the trials of weights failed: {failures.logged(error, logger, 'the trials of weights')}")
+        trials[weight].stopped = FAILED if failed else "interrupted"
+        trials[weight].notes = list(dict.fromkeys([*trials[weight].notes, *failed]))
     found = trials[weight]
     found.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.values())
     return weight, found

@@ -1,6 +1,7 @@
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from toy import ToyHost
 from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
 from embedding_estimate.jobs import KEPT, Curve, Job, Jobs
+from embedding_estimate.objectives.unet import UNetObjective
+from embedding_estimate.preconditioning import SAMPLES
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
 
@@ -182,11 +185,28 @@ def test_a_disk_that_fills_up_while_it_is_measured_costs_the_figures(
     assert any("The embedding is there, without its figures" in note for note in job.notes)
 
 
-def test_a_fault_of_the_measuring_does_not_cost_the_embedding(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_measuring_costs_the_figures_and_is_logged(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(job: Job) -> None:
         raise KeyError("broken")
 
     job = measuring(place, monkeypatch, broken)
+    assert job.state == "done" and place.saved == ["it"]
+    assert read(place.embeddings / "it.safetensors").provenance["fidelity"] is None
+    reason = "not measured, the model failed: KeyError: 'broken' (the traceback is in the log); try compare"
+    assert reason in job.notes
+    assert [record.exc_info[0] for record in caplog.records] == [KeyError]
+
+
+def test_a_fault_behind_the_training_leaves_the_embedding(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a device does not even answer when the model is given back."""
+
+    def broken(*args: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr("embedding_estimate.report.draw", broken)
+    job = place.finished()
     assert job.state == "failed" and read(place.embeddings / "it.safetensors").tokens == 2
     assert "it.safetensors: was saved before that" in job.notes[-1]
 
@@ -215,6 +235,67 @@ def test_what_is_trained_is_saved_where_measuring_fails(place: Place, monkeypatc
     job = place.finished()
     assert job.state == "done" and job.saved and job.saved.path.exists() and job.saved.estimate.fidelity is None
     assert any("not measured" in note for note in job.notes)
+
+
+def fails_at(place: Place, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The model breaks in that step's evaluation of the loss; each step of these has one."""
+    real, losses = UNetObjective.loss, []
+
+    def loss(objective: UNetObjective, vectors: Any, drawn: Any) -> torch.Tensor:
+        found = real(objective, vectors, drawn)
+        losses.extend([1] * found.requires_grad)
+        if len(losses) > SAMPLES + step - 1:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+        return found
+
+    monkeypatch.setattr(UNetObjective, "loss", loss)
+
+
+UNET = {"part": "U-Net", "steps": 4, "learning_steps": 30, "save_every": 2}
+
+
+def test_an_error_in_the_training_costs_neither_the_best_so_far_nor_snapshots(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails_at(place, monkeypatch, 21)
+    job = place.finished(**UNET)
+    assert (job.state, job.problems) == ("done", []) and job.saved and job.saved.estimate.fidelity is None
+    provenance = read(place.embeddings / "it.safetensors").provenance
+    assert (provenance["stopped"], provenance["steps"]) == ("failed", 20)
+    reason = "RuntimeError: CUDA error: an illegal memory access was encountered (the traceback is in the log)"
+    assert f"the model failed at step 21: {reason}; the best vectors before were kept" in job.notes
+    (record,) = caplog.records
+    assert record.exc_info[0] is RuntimeError and record.getMessage() == "step 21 of the training failed"
+    steps = sorted(path.name for path in (place.embeddings.parent / "embeddings-steps" / "it").iterdir())
+    assert steps == [f"it-{step:06d}.safetensors" for step in range(2, 21, 2)]
+    last = read(place.embeddings.parent / "embeddings-steps" / "it" / steps[-1])
+    assert torch.equal(last.vectors["emb_params"], read(place.embeddings / "it.safetensors").vectors["emb_params"])
+
+
+def test_an_error_in_the_first_step_has_nothing_to_keep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails_at(place, monkeypatch, 1)
+    job = place.finished(**UNET)
+    assert job.state == "failed" and "RuntimeError: CUDA error" in job.problems[0]
+    assert not place.embeddings.exists() or not any(place.embeddings.iterdir())
+
+
+def test_a_device_that_does_not_answer_any_more_leaves_the_embedding(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be read from it, and giving the model back fails as well."""
+    fails_at(place, monkeypatch, 21)
+    real = place.host.borrow
+
+    @contextmanager
+    def borrow() -> Iterator[Any]:
+        with real() as model:
+            yield model
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(place.host, "borrow", borrow)
+    job = place.finished(**UNET)
+    assert job.state == "failed" and "was saved before that" in job.notes[-1]
+    assert read(place.embeddings / "it.safetensors").provenance["stopped"] == "failed"
 
 
 def test_a_report_that_cannot_be_drawn_costs_nothing_else(place: Place, tmp_path: Path) -> None:

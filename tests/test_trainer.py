@@ -502,8 +502,8 @@ def test_vectors_are_an_average_where_each_step_draws_anew(
 
     monkeypatch.setattr(training, "make_optimizer", lambda name, leaves, rate: Adding(list(leaves), lr=rate))
     seen: list[torch.Tensor] = []
-    made = settings(optimizer=name, learning_steps=2, save_every=1)
-    estimate(made, toy_host, on_snapshot=lambda embedding, step: seen.append(embedding.vectors["clip_l"]))
+    made = settings(optimizer=name, learning_steps=2, preview_every=1)
+    estimate(made, toy_host, on_preview=lambda teacher, vectors, step: seen.append(vectors["clip_l"].float()))
     start = starting_vectors(made, toy_host.model)["clip_l"].float()
     torch.testing.assert_close(seen[1] - start, moved * (seen[0] - start), rtol=1e-2, atol=0)  # the norm is bounded
 

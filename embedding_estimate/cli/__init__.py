@@ -1,12 +1,13 @@
 """The command line: `embedding-estimate demo | estimate | inspect | compare | ui`.
 
-Exit codes: 0 done, 2 bad input, 130 interrupted. Figures go to stdout and progress to stderr. Nothing heavy is
-imported before a command needs it.
+Exit codes: 0 done, 1 the model failed and what was reached is saved, 2 bad input, 130 interrupted. Figures go to stdout
+and progress to stderr. Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from typing import Any
@@ -18,7 +19,7 @@ from embedding_estimate.cli.compare import compare
 from embedding_estimate.cli.demo import demo
 from embedding_estimate.cli.estimate import estimate
 from embedding_estimate.cli.inspect import inspect
-from embedding_estimate.cli.progress import INTERRUPTED
+from embedding_estimate.cli.progress import INTERRUPTED, ending_in_order
 from embedding_estimate.cli.ui import ui
 from embedding_estimate.errors import EstimateError, Interrupted
 
@@ -33,7 +34,8 @@ class Commands(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(context)
+            with ending_in_order():
+                return super().invoke(context)
         except Interrupted as error:
             click.echo(error, err=True)
             context.exit(INTERRUPTED)
@@ -56,5 +58,18 @@ def main() -> None:
     """
 
 
+def _log(context: click.Context, option: click.Parameter, verbose: bool) -> None:
+    """Shows what the package logs, for the time of the command. Errors are shown in any case."""
+    if not verbose:
+        return
+    logger, handler = logging.getLogger("embedding_estimate"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    context.call_on_close(lambda: logger.removeHandler(handler))
+
+
 for command in (demo, estimate, inspect, compare, ui):
+    option = click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_log, help="Say what is going on.")
+    command.params.append(option)
     main.add_command(command)

@@ -84,10 +84,11 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
             facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
             sheet = drawn.draw(drawn.Report(typed, text, facts, figures, pictures=rows))
         clip_skip, emphasis = model.info.clip_skip, model.info.emphasis
+    if report:  # before anything is printed, whose reader may have left
+        drawn.save(sheet, report)
     click.echo(f"{typed} ({embedding.tokens} vectors) beside {text}; clip skip {clip_skip}, emphasis {emphasis}\n")
     show_figures(figures, embedding.tokens)
     if report:
-        drawn.save(sheet, report)
         click.echo(f"\nreport: {report}")
     if as_json:
         print_json(

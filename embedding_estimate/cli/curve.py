@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from embedding_estimate import summary
-from embedding_estimate.cli.figures import print_json
+from embedding_estimate.cli.figures import print_json, print_line
 from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.errors import SettingsError
+from embedding_estimate.progress import StopToken
 from embedding_estimate.saving import check_report
 from embedding_estimate.settings import Settings
 
@@ -28,14 +29,15 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
     variants(settings, numbers)  # bad settings are told before the model is loaded
     host = load(hosted)
     points: list[Point] = []
-    with interruptible() as stop:
+    stop = StopToken()
+    with interruptible(stop):
         bars: dict[int, Bars] = {tokens: Bars(f"N = {tokens}, ") for tokens in numbers}
         for point in curve(settings, host, numbers, on_progress=bars.__getitem__, stop=stop):
             bars[point.tokens].close()
             if not points:
-                click.echo(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'cut to fit':>12}{'seconds':>10}")
+                print_line(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'cut to fit':>12}{'seconds':>10}")
             points.append(point)
-            click.echo(_line(point))
+            print_line(_line(point))
     if report and points:
         from embedding_estimate import parts
         from embedding_estimate import report as drawn

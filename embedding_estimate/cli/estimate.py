@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate import names, saving, summary, wording
+from embedding_estimate import failures, names, saving, summary, wording
 from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import print_json, printable, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
@@ -29,7 +29,9 @@ from embedding_estimate.cli.options import (
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, Interrupted
+from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
+from embedding_estimate.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,6 +62,8 @@ class Done:
             print_json(told)
         if self.interrupted:
             raise click.exceptions.Exit(INTERRUPTED)
+        if self.result.stopped == failures.FAILED:
+            raise click.exceptions.Exit(1)
 
 
 def folder_option(command: Any) -> Any:
@@ -126,16 +130,20 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
         if warning := saving.check_report(picture, folder):
             _note(warning)
-        snapshots = saving.Snapshots(settings, folder, on_failure=_note)
-        if settings.save_every or settings.preview_every:
-            stack.enter_context(snapshots.kept())
-        file = stack.enter_context(saving.Result(settings, folder, on_failure=_note))
+        stop = StopToken()
+        snapshots = Snapshots(settings, folder, stop, on_note=_note)
+        on_the_way = settings.save_every or settings.preview_every
+        if on_the_way:
+            snapshots.try_folder()
         host = load(hosted)
         warnings = _names_beside(settings.name, folder, host)
         from embedding_estimate import report, trainer
         from embedding_estimate.previews import Previews
 
-        stop = stack.enter_context(interruptible())
+        stack.enter_context(interruptible(stop))  # the outermost, so that no signal disturbs what is put back
+        if on_the_way:
+            stack.enter_context(snapshots.kept())
+        file = stack.enter_context(saving.Result(settings, folder, stop, on_failure=_note))
         started = time.perf_counter()
         pictures: dict[str, list[Image]] = {}
         with Bars() as bars:
@@ -147,7 +155,8 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
             def keep(embedding: Embedding) -> None:
                 path = file.save(embedding)
                 bars.close()
-                click.echo(f"{path}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
+                if embedding.provenance["stopped"] != failures.FAILED:
+                    click.echo(f"{path}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
 
             result = trainer.estimate(
                 settings,
@@ -166,11 +175,12 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         path = file.save(result.embedding)
         interrupted = stop.stopped
 
+    if picture:  # before anything is printed, whose reader may have left
+        report.save(report.draw(report.of_estimate(settings, result, pictures)), picture)
     _tell(result, path, seconds)
     if snapshots.written:
         click.echo(f"snapshots: {snapshots.folder}")
     if picture:
-        report.save(report.draw(report.of_estimate(settings, result, pictures)), picture)
         click.echo(f"report: {picture}")
     return Done(settings, result, path, seconds, interrupted)
 

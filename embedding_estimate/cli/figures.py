@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,14 @@ def show_figures(figures: Fidelity, tokens: int) -> None:
     for row in wording.rows(figures, tokens):
         label = f"  {row.label}" if row.baseline else row.label
         click.echo(f"  {label:<20}{row.number:>6}   {row.meaning}")
+
+
+def print_line(text: str) -> None:
+    """Prints while there is more to do than to print: where the reader has left, it is done all the same."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        sys.stdout = io.StringIO()
 
 
 def print_json(values: Mapping[str, Any]) -> None:

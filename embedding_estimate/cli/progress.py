@@ -1,12 +1,13 @@
-"""Progress bars and Ctrl-C."""
+"""Progress bars, and the signals that ask the program to end."""
 
 from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from embedding_estimate.progress import Progress, StopToken
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
+# of a service manager and of a terminal that closes, which Windows knows in part
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Bars:
@@ -61,11 +64,37 @@ class Bars:
 
 
 @contextmanager
-def interruptible() -> Iterator[StopToken]:
-    """Ctrl-C stops and saves, again: stops and drops, once more: whatever it did before."""
-    from embedding_estimate.progress import StopToken
+def ending_in_order() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP end the program as Ctrl-C does: what is to be put back or saved is. Only the first of
+    them counts, for whoever sends several does not mean it to end faster."""
+    with _handled(dict.fromkeys(ENDING, _end)):
+        yield
 
-    stop = StopToken()
+
+@contextmanager
+def _handled(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Within, signals are handled so; what `nohup` has ignored stays ignored."""
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    _leave_terminal(number)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible(stop: StopToken) -> Iterator[None]:
+    """Ctrl-C stops and saves, again: stops and drops, once more: whatever it did before. SIGTERM and SIGHUP stop and
+    save, however often they come."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not stop.stopped:
@@ -77,13 +106,28 @@ def interruptible() -> Iterator[StopToken]:
         else:
             signal.default_int_handler(number, frame)
 
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def end(number: int, frame: FrameType | None) -> None:
+        _leave_terminal(number)
+        if not stop.stopped:
+            _say("stopping; what there is will be saved")
+            stop.stop(save=True)
+
+    with _handled({signal.SIGINT: interrupt, **dict.fromkeys(ENDING, end)}):
+        yield
+
+
+def _leave_terminal(number: int) -> None:
+    """After a hang-up nobody reads what is printed, and each attempt to print would be an error."""
+    if number != getattr(signal, "SIGHUP", None):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):  # a terminal that has hung up no longer says that it is one
+            os.dup2(nowhere, output)
+    os.close(nowhere)
 
 
 def _say(text: str) -> None:
     """To stderr past Python's buffer, which the program may be writing to when the signal comes."""
-    os.write(2, f"\n{text}\n".encode())
+    with suppress(OSError):  # its reader may have left
+        os.write(2, f"\n{text}\n".encode())

@@ -88,8 +88,29 @@ def test_the_report_and_the_snapshots_stay_out_of_the_embeddings(run: Run, tmp_p
     again = run("estimate", "(red:1.5)", "--name", "x2", *QUICK, "--save-every", "5", "--out", "a/b")
     assert again.exit_code == 0
     Path("a/b/x1.safetensors").unlink()
-    again = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--out", "a/b")
-    assert again.exit_code == 2 and "snapshots of an earlier job" in again.stderr
+    again = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "10", "--out", "a/b")
+    assert again.exit_code == 0 and "x1 (before): holds the snapshots of an earlier job" in again.stderr
+    steps = [name for name in files(tmp_path) if name.startswith("a/b-steps/x1") and "." in name]
+    assert steps == [
+        "a/b-steps/x1 (before)/x1-000005.safetensors",
+        "a/b-steps/x1 (before)/x1-000010.png",
+        "a/b-steps/x1 (before)/x1-000010.safetensors",
+        "a/b-steps/x1/x1-000010.safetensors",
+    ]
+
+
+def test_a_snapshot_is_an_embedding_like_any_other(run: Run, tmp_path: Path) -> None:
+    """`inspect`, `compare` and `--from` take it."""
+    made = ("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--typed-weight", "1.2")
+    assert run(*made).exit_code == 0
+    snapshot = tmp_path / "embeddings-steps" / "x1" / "x1-000005.safetensors"
+    provenance = read(snapshot).provenance
+    assert (provenance["steps"], provenance["stopped"], provenance["typed_weight"]) == (5, "snapshot", 1.2)
+    assert provenance["settings"] == read(tmp_path / "embeddings" / "x1.safetensors").provenance["settings"]
+    assert "typed as (x1-000005:1.2)" in run("inspect", str(snapshot)).stdout
+    assert last(run("compare", str(snapshot), "(red:1.5)", "--json"))["typed_weight"] == 1.2
+    again = run("estimate", "--from", str(snapshot), "--name", "x2", "--json")
+    assert again.exit_code == 0 and last(again)["name"] == "x2"
 
 
 def test_a_report_among_the_embeddings_is_warned_of(run: Run) -> None:

@@ -1,10 +1,12 @@
 """Bad input, full disks and Ctrl-C: one line, an exit code, and nothing left behind."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from command_line import QUICK, Run, files, last
@@ -144,6 +146,69 @@ def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pyt
         assert Path("embeddings/x1.safetensors").is_file() and Path("r.png").is_file()
     else:
         assert files(tmp_path) == [] and "dropped" in result.stderr
+
+
+@pytest.mark.parametrize("before", [None, b"an older one"])
+def test_a_third_ctrl_c_while_measuring_puts_the_old_embedding_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    path = Path("embeddings/x1.safetensors")
+    if before:
+        path.parent.mkdir()
+        path.write_bytes(before)
+
+    def pressed(*arguments: object, **options: object) -> None:
+        assert path.read_bytes() != before  # the new one
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("embedding_estimate.fidelity.measure", pressed)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--overwrite")
+    assert result.exit_code == 130
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_an_error_of_the_model_is_told_and_the_rest_saved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, steps = training._Run._check, []
+
+    def check(self: object, *arguments: object) -> None:
+        real(self, *arguments)
+        steps.append(1)
+        if len(steps) == 2:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(training._Run, "_check", check)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "3", "--json")
+    assert result.exit_code == 1 and last(result)["stopped"] == "failed" and last(result)["steps"] == 6
+    assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied (the traceback is in the log)" in result.stdout
+    assert "measured now" not in result.stderr
+    assert Path("embeddings/x1.safetensors").is_file() and Path("embeddings-steps/x1/x1-000003.safetensors").is_file()
+
+
+def test_a_reader_that_leaves_costs_no_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings.write(Embedding("y", {"any": torch.zeros(2, 6)}), Path("y.safetensors"))
+
+    real = click.echo
+
+    def left(message: object = None, *, err: bool = False, **options: object) -> None:
+        if not err:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        real(message, err=err)
+
+    monkeypatch.setattr(click, "echo", left)
+    run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--report", "estimate.png")
+    run("compare", "y.safetensors", "(red:1.5)", "--report", "compare.png")
+    run("estimate", "(red:1.5)", *QUICK, "--curve", "1,2", "--report", "curve.png")
+    assert Path("estimate.png").stat().st_size and Path("compare.png").stat().st_size
+    assert Path("curve.png").stat().st_size
+
+
+def test_verbose_tells_what_goes_on(run: Run) -> None:
+    quiet = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+    talking = run("estimate", "(red:1.5)", "--name", "x2", *QUICK, "--verbose")
+    line = "DEBUG embedding_estimate.training: step 10: held-out error"
+    assert line not in quiet.stderr and line in talking.stderr
+    assert line not in run("estimate", "(red:1.5)", "--name", "x3", *QUICK).stderr
 
 
 def test_an_interrupt_before_the_work_leaves_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

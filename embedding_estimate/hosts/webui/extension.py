@@ -18,6 +18,7 @@ from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_name
 from embedding_estimate.jobs import Job, Jobs
 from embedding_estimate.names import typed_name
 from embedding_estimate.settings import Settings
+from embedding_estimate.whole_file import write_whole
 
 
 class WebuiPlace:
@@ -105,9 +106,9 @@ def _publish(job: Job) -> None:
     try:
         described, pictured = path.with_suffix(".json"), path.with_name(f"{path.stem}.preview.png")
         card = _written(described) | _card(job)  # a user may have added notes
-        saving.replace(described, json.dumps(card, indent=4, ensure_ascii=False).encode())
+        write_whole(described, json.dumps(card, indent=4, ensure_ascii=False).encode())
         if (pictures := job.saved.pictures.get("embedding")) and saving.ours(pictured):
-            saving.replace(pictured, saving.png(pictures[0]))
+            write_whole(pictured, saving.png(pictures[0]))
     except EstimateError as error:
         job.notes.append(f"the card has no picture or description: {error}")
     with queue_lock:
