@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 WORDS = (
     "out of memory",
     "allocate memory",
@@ -19,6 +17,8 @@ WORDS = (
 
 def ran_out(error: BaseException) -> bool:
     """Whether it says that there is no memory left, on whatever device."""
+    import torch  # here, for the command line asks without one
+
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)

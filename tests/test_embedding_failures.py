@@ -245,21 +245,6 @@ def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
     assert path.read_bytes() == b"old" and listing(tmp_path) == [path.name]
 
 
-def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, sync = tmp_path / "mine.safetensors", os.fsync
-    path.write_bytes(b"old")
-    seen = []
-
-    def watched(descriptor: int) -> None:
-        sync(descriptor)
-        (beside,) = set(listing(tmp_path)) - {path.name}
-        seen.append((path.read_bytes(), Path(beside).suffix, (tmp_path / beside).stat().st_size > 100))
-
-    monkeypatch.setattr(os, "fsync", watched)
-    embedding.write(single(), path, overwrite=True)
-    assert seen == [(b"old", ".tmp", True)]
-
-
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "taken.pt").mkdir()
