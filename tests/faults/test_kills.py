@@ -1,0 +1,38 @@
+"""SIGKILL, which nothing can catch: no file is ever half, nothing that was there before is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL"),
+]
+SCRIPT = Path(__file__).with_name("killed.py")
+TESTS = SCRIPT.parents[1]
+
+
+def killed(what: str, number: int, folder: Path) -> dict[str, int]:
+    command = [sys.executable, str(SCRIPT), what, str(number), "0", str(folder)]
+    path = {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_while_saving(times: Callable[[int, int], int], tmp_path: Path) -> None:
+    left = killed("saving", times(20, 300), tmp_path)
+    assert left["kills"] == times(20, 300) and left["of these after the next job"] == 0
+
+
+def test_in_each_phase_of_a_job(times: Callable[[int, int], int], tmp_path: Path) -> None:
+    number = times(2, 30)
+    left = killed("jobs", number, tmp_path)
+    assert left["commands given again"] == 4 * number and left["snapshots read"]
