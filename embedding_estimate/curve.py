@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from embedding_estimate import advice
+from embedding_estimate.checks import check_against
 from embedding_estimate.enough import counts
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.teacher import Task, Teacher
 from embedding_estimate.trainer import estimate
 
 
@@ -28,17 +31,23 @@ def curve(
     host: Host,
     counts: Sequence[int],
     *,
+    on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
     on_progress: Callable[[int], OnProgress] = lambda tokens: lambda progress: None,
     stop: StopToken,
 ) -> Iterator[Point]:
     """Estimates the prompt with each number of vectors and yields the figures, without images, as they come.
 
-    `on_progress` gives the listener for each N. A stop that saves ends the curve with the points that are whole.
+    `on_notes` gets what the user should know before the work begins. `on_progress` gives the listener for each N. A
+    stop that saves ends the curve with the points that are whole.
     Raises what `estimate` raises; settings are checked for every N before the first is estimated. Raises `ModelError`
     where one could not be measured, and where the host has loaded another model in between.
     """
+    tried = variants(settings, counts)
+    with host.borrow() as model:
+        check_against(tried[max(tried)], model)
+        on_notes(advice.of_job(advised(settings), Teacher(model, Task.of(settings, model))))
     first = None
-    for tokens, one in variants(settings, counts).items():
+    for tokens, one in tried.items():
         try:
             result = estimate(one, host, on_progress=on_progress(tokens), stop=stop)
         except Interrupted:
@@ -54,6 +63,11 @@ def curve(
         if model != first:
             raise ModelError(f"the model was {first['name']} and is {model['name']} now: start again with one of them")
         yield Point(tokens, result.fidelity, result.seconds_prepare + result.seconds_train)
+
+
+def advised(settings: Settings) -> Settings:
+    """What there may be to say of a curve's settings: it sets the number of vectors itself, and keeps none of them."""
+    return replace(settings, tokens=0, save_every=0, preview_every=0)
 
 
 def numbers(settings: Settings, host: Host) -> list[int]:

@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Literal
 
 from PIL.Image import Image
 
-from embedding_estimate import failures, names, report, saving, trainer
-from embedding_estimate.curve import Point, curve, numbers, variants
+from embedding_estimate import advice, failures, names, report, saving, trainer
+from embedding_estimate.curve import Point, advised, curve, numbers, variants
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError
 from embedding_estimate.host import Host
@@ -69,6 +69,10 @@ class Job:
             self.curve.append((progress.done, progress.loss, progress.explained))
             self.steps = progress.total
         self.progress = progress
+
+    def note(self, lines: Iterable[str]) -> None:
+        """Adds notes, those that are there already left out."""
+        self.notes += [line for line in lines if line not in self.notes]
 
     def show(self, preview: Preview) -> None:
         self.preview = preview
@@ -146,7 +150,7 @@ class Jobs:
             with saving.made(folder):
                 extension = f".{settings.format}"
                 names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite, tree=tree)
-            job = Job(secrets.token_hex(8), settings)
+            job = Job(secrets.token_hex(8), settings, notes=advice.of_settings(settings))
             self._begin(job, lambda: self._save(job, folder, tree))
         return job
 
@@ -159,7 +163,7 @@ class Jobs:
         variants(settings, [1])
         with self._lock:
             self._refuse_a_second()
-            curve = Curve(secrets.token_hex(8), settings)
+            curve = Curve(secrets.token_hex(8), settings, notes=advice.of_settings(advised(settings)))
             self._begin(curve, lambda: self._explore(curve))
         return curve
 
@@ -192,13 +196,21 @@ class Jobs:
 
     def _save(self, job: Job, folder: Path, tree: Path) -> None:
         job.saved = self._estimate(job, folder, tree)
-        job.notes += job.saved.estimate.notes
+        job.note(job.saved.estimate.notes)
         self._on_saved(job)
 
     def _explore(self, job: Curve) -> None:
         host = self._host(job.settings)
         job.numbers = numbers(job.settings, host)
-        for point in curve(job.settings, host, job.numbers, on_progress=lambda _: _listener(job, host), stop=job.stop):
+        tried = curve(
+            job.settings,
+            host,
+            job.numbers,
+            on_notes=job.note,
+            on_progress=lambda _: _listener(job, host),
+            stop=job.stop,
+        )
+        for point in tried:
             job.points.append(point)
         if not job.points:
             raise Interrupted("interrupted before there was anything to show")
@@ -223,6 +235,7 @@ class Jobs:
             result = trainer.estimate(
                 settings,
                 host,
+                on_notes=job.note,
                 on_progress=_listener(job, host),
                 on_snapshot=snapshots.write,
                 on_preview=Previews(job.show, on_failure=job.notes.append).make,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError
+from embedding_estimate.everyday_words import typed_anyway
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")  # of the embedding files that are read here
 
@@ -91,6 +92,10 @@ def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iter
     found = []
     if len(ids) == len(name.split()):
         found.append(f"{name}: every prompt with these ordinary words would call it; choose a made-up name")
+    elif typed_anyway(name, lambda word: len(token_ids(word)) == 1):
+        found.append(f"{name}: people type this anyway, and such a prompt would call it; choose a made-up name")
+    if " " in name:
+        found.append(f"{name}: ComfyUI's embedding:NAME ends at a blank, so it cannot be called there; write a hyphen")
     if token_ids(f"{name},")[: len(ids)] != ids:
         found.append(f"{name}: a comma right behind it hides it; end it in a letter or a digit")
     for other in other_names:

@@ -38,6 +38,7 @@ def of_estimate(settings: Settings, estimate: Estimate, path: Path, seconds: flo
         "unet_forwards": estimate.unet_forwards,
         "unet_backwards": estimate.unet_backwards,
         "stopped": "interrupted" if stopped else estimate.stopped,
+        "notes": list(estimate.notes),
     }
 
 

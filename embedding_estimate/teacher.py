@@ -20,6 +20,7 @@ from embedding_estimate.settings import Settings
 
 SELECT_SEED = 2_000_010_000  # beyond `settings.SEED_LIMIT`: nothing is trained on these
 REPORT_SEED = 2_000_020_000  # nothing is trained or chosen on these
+ROUNDING = 1e-5  # relative difference of two conditionings that are the same but for rounding
 CELLS = 2 * 128 * 128  # latent cells in one pass without gradients: an SDXL picture's, both sides of the guidance
 
 
@@ -94,6 +95,15 @@ class States:
     @classmethod
     def join(cls, parts: Sequence[States]) -> States:
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def alike(mine: Conditioning, theirs: Conditioning) -> bool:
+    """Whether two conditionings are the same but for rounding; not where one is no number."""
+    pairs = ((mine.context, theirs.context), (mine.vector, theirs.vector))
+    return all(
+        a is b if a is None or b is None else a.shape == b.shape and bool((a - b).norm() <= ROUNDING * b.norm())
+        for a, b in pairs
+    )
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedding_estimate import __version__, failures, fidelity, names
+from embedding_estimate import __version__, advice, failures, fidelity, names
 from embedding_estimate.checks import check_against
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.enough import counted_after, counts, train_each
@@ -61,6 +61,8 @@ def estimate(
     settings: Settings,
     host: Host,
     *,
+    beside: Sequence[str] = (),
+    on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
     on_progress: OnProgress = lambda progress: None,
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
     on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None,
@@ -70,13 +72,14 @@ def estimate(
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
-    `on_snapshot` gets the best embedding so far at every `settings.save_every`-th step, `on_preview` the vectors of
-    every `settings.preview_every`-th beside the teacher, `on_trained` the embedding before it is measured, which may
-    take longer than the training, `on_images` the latents of the images, while the model is there to decode them. A
-    stop that saves returns the best vectors so far, and so does an error of the model once there are any; what is
-    `stopped` then says which. Raises `SettingsError` with every problem of the settings,
-    `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop that drops, or that comes
-    before there is anything to keep.
+    `beside` are names of embeddings that the result will lie among and the host does not read. `on_notes` gets what
+    the user should know before the work begins; it is in the result's notes as well. `on_snapshot` gets the best
+    embedding so far at every `settings.save_every`-th step, `on_preview` the vectors of every
+    `settings.preview_every`-th beside the teacher, `on_trained` the embedding before it is measured, which may take
+    longer than the training, `on_images` the latents of the images, while the model is there to decode them. A stop
+    that saves returns the best vectors so far, and so does an error of the model once there are any; what is `stopped`
+    then says which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the
+    training part cannot match, `Interrupted` for a stop that drops, or that comes before there is anything to keep.
     """
     settings.check()
     stop = stop or StopToken()
@@ -99,6 +102,8 @@ def estimate(
         started = time.perf_counter()
         trajectory = Trajectory.of(settings)
         check_text(teacher, trajectory)
+        notes = _notes(settings, teacher, beside)
+        on_notes(notes)
         numbers = counts(settings, model)
         exact = exact_vectors(teacher, trajectory, numbers[0])
         if exact is None:
@@ -129,7 +134,8 @@ def estimate(
             stopped=training.stopped,
             losses=training.losses,
             checks=training.checks,
-            notes=_notes(settings, model) + training.notes,
+            # the host may know more than it did
+            notes=list(dict.fromkeys([*notes, *training.notes, *advice.of_prompts(settings, model)])),
             norm_ratio=space.norm_ratio(training.saved or training.best),
             seconds_prepare=spent - training.seconds,
             seconds_train=training.seconds,
@@ -242,9 +248,11 @@ def _embedding(
     return Embedding(settings.name, vectors, provenance)
 
 
-def _notes(settings: Settings, model: BorrowedModel) -> list[str]:
-    """What a user of the embedding has to know, whatever became of the training."""
-    found = names.warnings(settings.name, model.token_ids, model.embedding_names()) + model.notes(settings.text)
+def _notes(settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[str]:
+    """What the user should know, whatever becomes of the training."""
+    model = teacher.model
+    found = names.warnings(settings.name, model.token_ids, dict.fromkeys([*model.embedding_names(), *beside]))
+    found += advice.of_job(settings, teacher)
     if model.info.clip_skip != 1:
         found.append(f"made for clip skip {model.info.clip_skip}: use it with the same")
     if model.info.emphasis != "Original":

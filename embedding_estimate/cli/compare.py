@@ -11,6 +11,7 @@ import click
 from embedding_estimate import summary
 from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
+from embedding_estimate.cli.notes import Notes, note
 from embedding_estimate.cli.options import (
     Place,
     checked,
@@ -51,9 +52,9 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
     if settings.typed_weight == 0:
         raise SettingsError(["typed_weight=0: nothing is solved for here; give the weight that the name is typed with"])
     if warning := check_report(report, file.parent):
-        click.echo(f"Note: {warning}", err=True)
+        note(warning)
 
-    from embedding_estimate import fidelity
+    from embedding_estimate import advice, fidelity
     from embedding_estimate.embedding import read
     from embedding_estimate.objectives import check_text
     from embedding_estimate.progress import Progress
@@ -64,10 +65,13 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
     if options["typed_weight"] is None:
         settings = replace(settings, typed_weight=told(embedding.provenance))
     typed = typed_name(embedding.name, settings.typed_weight)
+    notes = Notes()
+    notes(advice.of_settings(settings))
     host = load(HostOptions.of(options).like(embedding.provenance))
     with host.borrow() as model, Bars() as bars:
         task = Task.of(settings, model)
         check_text(Teacher(model, task), fidelity.TRAJECTORY)
+        notes(advice.of_prompts(settings, model))
         if embedding.tokens > (most := model.info.chunk_tokens):
             raise EmbeddingError(f"{file.name}: {embedding.tokens} vectors, and a prompt takes {most}; choose another")
         figures, images = fidelity.measure(

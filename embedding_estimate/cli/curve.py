@@ -10,6 +10,7 @@ import click
 from embedding_estimate import summary
 from embedding_estimate.cli.figures import print_json, print_line
 from embedding_estimate.cli.host import HostOptions, load
+from embedding_estimate.cli.notes import Notes
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.progress import StopToken
@@ -24,15 +25,18 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
     """Estimates with each N, prints a line for each and draws them. Saves no embedding."""
     numbers = parsed(counts)
     check_report(report, None)
-    from embedding_estimate.curve import curve, variants
+    from embedding_estimate import advice
+    from embedding_estimate.curve import advised, curve, variants
 
     variants(settings, numbers)  # bad settings are told before the model is loaded
+    notes = Notes()
+    notes(advice.of_settings(advised(settings)))
     host = load(hosted)
     points: list[Point] = []
     stop = StopToken()
     with interruptible(stop):
         bars: dict[int, Bars] = {tokens: Bars(f"N = {tokens}, ") for tokens in numbers}
-        for point in curve(settings, host, numbers, on_progress=bars.__getitem__, stop=stop):
+        for point in curve(settings, host, numbers, on_notes=notes, on_progress=bars.__getitem__, stop=stop):
             bars[point.tokens].close()
             if not points:
                 print_line(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'cut to fit':>12}{'seconds':>10}")

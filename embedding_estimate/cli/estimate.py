@@ -8,7 +8,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from embedding_estimate import failures, names, saving, summary, wording
 from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import print_json, printable, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
+from embedding_estimate.cli.infotext import from_infotext
+from embedding_estimate.cli.notes import Notes, note
 from embedding_estimate.cli.options import (
     Place,
     checked,
@@ -29,6 +31,7 @@ from embedding_estimate.cli.options import (
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, Interrupted
+from embedding_estimate.everyday_words import typed_anyway
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.snapshots import Snapshots
@@ -39,10 +42,11 @@ if TYPE_CHECKING:
     from embedding_estimate.embedding import Embedding
     from embedding_estimate.fidelity import Images
     from embedding_estimate.host import BorrowedModel
-    from embedding_estimate.hosts.standalone.host import StandaloneHost
     from embedding_estimate.trainer import Estimate
 
 FOLDER = Path("embeddings")
+OF_FILES = ("name", "overwrite", "format", "save_every", "preview_every", "measure", "tokens")
+"""Settings that a curve does without: what is saved and how, and the number of vectors."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ def folder_option(command: Any) -> Any:
 @click.option(
     "--curve", metavar="N,N,...", help="Only find out how the figures depend on the number of vectors: 1,2,4,8."
 )
+@click.option(
+    "--infotext",
+    is_flag=True,
+    help="TEXT is an image's infotext: take prompts, sampler, steps, CFG scale, size and seed from it.",
+)
 @host_options
 @setting_options()
 def estimate(
@@ -100,6 +109,7 @@ def estimate(
     as_json: bool,
     source: Path | None,
     curve: str | None,
+    infotext: bool,
     **options: Any,
 ) -> None:
     """Makes an embedding that does what TEXT does.
@@ -108,10 +118,14 @@ def estimate(
     twice drops it. Text that begins with a dash goes behind --.
     """
     typed = typed_settings({**options, "text": text})
+    if infotext:
+        typed = from_infotext(text or "", typed)
     hosted = HostOptions.of(options)
     if source is not None:
         typed, hosted = _from_file(source, typed, hosted)
     if curve is not None:
+        if idle := [f"--{name.replace('_', '-')}" for name in OF_FILES if options[name] is not None]:
+            note(f"{', '.join(idle)}: without effect beside --curve, which tries numbers of vectors and saves none")
         typed["name"] = "curve"  # nothing is saved
     if "name" not in typed:  # in which a private prompt must not show
         about = "" if typed.get("private") else str(typed.get("text", ""))
@@ -129,21 +143,22 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         stack.enter_context(saving.made(folder))
         names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
         if warning := saving.check_report(picture, folder):
-            _note(warning)
+            note(warning)
+        from embedding_estimate import advice, report, trainer
+        from embedding_estimate.previews import Previews
+
+        notes = Notes()
+        notes(advice.of_settings(settings))
         stop = StopToken()
-        snapshots = Snapshots(settings, folder, stop, on_note=_note)
+        snapshots = Snapshots(settings, folder, stop, on_note=note)
         on_the_way = settings.save_every or settings.preview_every
         if on_the_way:
             snapshots.try_folder()
         host = load(hosted)
-        warnings = _names_beside(settings.name, folder, host)
-        from embedding_estimate import report, trainer
-        from embedding_estimate.previews import Previews
-
         stack.enter_context(interruptible(stop))  # the outermost, so that no signal disturbs what is put back
         if on_the_way:
             stack.enter_context(snapshots.kept())
-        file = stack.enter_context(saving.Result(settings, folder, stop, on_failure=_note))
+        file = stack.enter_context(saving.Result(settings, folder, stop, on_failure=note))
         started = time.perf_counter()
         pictures: dict[str, list[Image]] = {}
         with Bars() as bars:
@@ -161,9 +176,11 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
             result = trainer.estimate(
                 settings,
                 host,
+                beside=[path.stem for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS],
+                on_notes=notes,
                 on_progress=bars,
                 on_snapshot=snapshots.write,
-                on_preview=Previews(snapshots.draw, on_failure=_note).make,
+                on_preview=Previews(snapshots.draw, on_failure=note).make,
                 on_trained=keep,
                 on_images=decode,
                 stop=stop,
@@ -171,7 +188,6 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         seconds = time.perf_counter() - started
         if stop.dropped:
             raise Interrupted("interrupted; the result was dropped")
-        result = replace(result, notes=list(dict.fromkeys([*warnings, *result.notes])))
         path = file.save(result.embedding)
         interrupted = stop.stopped
 
@@ -183,20 +199,6 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
     if picture:
         click.echo(f"report: {picture}")
     return Done(settings, result, path, seconds, interrupted)
-
-
-def _names_beside(name: str, folder: Path, host: StandaloneHost) -> list[str]:
-    """How the name and those in the folder get into each other's way; told at once, for it may be changed yet."""
-    others = [file.stem for file in names.files(folder) if file.suffix.lower() in names.EXTENSIONS]
-    with host.borrow() as model:
-        found = names.warnings(name, model.token_ids, others)
-    for line in found:
-        _note(line)
-    return found
-
-
-def _note(text: str) -> None:
-    click.echo(f"Note: {text}", err=True)
 
 
 def _tell(result: Estimate, path: Path, seconds: float) -> None:
@@ -212,8 +214,8 @@ def _tell(result: Estimate, path: Path, seconds: float) -> None:
         f"\n{result.steps} steps ({result.stopped}) in {seconds:.1f} s: {result.seconds_prepare:.1f} s to prepare, "
         f"{result.seconds_train:.1f} s to train{measured}; longest vector {result.norm_ratio:.1f} times a word's"
     )
-    for note in result.notes:
-        click.echo(f"note: {note}")
+    for line in result.notes:
+        click.echo(f"note: {line}")
 
 
 def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tuple[dict[str, Any], HostOptions]:
@@ -239,10 +241,12 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
 
 
 def free_name(text: str, folders: Sequence[Path]) -> str:
-    """A name that says what the text is about, is no ordinary word, and is free beside those in these folders."""
+    """A name that says what the text is about, nobody types anyway, and is free beside those in these folders."""
     words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", re.sub(r"<[^>]*>", " ", text)))
     about = [word.lower() for word in words if word not in ("AND", "BREAK")][:3]
     stem = "-".join(about if len(about) > 1 else [*about, "embedding"])
+    if typed_anyway(stem):
+        stem = f"{stem}-embedding"
     if not about or names.problems(stem):
         stem = "an-embedding"
     first = (f"{number}-{stem}" for number in range(2, 10))  # behind it, the name without would begin this one

@@ -14,7 +14,7 @@ from embedding_estimate.errors import ModelError, PromptError
 from embedding_estimate.host import Vectors
 from embedding_estimate.parts import SKETCH
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Side, Teacher, Trajectory
+from embedding_estimate.teacher import Side, Teacher, Trajectory, alike
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -52,9 +52,11 @@ class Objective(Protocol):
 
 
 def check_text(teacher: Teacher, trajectory: Trajectory) -> None:
-    """Raises `PromptError` for a prompt that is read as the empty one, which leaves nothing to measure by."""
+    """Raises `PromptError` for a prompt that is read as the empty one all along, which leaves nothing to measure by."""
     text = teacher.task.text
-    if teacher.replaced(text, trajectory).same_as(teacher.replaced("", trajectory)):
+    (((nothing, _),),) = (stage.parts for stage in teacher.replaced("", trajectory).stages)
+    stages = teacher.replaced(text, trajectory).stages
+    if all(alike(conditioning, nothing) for stage in stages for conditioning, _ in stage.parts):
         check_effect(0.0, text)
 
 

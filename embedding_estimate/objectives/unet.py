@@ -47,6 +47,7 @@ class UNetObjective:
         others = len(teacher.task.other_prompts)
         self._train_seeds = max(TRAIN_SEEDS // share, others)  # of each template
         self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, SELECT_LIMIT))
+        self._kept = max(1, SELECT_STATES // share)  # of each template's states to choose on
         self._select = replace(self._train, sampler=SELECT_SAMPLER)
         self.states_to_record = share * sum(
             seeds * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
@@ -55,7 +56,8 @@ class UNetObjective:
         self.notes: list[str] = []
         self.held_out_empty = 0.0
         self.held_out_start = 0.0
-        self.check_every = 0
+        # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
+        self.check_every = math.ceil(self._select_states() / (0.05 * 3 * settings.batch))
         self._lessons: list[Lesson] = []
         self._scale = 1.0  # root mean squared difference at the start, epsilon units
         self._start = 1.0  # loss at the start, in those units
@@ -63,9 +65,6 @@ class UNetObjective:
     def prepare(self, start: Vectors) -> None:
         for template in self._templates:
             self._lessons.append(self._lesson(template))
-        states = sum(len(lesson.select) for lesson in self._lessons)
-        # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
-        self.check_every = math.ceil(states / (0.05 * 3 * self.settings.batch))
         batch, selects = self.settings.batch, [lesson.select for lesson in self._lessons]
         self.held_out_empty = mean([self.teacher.error_of_nothing(each, self._select, batch) for each in selects])
         check_effect(self.held_out_empty, self.settings.text)
@@ -75,6 +74,12 @@ class UNetObjective:
             with torch.no_grad():
                 losses = [float(self.loss(start, (lesson, lesson.select))) for lesson in self._lessons]
             self._start = max(mean(losses), 1e-12)
+
+    def _select_states(self) -> int:
+        """How many there are to choose on, of all templates."""
+        share = len(self._templates)
+        recorded = self._select_seeds * self.teacher.model.evaluations(SELECT_SAMPLER, self._select.steps)
+        return share * min(self._kept, recorded)
 
     def _lesson(self, template: str) -> Lesson:
         text = template.replace("{}", self.settings.text)
@@ -86,11 +91,10 @@ class UNetObjective:
         side = self.teacher.replaced(text, self._select)
         seeds = seeds_of(SELECT_SEED, self._select_seeds, number)
         select = self.teacher.record(side, self._select, seeds, self.settings.batch)
-        keep = max(1, SELECT_STATES // len(self._templates))
         return Lesson(
             template,
             train[train.evaluation.argsort(stable=True)],
-            select.spread(keep),
+            select.spread(self._kept),
         )
 
     def _explain(self, side: Side) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedding_estimate.parameters import Parameter
 from embedding_estimate.settings import PARAMETERS
-from embedding_estimate.ui.form import Names
+
+if TYPE_CHECKING:
+    from embedding_estimate.ui.form import Names
 
 WORDS = {  # the infotext's -> a setting
     "Sampler": "sampler",

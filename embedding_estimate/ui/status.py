@@ -34,7 +34,7 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
     if job.state == "running":
         return _section("running", _running(job))
     if isinstance(job, Curve) and job.state == "done":
-        return _section("done", f"<p><b>{MANY}</b> {word(ROW)}</p>{_curve(job)}")
+        return _section("done", f"<p><b>{MANY}</b> {word(ROW)}</p>{_curve(job)}{_notes(job.notes)}")
     if job.saved is not None and job.state == "done":
         return _section("done", _done(job, job.saved, in_webui))
     if job.state == "dropped":

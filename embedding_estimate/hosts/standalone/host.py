@@ -49,6 +49,7 @@ class StandaloneModel:
         self.samplers: Sequence[str] = SAMPLER_NAMES
         self.schedules: Sequence[str] = SCHEDULE_NAMES
         self.emphasis_modes: Sequence[str] = MODES
+        self._ignored_clip_skip = clip_skip if self.info.clip_skip != clip_skip else None
         self._vae = loaded.vae
         self._conditioner = conditioner
         self._denoiser = Denoiser(loaded.unet, loaded.alphas_cumprod, loaded.prediction)
@@ -140,7 +141,14 @@ class StandaloneModel:
 
     def notes(self, prompt: str) -> list[str]:
         parts = [part.strip() for part in WEBUIS_OWN.findall(prompt)]
-        return [f"{part} is read as words here, and a WebUI makes something else of it: leave it out" for part in parts]
+        found = [
+            f"{part} is read as words here, and a WebUI makes something else of it: leave it out"
+            for part in dict.fromkeys(parts)
+        ]
+        if self._ignored_clip_skip:
+            family = {"sd2": "Stable Diffusion 2", "sdxl": "SDXL"}[self.info.family]
+            found.append(f"clip skip {self._ignored_clip_skip} does nothing in {family}, as in a WebUI: leave it out")
+        return found
 
     def vocabulary(self) -> dict[str, Tensor]:
         return self._conditioner.vocabulary()

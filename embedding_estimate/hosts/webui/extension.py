@@ -75,7 +75,7 @@ def _counted(text: str) -> Any:
 
 
 def _host(settings: Settings) -> WebuiHost:
-    return WebuiHost([settings.text, *settings.other_prompts, settings.initial_prompt])
+    return WebuiHost([settings.text, *settings.other_prompts, settings.initial_prompt, *settings.template_list])
 
 
 def _tree() -> Path:

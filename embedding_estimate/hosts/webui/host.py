@@ -180,7 +180,7 @@ class WebuiModel:
         found = list(self._pipeline.notes())
         if any(engine.exact.refused for engine in self._engines.values()):
             found.append("no memory for the text encoder in fp32: trained in the WebUI's half precision")
-        if typed := networks.mentioned(prompt):
+        if typed := dict.fromkeys(networks.mentioned(prompt)):
             found.append(f"type {' '.join(typed)} beside it: no vectors can do what it does")
         if self.info.networks:
             found.append(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 from embedding_estimate.errors import ModelError
@@ -37,7 +38,7 @@ def active(texts: Sequence[str]) -> Iterator[list[str]]:
     """Switches the texts' networks on, each once, and those that the settings add; tells the latter as they would be
     typed. All others are off. Off again at the end, which restores the model's weights before the next image.
 
-    Raises `ModelError` for a LoRA that the WebUI could not load, which it would do without in silence."""
+    Raises `ModelError` for a LoRA or hypernetwork that the WebUI could not load, which it would do without in silence."""
     from modules import extra_networks
 
     each = dict.fromkeys(network for text in texts for network in mentioned(text))
@@ -56,10 +57,32 @@ def active(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _missing(typed: Iterable[str]) -> list[str]:
-    """LoRAs that the WebUI has not loaded; none where it does not tell."""
+    """LoRAs and hypernetworks that the WebUI has not loaded; none of a kind of which it does not tell."""
+    loaded = {"lora": _loras(), "hypernet": _hypernetworks()}
+    found = []
+    for network in typed:
+        kind, name = network.strip("<>").split(":")[:2]
+        there = loaded.get(kind)
+        if there is not None and name not in there:
+            found.append(network)
+    return found
+
+
+def _loras() -> set[str] | None:
+    """The names that those which are loaded are typed by; None where the WebUI does not tell."""
     for module, attribute in LOADED:
         loaded = getattr(sys.modules.get(module), attribute, None)
         if loaded is not None:
-            there = {getattr(each, "mentioned_name", None) or each.name for each in loaded}
-            return [each for each in typed if each.startswith("<lora:") and each.strip("<>").split(":")[1] not in there]
-    return []
+            return {getattr(lora, "mentioned_name", None) or lora.name for lora in loaded}
+    return None
+
+
+def _hypernetworks() -> set[str] | None:
+    """Likewise. One is typed by its file's name, and calls itself what it was trained as."""
+    from modules import shared
+
+    loaded = getattr(shared, "loaded_hypernetworks", None)
+    if loaded is None:
+        return None
+    files = {Path(hypernetwork.filename).stem for hypernetwork in loaded if getattr(hypernetwork, "filename", None)}
+    return files | {hypernetwork.name for hypernetwork in loaded}

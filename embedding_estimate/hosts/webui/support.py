@@ -100,10 +100,17 @@ def info(model: Any, widths: Mapping[str, int], chunk_tokens: int, added: Sequen
         latent_channels=int(getattr(model, "latent_channels", 4)),
         latent_scale=LATENT_SCALE,
         default_size=SD2_V_SIZE if family == "sd2" and v and size == SIZES["sd2"] else size,
-        clip_skip=int(shared.opts.CLIP_stop_at_last_layers),
+        clip_skip=int(shared.opts.CLIP_stop_at_last_layers) if heeds_clip_skip(family) else 1,
         emphasis=emphasis(),
         networks=added,
     )
+
+
+def heeds_clip_skip(family: str) -> bool:
+    """Whether the setting does anything: in SD2 never, in SDXL by a setting of its own."""
+    from modules import shared
+
+    return family == "sd1" or (family == "sdxl" and bool(getattr(shared.opts, "sdxl_clip_l_skip", False)))
 
 
 def emphasis_modes() -> tuple[str, ...]:

@@ -58,7 +58,9 @@ def _differences(told: Mapping[str, Any], text: str) -> list[str]:
 
     found = []
     clip_skip, emphasis = int(shared.opts.CLIP_stop_at_last_layers), support.emphasis()
-    if told.get("clip_skip", clip_skip) != clip_skip:
+    model = told.get("model")
+    family = model.get("family") if isinstance(model, Mapping) else None
+    if support.heeds_clip_skip(str(family)) and told.get("clip_skip", clip_skip) != clip_skip:
         found.append(f"for clip skip {told['clip_skip']}, and it is {clip_skip} now")
     if told.get("emphasis", emphasis) != emphasis:
         found.append(f"for the emphasis mode {told['emphasis']}, and it is {emphasis} now")

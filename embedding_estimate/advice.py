@@ -1,0 +1,134 @@
+"""What a user should know before the work begins: one plain line each, collected here for every interface.
+
+`of_settings` needs no model; `of_prompts` and `of_training` ask the one that is lent, and `of_job` is all three.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from embedding_estimate import embedding_words, foreign_syntax, unused_settings
+from embedding_estimate.host import MODES, BorrowedModel, Stage
+from embedding_estimate.objectives import SCHEDULED, make_objective
+from embedding_estimate.optimizers import make_loss
+from embedding_estimate.parts import SKETCH, in_turn
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Teacher, Trajectory
+from embedding_estimate.vectors import count
+
+MANY = 8  # tokens of the text for each vector, from which on little of its weights arrives
+WITHOUT_WEIGHTS = ("sd1", "sd2")  # families whose text encoder ends in a LayerNorm
+_AND = re.compile(r"\bAND\b")
+_BRACKETS = re.compile(r"(?<!\\)[(\[]")
+
+
+def of_job(settings: Settings, teacher: Teacher) -> list[str]:
+    """All that can be said of a job before it begins, but for its name."""
+    found = of_settings(settings) + of_prompts(settings, teacher.model) + of_training(settings, teacher)
+    return list(dict.fromkeys(found))
+
+
+def of_settings(settings: Settings) -> list[str]:
+    """What can be said without the model: syntax of other programs, settings without effect."""
+    found = []
+    for name, prompt in _prompts(settings):
+        line_by_line = prompt.splitlines() if name in ("other_prompt", "templates") else [prompt]
+        composed = _composed(settings, name)
+        notes = [note for line in line_by_line for note in foreign_syntax.notes(line, composed=composed)]
+        if name in ("text", "other_prompt") and not composed and _AND.search(prompt):
+            notes.append("AND is an ordinary word in a negative prompt")
+        found += notes if name == "text" else [f"{name}: {note}" for note in notes]
+    return list(dict.fromkeys([*found, *unused_settings.notes(settings)]))
+
+
+def _prompts(settings: Settings) -> list[tuple[str, str]]:
+    """All that is read as a prompt, by the setting's name."""
+    return [(name, getattr(settings, name)) for name in ("text", "other_prompt", "initial_prompt", "templates")]
+
+
+def _composed(settings: Settings, name: str) -> bool:
+    """Whether `AND` composes in that prompt."""
+    return {"text": not settings.negative, "other_prompt": settings.negative}.get(name, False)
+
+
+def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
+    """What this model and its host make of the prompts."""
+    prompts = [prompt for _, prompt in _prompts(settings)]
+    found = model.notes("\n".join(prompts))
+    for word in embedding_words.missing(prompts, model.embedding_names()):
+        found.append(f"{word} looks like the name of an embedding, and there is none: it is read as plain words")
+    if model.info.emphasis not in MODES and _BRACKETS.search(settings.text):
+        found.append(f"the emphasis mode {model.info.emphasis} applies no weights, so those of the text do nothing")
+    return found
+
+
+def of_training(settings: Settings, teacher: Teacher) -> list[str]:
+    """What the training will do with these settings; it may not be what they were meant for."""
+    return [line for rule in (_text, _initial_prompt, _stops, _sizes) for line in rule(settings, teacher)]
+
+
+def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    model, text = teacher.model, settings.text
+    side = teacher.replaced(text, Trajectory.of(settings))
+    if side.scheduled:
+        yield SCHEDULED
+    if side.composed and "{}" in settings.template_list and unused_settings.changed(settings, ["templates"]):
+        yield "templates: a text whose predictions are composed, as by AND, is trained by itself only, as {}"
+    tokens = count(model.token_vectors(text))
+    if settings.token_source == "Number" and settings.tokens and tokens > MANY * settings.tokens:
+        yield (
+            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, and much of its "
+            "weights may be lost; take more, or 0, which finds out how many are enough"
+        )
+    carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS or settings.typed_weight != 1
+    if not carries and _weighted(text, settings, teacher):
+        yield (
+            f"part='Transformer' cannot carry the weights of the text in Stable Diffusion {model.info.family[-1]}: "
+            "choose Attention, or typed_weight=0"
+        )
+
+
+def _initial_prompt(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    prompt = settings.initial_prompt
+    if not prompt.strip():
+        return
+    if _weighted(prompt, settings, teacher):
+        yield "initial_prompt: its weights do nothing, for only the vectors of its tokens are taken"
+    if _AND.search(prompt) or teacher.replaced(prompt, Trajectory.of(settings)).scheduled:
+        yield "initial_prompt: AND and schedules are read as words there"
+
+
+def _weighted(prompt: str, settings: Settings, teacher: Teacher) -> bool:
+    """Whether the model is told something else by the prompt with every weight 1."""
+    trajectory = Trajectory.of(settings)
+    with_weights, without = (teacher.replaced(prompt, trajectory, weights=weights).stages for weights in (True, False))
+    return any(
+        not torch.equal(mine, plain) for mine, plain in zip(_contexts(with_weights), _contexts(without), strict=True)
+    )
+
+
+def _contexts(stages: Sequence[Stage]) -> Iterator[torch.Tensor]:
+    """The contexts (1, L, C) of all stages and parts in turn."""
+    return (conditioning.context for stage in stages for conditioning, _ in stage.parts)
+
+
+def _stops(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    if not settings.early_stop:
+        return
+    most = 0  # checks in a part
+    for part in in_turn(settings):
+        if part.part != SKETCH:
+            check_every = make_objective(part, teacher, make_loss(part.loss)).check_every
+            most = max(most, -(-part.learning_steps // check_every))
+    if settings.early_stop >= most:
+        yield f"early_stop={settings.early_stop}: there are {most} checks in all, so it will not stop early"
+
+
+def _sizes(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    """SDXL's text is told the size."""
+    if settings.part == "Transformer" and teacher.model.info.family != "sdxl" and not settings.preview_every:
+        names = unused_settings.changed(settings, ["width", "height"])
+        yield from unused_settings.nothing(names, "the Transformer part draws no latents")

@@ -1,0 +1,35 @@
+"""`estimate --infotext`: settings from what a WebUI writes into its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from embedding_estimate.cli.notes import note
+from embedding_estimate.errors import SettingsError
+from embedding_estimate.hosts.standalone import infotext
+from embedding_estimate.hosts.standalone.sampler_names import CHOICES
+from embedding_estimate.ui import filling
+
+
+def from_infotext(text: str, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that an infotext tells, under what else was typed; says which they are.
+
+    Raises `SettingsError` for a text that is none.
+    """
+    parsed = infotext.parse(filling.bare(text))
+    if not filling.tells(parsed):
+        raise SettingsError(
+            [
+                "--infotext: TEXT is no infotext; give all that PNG Info shows for an image, line by line, down to the "
+                "line that begins with Steps:"
+            ]
+        )
+    negative = typed.get("prompt_type") == "Negative Prompt"
+    values, refused = filling.read(parsed, negative, lambda parameter: CHOICES.get(parameter, ()))
+    others = {name: value for name, value in typed.items() if name != "text"}
+    taken = [name for name in values if name not in others]
+    note(f"taken from the infotext: {', '.join(taken)}")
+    for line in refused:
+        note(line)
+    return {**values, **others}

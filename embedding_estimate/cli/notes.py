@@ -1,0 +1,24 @@
+"""Notes on the command line: on stderr, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+
+def note(text: str) -> None:
+    click.echo(f"Note: {text}", err=True)
+
+
+class Notes:
+    """Prints notes as they come, and none of them twice."""
+
+    def __init__(self) -> None:
+        self._printed: set[str] = set()
+
+    def __call__(self, notes: Iterable[str]) -> None:
+        for line in notes:
+            if line not in self._printed:
+                self._printed.add(line)
+                note(line)
