@@ -80,8 +80,8 @@ def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
     tokens = count(model.token_vectors(text))
     if settings.token_source == "Number" and settings.tokens and tokens > MANY * settings.tokens:
         yield (
-            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, and much of its "
-            "weights may be lost; take more, or 0, which finds out how many are enough"
+            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, and little of "
+            "its weights may arrive; take more, or 0, which finds out how many are enough"
         )
     carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS or settings.typed_weight != 1
     if not carries and _weighted(text, settings, teacher):

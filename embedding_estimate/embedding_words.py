@@ -13,7 +13,7 @@ _SHAPES = re.compile(
     r"|[a-z][\w.-]*[_-]v\d[\w.-]*"  # ng_deepnegative_v1_75t, verybadimagenegative_v1.3
     r"|[a-z][\w.-]*[_-]\d+[tv]"  # bad-picture-chill-75v
     r"|[a-z][a-z\d]*negative(?:v\d|xl)?[\w.-]*|negative(?:v\d|xl)[\w.-]*"  # EasyNegative, negativeXL_D
-    r"|\w+[_-]negative(?:[_-]\w+)?|\w+[_-]neg\d*|neg[_-]\w+"  # CyberRealistic_Negative, negative_hand-neg
+    r"|[\w.-]+[_-]neg(?:ative)?\d*(?:[_-]\w+)?"  # CyberRealistic_Negative, negative_hand-neg
 )
 _FILES = """
     aidv1.0-neg aissist-neg bad-artist bad-artist-anime bad_pictures baddream boring_e621 easynegativev2 fastnegativev2

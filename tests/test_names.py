@@ -127,7 +127,7 @@ def test_accepted_names_are_one_piece_and_a_file_name(name: str) -> None:
     assert len(f"{name}.safetensors".encode()) <= 143
 
 
-VOCABULARY = {"red": 1, "circle": 2, "bad": 3, "hands": 4, ",": 5, "-": 6, "!": 7}
+VOCABULARY = {"red": 1, "circle": 2, "bad": 3, "hands": 4, ",": 5, "-": 6, "!": 7, "x": 8, "up": 9, "two": 10}
 
 
 def token_ids(text: str) -> list[int]:
@@ -143,7 +143,12 @@ def token_ids(text: str) -> list[int]:
     [
         ("xqz", [], []),
         ("Red", [], ["ordinary words"]),
-        ("bad hands", [], ["ordinary words"]),
+        ("bad hands", [], ["ordinary words", "ends at a blank"]),
+        ("xqz two", [], ["ends at a blank"]),
+        ("red-bad", [], []),
+        ("close-up", [], []),  # compounds of what are no words to this tokenizer
+        ("black-and-red", [], []),
+        ("lowres", [], ["people type this anyway"]),
         ("bad-hands", [], []),
         ("xqz!", [], ["comma"]),
         ("bad-hands", ["bad"], ["begins with bad, and replaces it"]),
@@ -156,6 +161,12 @@ def test_warnings(name: str, others: list[str], expected: list[str]) -> None:
     found = names.warnings(name, token_ids, others)
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["x-red", "X-Red", "red-up", "red_up", "two-hands", "1hands", "2024", "1.4"])
+def test_a_name_of_several_tokens_that_people_type_is_told(name: str) -> None:
+    found = names.warnings(name, token_ids, [])
+    assert found == [f"{name}: people type this anyway, and such a prompt would call it; choose a made-up name"]
 
 
 def test_a_name_without_tokens_cannot_be_called() -> None:

@@ -38,7 +38,7 @@ def active(texts: Sequence[str]) -> Iterator[list[str]]:
     """Switches the texts' networks on, each once, and those that the settings add; tells the latter as they would be
     typed. All others are off. Off again at the end, which restores the model's weights before the next image.
 
-    Raises `ModelError` for a LoRA or hypernetwork that the WebUI could not load, which it would do without in silence."""
+    Raises `ModelError` for a LoRA or hypernetwork that the WebUI could not load: it would do without, in silence."""
     from modules import extra_networks
 
     each = dict.fromkeys(network for text in texts for network in mentioned(text))

@@ -85,7 +85,6 @@ def _name(model: Any) -> str:
 
 def info(model: Any, widths: Mapping[str, int], chunk_tokens: int, added: Sequence[str]) -> ModelInfo:
     """What is loaded and how the WebUI is set up to use it; `added` are the networks that its settings add."""
-    from modules import shared
 
     family: Family = "sdxl" if "clip_g" in widths else "sd2" if "clip_h" in widths else "sd1"
     v = getattr(model, "parameterization", "eps") == "v"
@@ -100,17 +99,27 @@ def info(model: Any, widths: Mapping[str, int], chunk_tokens: int, added: Sequen
         latent_channels=int(getattr(model, "latent_channels", 4)),
         latent_scale=LATENT_SCALE,
         default_size=SD2_V_SIZE if family == "sd2" and v and size == SIZES["sd2"] else size,
-        clip_skip=int(shared.opts.CLIP_stop_at_last_layers) if heeds_clip_skip(family) else 1,
+        clip_skip=clip_skip(model, family),
         emphasis=emphasis(),
         networks=added,
     )
 
 
-def heeds_clip_skip(family: str) -> bool:
-    """Whether the setting does anything: in SD2 never, in SDXL by a setting of its own."""
+def clip_skip(model: Any, family: str) -> int:
+    """The setting for clip skip, or 1 where it does nothing.
+
+    AUTOMATIC1111 heeds it in SDXL by a setting of its own and never in SD2; reForge in both, beyond the layer that
+    they end at anyway.
+    """
     from modules import shared
 
-    return family == "sd1" or (family == "sdxl" and bool(getattr(shared.opts, "sdxl_clip_l_skip", False)))
+    chosen = int(shared.opts.CLIP_stop_at_last_layers)
+    if family == "sd1":
+        return chosen
+    least = [encoder.minimal_clip_skip for encoder in _encoders(model) if hasattr(encoder, "minimal_clip_skip")]
+    if least:
+        return chosen if chosen > min(least) else 1
+    return chosen if family == "sdxl" and getattr(shared.opts, "sdxl_clip_l_skip", False) else 1
 
 
 def emphasis_modes() -> tuple[str, ...]:

@@ -57,11 +57,11 @@ def _differences(told: Mapping[str, Any], text: str) -> list[str]:
     from modules import shared
 
     found = []
-    clip_skip, emphasis = int(shared.opts.CLIP_stop_at_last_layers), support.emphasis()
-    model = told.get("model")
-    family = model.get("family") if isinstance(model, Mapping) else None
-    if support.heeds_clip_skip(str(family)) and told.get("clip_skip", clip_skip) != clip_skip:
-        found.append(f"for clip skip {told['clip_skip']}, and it is {clip_skip} now")
+    emphasis, model = support.emphasis(), told.get("model")
+    if "clip_skip" in told and isinstance(model, Mapping):
+        clip_skip = support.clip_skip(shared.sd_model, str(model.get("family")))
+        if told["clip_skip"] != clip_skip:
+            found.append(f"for clip skip {told['clip_skip']}, and it is {clip_skip} now")
     if told.get("emphasis", emphasis) != emphasis:
         found.append(f"for the emphasis mode {told['emphasis']}, and it is {emphasis} now")
     settings = told.get("settings")

@@ -1,0 +1,173 @@
+"""Settings without effect: what is said of them is what a run shows."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from toy import ToyHost, ToyModel
+
+from embedding_estimate import unused_settings
+from embedding_estimate.objectives import attention
+from embedding_estimate.optimizers import OPTIMIZERS
+from embedding_estimate.settings import PARAMETERS, PARTS, Settings
+from embedding_estimate.trainer import estimate
+
+
+class Sampling(ToyModel):
+    """A toy whose latents depend on the sampler and the schedule by name."""
+
+    schedules = ("Karras", "Uniform")
+
+    def sample(self, denoise: Callable[..., torch.Tensor], *, sampler: str, schedule: str, **others: Any) -> Any:
+        share = 1 + zlib.crc32(f"{sampler} {schedule}".encode()) % 97 / 1000
+        return super().sample(
+            lambda x, sigma, evaluation: denoise(share * x, sigma, evaluation),
+            sampler=sampler,
+            schedule=schedule,
+            **others,
+        )
+
+
+def settings(**values: Any) -> Settings:
+    given = {"text": "red (circle:1.8) star", "name": "madeup", "steps": 3, "learning_steps": 3, "tokens": 2}
+    return Settings(**{**given, "measure": "Nothing", "schedule": "Karras", **values})
+
+
+@cache
+def trained(**values: Any) -> torch.Tensor:
+    """The vectors, and the errors on the way, by which also a setting shows that chose no other ones."""
+    host = ToyHost()
+    host.model = Sampling()
+    result = estimate(settings(**values), host)
+    return torch.cat([result.embedding.vectors["clip_l"].flatten(), torch.tensor(result.losses)])
+
+
+CHANGES = {
+    "sampler": "DPM++ SDE",
+    "schedule": "Uniform",
+    "steps": 4,
+    "guidance_scale": 3.0,
+    "other_prompt": "cat",
+    "batch": 1,
+    "loss": "L1",
+    "rate": 0.11,
+    "scheduler": "linear",
+    "attention_memory": 1,
+    "initial_prompt": "star",
+    "typed_weight": 1.2,
+    "seed": 3,
+    "templates": "{}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_said_to_have_no_effect_has_none_and_nothing_else(
+    part: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_megabytes", lambda model, rows: 512.0)  # as the setting has by default
+    optimizer = "Adam" if name == "scheduler" else "Automatic"
+    changed = {"part": part, "optimizer": optimizer, name: CHANGES[name]}
+    same = torch.equal(trained(part=part, optimizer=optimizer), trained(**changed))
+    said = [line for line in unused_settings.notes(settings(**changed)) if name in line.partition(":")[0].split(", ")]
+    said = [line for line in said if "without effect" in line or "only the figures" in line]
+    assert bool(said) == same
+
+
+def without_package(name: str) -> bool:
+    return OPTIMIZERS[name].package == "torch"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if without_package(name) and name != "LBFGS"])
+def test_a_scheduler_is_heeded_by_all_optimizers_but_those_that_are_named(optimizer: str) -> None:
+    choice = {"part": "Transformer", "optimizer": optimizer}
+    same = torch.equal(trained(**choice), trained(**choice, scheduler="linear"))
+    said = unused_settings.notes(settings(**choice, scheduler="linear"))
+    assert bool(said) == same == (optimizer == "Rprop")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_defaults_are_all_of_use(part: str) -> None:
+    assert unused_settings.notes(Settings(text="red", name="x", part=part)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"sampler": "DPM++ SDE"},
+            ["sampler: without effect here, for the Attention part draws its latents with Euler"],
+        ),
+        ({"sampler": "DPM++ SDE", "part": "Attention + U-Net"}, []),
+        (
+            {"attention_memory": 8, "part": "U-Net"},
+            ["attention_memory: without effect here, for the U-Net part keeps no rows of attention"],
+        ),
+        (
+            {"part": "Transformer", "schedule": "DDIM", "batch": 8, "checkpointing": True},
+            ["schedule, batch, checkpointing: without effect here, for the Transformer part draws no latents"],
+        ),
+        ({"part": "Transformer", "text": "[red:blue:5]", "steps": 20}, []),  # of which 5 is a share
+        (
+            {"token_source": "Initial prompt", "initial_prompt": "red", "tokens": 9},
+            ["tokens: without effect here, for token_source takes the number from the initial prompt"],
+        ),
+        (
+            {"rate": 0.5},
+            ["rate=0.5: LBFGS finds the length of each step by a line search, which only begins there; 0 fits it"],
+        ),
+        ({"rate": 0.5, "part": "U-Net"}, []),
+        (
+            {"rate": 0.5, "optimizer": "Prodigy"},
+            ["rate=0.5: Prodigy finds its own rate, and takes this one as a factor of it; 0 fits it"],
+        ),
+        ({"guidance_scale": 1.0}, []),
+        (
+            {"guidance_scale": 1.0, "other_prompt": "grey"},
+            ["guidance_scale=1 draws the latents without the negative prompt, so other_prompt counts in figures only"],
+        ),
+        ({"save_every": 140, "preview_every": 140}, []),
+        (
+            {"save_every": 141},
+            ["save_every=141: there are 140 learning steps, so there will be no snapshots"],
+        ),
+        (
+            {"preview_every": 30, "learning_steps": 20, "part": "U-Net"},
+            ["preview_every=30: there are 20 learning steps, so there will be no previews"],
+        ),
+        (
+            {"preview_every": 30, "learning_steps": 20, "part": "Attention + U-Net"},
+            [],
+        ),  # whose second part takes 10 more
+        (
+            {"save_every": 10, "typed_weight": 0.0},
+            ["save_every=10: no snapshots are kept while the typed weight is looked for"],
+        ),
+        ({"prompt_type": "Negative Prompt", "other_prompt": "a cat"}, []),
+        (
+            {"prompt_type": "Negative Prompt"},
+            [
+                "other_prompt is empty: the negative embedding is fitted beside an empty prompt; give a few of the "
+                "prompts that it will be used beside, one per line"
+            ],
+        ),
+    ],
+)
+def test_each_is_told_in_a_line(values: dict[str, Any], said: list[str]) -> None:
+    assert unused_settings.notes(Settings(**{"text": "red", "name": "x", **values})) == said
+
+
+def test_every_setting_that_trains_is_tried() -> None:
+    """A new setting is to be looked at here too."""
+    elsewhere = {"text", "prompt_type", "part", "tokens", "token_source", "optimizer", "learning_steps"}  # no way out
+    about_files = {"name", "overwrite", "format", "save_every", "preview_every", "measure", "private"}
+    by_the_model = {"checkpointing", "early_stop", "width", "height"}
+    names = {parameter.name for parameter in PARAMETERS}
+    assert names == elsewhere | about_files | by_the_model | CHANGES.keys()
