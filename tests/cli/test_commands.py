@@ -28,7 +28,7 @@ KEYS = [
         "explained_without_weights",
     ),
     *("explained_truncated", "in_template", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
-    *("unet_forwards", "unet_backwards", "stopped"),
+    *("unet_forwards", "unet_backwards", "stopped", "notes"),
 ]
 
 

@@ -14,7 +14,10 @@ import torch
 from hosts.attention_contract import AttentionContract
 from torch import Tensor, nn
 
+from embedding_estimate.errors import PromptError
 from embedding_estimate.host import BorrowedModel, Conditioning, Host, Stage, Vectors
+from embedding_estimate.objectives import check_text
+from embedding_estimate.teacher import Task, Teacher, Trajectory
 
 PLAIN = "a red circle on a blue square"
 LONG = "w " * 80  # more than a chunk
@@ -113,6 +116,12 @@ class HostContract(AttentionContract):
     def model(self, host: Host) -> Iterator[BorrowedModel]:
         with host.borrow() as model:
             yield model
+
+    @pytest.mark.parametrize("text", ["()", "[|]", "[:1]", "[::1]", "[()|]", "[::0.5] AND"])
+    def test_a_prompt_that_is_empty_at_every_step_is_refused(self, model: BorrowedModel, text: str) -> None:
+        teacher = Teacher(model, Task(text, False, ("",), SIZE, SIZE))
+        with pytest.raises(PromptError, match="does what the empty prompt does"):
+            check_text(teacher, Trajectory("Euler", "Karras", EVALUATIONS, 7.0))
 
     # what the model says of itself
 

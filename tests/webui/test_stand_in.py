@@ -24,6 +24,7 @@ from embedding_estimate.errors import ModelError
 from embedding_estimate.host import Family
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.txt2img import Txt2img
+from embedding_estimate.settings import Settings
 
 
 @pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
@@ -102,6 +103,38 @@ def test_a_network_that_the_settings_add_is_active_and_named(loaded: Any) -> Non
         assert model.notes("a circle") == [added]
     with WebuiHost(["a <lora:painting:0.8> circle"]).borrow() as model:
         assert model.notes("a circle") == []  # what is typed comes before the settings
+
+
+@pytest.mark.parametrize(
+    ("family", "chosen", "own_setting", "least", "heeded"),
+    [
+        ("sd1", 2, False, None, 2),
+        ("sd2", 2, True, None, 1),
+        ("sdxl", 2, False, None, 1),
+        ("sdxl", 2, True, None, 2),
+        ("sdxl", 2, False, 2, 1),  # reForge, where SDXL ends at that layer anyway
+        ("sdxl", 3, False, 2, 3),
+    ],
+)
+def test_clip_skip_is_what_the_family_heeds_of_the_setting(
+    loaded: Any, family: str, chosen: int, own_setting: bool, least: int | None, heeded: int
+) -> None:
+    from embedding_estimate.hosts.webui import support
+
+    loaded.opts.CLIP_stop_at_last_layers, loaded.opts.sdxl_clip_l_skip = chosen, own_setting
+    if least:
+        loaded.sd_model.cond_stage_model.minimal_clip_skip = least
+    assert support.clip_skip(loaded.sd_model, family) == heeded
+
+
+def test_networks_of_templates_are_active_too(loaded: Any) -> None:
+    from modules import extra_networks
+
+    from embedding_estimate.hosts.webui import extension
+
+    host = extension._host(Settings(text="red", name="x", templates="{}\n{} <lora:painting:1>"))
+    with host.borrow():
+        assert extra_networks.active == ["lora:painting:1"]
 
 
 @pytest.mark.parametrize("fails", [False, True])

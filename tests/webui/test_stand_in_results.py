@@ -91,11 +91,18 @@ def test_overwriting_keeps_what_the_user_put_on_the_card(loaded: Any, tmp_path: 
 def test_a_network_that_is_not_there_is_no_surprise_at_the_end(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     painting = SimpleNamespace(name="paint", mentioned_name="painting")
     monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[painting]))
-    job = finished(loaded, text="circle <lora:painting:0.8> <lora:panting:1> <hypernet:other:1>")
+    oil = SimpleNamespace(name="its old name", filename="models/hypernetworks/oil.pt")
+    loaded.loaded_hypernetworks = [oil]
+    text = "circle <lora:painting:0.8> <lora:panting:1> <hypernet:oil:1> <hypernet:other:1> <unknown:x>"
+    job = finished(loaded, text=text)
     assert (job.state, job.problems) == (
         "failed",
-        ["<lora:panting:1> could not be loaded: mend the name, or drop it"],
+        ["<lora:panting:1> <hypernet:other:1> could not be loaded: mend the name, or drop it"],
     )
+    del loaded.loaded_hypernetworks  # a WebUI without any does not tell
+    with WebuiHost(["<hypernet:other:1>"]).borrow():
+        pass
+    loaded.loaded_hypernetworks = []
     assert finished(loaded, text="(red:1.5) circle <lora:painting:0.8>", measure="Nothing").state == "done"
 
 
