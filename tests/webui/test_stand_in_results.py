@@ -150,7 +150,8 @@ def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
         initial_prompt="red # and no more",
         measure="Nothing",
     )
-    assert (job.state, job.notes) == ("done", [])
+    assert job.state == "done"
+    assert [note.partition(" ")[0] for note in job.notes] == ["other_prompt:", "part='Transformer'"]  # of no comment
     told = job.saved.estimate.embedding.provenance["settings"]
     assert (told["text"].strip(), job.settings.other_prompts) == ("(red:1.5) circle", ("grey",))
     assert (job.settings.template_list, told["initial_prompt"].strip()) == (("{}", "a {}"), "red")
