@@ -64,9 +64,15 @@ def _log(context: click.Context, option: click.Parameter, verbose: bool) -> None
         return
     logger, handler = logging.getLogger("embedding_estimate"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    before = logger.level
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)
-    context.call_on_close(lambda: logger.removeHandler(handler))
+
+    def restore() -> None:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+    context.call_on_close(restore)
 
 
 for command in (demo, estimate, inspect, compare, ui):
