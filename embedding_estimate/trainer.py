@@ -172,7 +172,7 @@ def _train_part(
                 weight, solved = solve(objective, space, training, job)
                 if job.stop.stopped:
                     solved.stopped = "interrupted"
-                if len(starts) == 1 or solved.stopped in ("interrupted", FAILED):
+                if len(starts) == 1 or solved.stopped in ("interrupted", FAILED, NO_MEMORY):
                     return solved, teacher.typed(weight)
                 objective = at_weight(objective, weight, solved.best)
     except Stopped:
@@ -216,7 +216,7 @@ def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, 
     return fidelity.measure(
         teacher.model,
         teacher.task,
-        training.best,
+        {key: value.to(teacher.model.device) for key, value in training.best.items()},
         batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
         images=IMAGES.get(job.settings.measure, 0),
         on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),

@@ -80,7 +80,7 @@ class Training:
     def keep(self, vectors: dict[str, Tensor], error: float) -> None:
         """Takes vectors (N, width) by encoder for the best so far."""
         self.best, self.best_error = vectors, error
-        self.saved = {key: value.float().cpu() for key, value in vectors.items()}
+        self.saved = _on_cpu(vectors)
 
     def continued(self) -> Training:
         """Another training that goes on from here."""
@@ -143,7 +143,7 @@ def _within_memory(run: _Run, name: str, rate: float) -> str:
             if not ran_out(error):
                 return _failed(run, error)
             released = sparing and model.release(for_good=True)
-            if sparing and not (released or training.checks):
+            if sparing and not (released or run.something_to_keep):
                 raise
         ran_out_at = f"out of memory at step {run.gone_back()}: "
         if not sparing:
@@ -152,17 +152,17 @@ def _within_memory(run: _Run, name: str, rate: float) -> str:
         elif released:
             training.notes.append(ran_out_at + "went on without what the host can do without")
         else:
-            training.notes.append(ran_out_at + "the best vectors before were kept")
+            training.notes.append(ran_out_at + run.kept())
             return NO_MEMORY
 
 
 def _failed(run: _Run, error: Exception) -> str:
     """Keeps the best vectors after an error that nobody foresaw. Raises it where there are none yet."""
-    if not run.training.checks:
+    if not run.something_to_keep:
         raise error
     step = run.gone_back()
     reason = failures.logged(error, logger, f"step {step} of the training")
-    run.training.notes.append(f"the model failed at step {step}: {reason}; the best vectors before were kept")
+    run.training.notes.append(f"the model failed at step {step}: {reason}; {run.kept()}")
     return FAILED
 
 
@@ -176,6 +176,8 @@ class _Run:
     job: Job
     last_step: int
     unread: list[Tensor] = field(default_factory=list)  # losses since the last check: to read one the device waits
+    unjudged: tuple[int, dict[str, Tensor]] | None = None
+    """Before the first check: the step when the loss was last looked at, and its vectors (N, width) on the CPU."""
 
     def descend(self, name: str, rate: float, sparing: bool) -> str:
         """One run of the optimizer from the best vectors so far; returns why it ended."""
@@ -193,7 +195,7 @@ class _Run:
         evaluate = _Evaluation(objective, space, leaves, fixed or [next(draws)], again=not full)
         average = Average(leaves, 0.0 if full else AVERAGED)
         stale = 0
-        read = time.monotonic()
+        read = -math.inf
 
         while training.step < self.last_step:
             training.step += 1
@@ -232,6 +234,8 @@ class _Run:
                 read, value = time.monotonic(), float(loss)
                 if not math.isfinite(value):
                     return self._diverged()
+                if not training.checks:
+                    self.unjudged = training.step, _on_cpu(space.vectors(average.leaves))
                 explained = 1 - training.best_error / objective.held_out_empty
                 total = max(self.job.learning_steps, self.last_step)
                 self.job.on_progress(Progress("train", training.step, total, value, explained))
@@ -258,6 +262,18 @@ class _Run:
         if self.unread:
             self.training.losses += torch.stack(self.unread).tolist()
             self.unread.clear()
+
+    @property
+    def something_to_keep(self) -> bool:
+        return bool(self.training.checks) or self.unjudged is not None
+
+    def kept(self) -> str:
+        """What is kept where it ends early: the best vectors or, where none were judged yet, the last ones known."""
+        if self.training.checks or self.unjudged is None:
+            return "the best vectors before were kept"
+        self.training.step, self.training.saved = self.unjudged
+        self.training.best = self.training.saved
+        return f"the vectors of step {self.training.step} were kept, before any were judged"
 
     def gone_back(self) -> int:
         """Goes back to the last check, since which nothing was kept; returns the step that was being made."""
@@ -301,6 +317,10 @@ class _Evaluation:
             losses.append(loss.detach())
         self.loss = torch.stack(losses).sum()
         return self.loss
+
+
+def _on_cpu(vectors: Vectors) -> dict[str, Tensor]:
+    return {key: value.detach().float().cpu() for key, value in vectors.items()}
 
 
 def _detached(vectors: Vectors) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from embedding_estimate import failures
-from embedding_estimate.failures import FAILED
+from embedding_estimate.failures import FAILED, NO_MEMORY
 from embedding_estimate.fidelity import inside
 from embedding_estimate.host import Vectors
 from embedding_estimate.objectives import Objective, mean, starting_from
@@ -69,7 +69,7 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
         trial = replace(job, settings=settings, on_progress=on_progress, on_preview=on_preview)
         train(training, at_weight(objective, weight, training.best), space, trial)
         done += steps
-        if training.stopped == FAILED:  # the model does, and would at the other weights
+        if training.stopped in (FAILED, NO_MEMORY):  # as it would at the other weights
             raise Stopped
 
     def harmless(weights: Iterable[float]) -> Iterator[float]:
@@ -102,15 +102,20 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
     try:
         weight = best()
     except Exception as error:
-        reached = [weight for weight in safe & trials.keys() if len(trials[weight].checks) > len(start.checks)]
+        reached = [
+            weight
+            for weight in safe & trials.keys()
+            if len(trials[weight].checks) > len(start.checks) or trials[weight].stopped in (FAILED, NO_MEMORY)
+        ]
         if not reached:
             raise
         weight = min(reached, key=lambda weight: trials[weight].best_error)
-        failed = [training.notes[-1] for training in trials.values() if training.stopped == FAILED]
+        failed = {one.stopped: one.notes[-1] for one in trials.values() if one.stopped in (FAILED, NO_MEMORY)}
         if not isinstance(error, Stopped):
-            failed.append(f"the trials of weights failed: {failures.logged(error, logger, 'the trials of weights')}")
-        trials[weight].stopped = FAILED if failed else "interrupted"
-        trials[weight].notes = list(dict.fromkeys([*trials[weight].notes, *failed]))
+            reason = failures.logged(error, logger, "the trials of weights")
+            failed = {FAILED: f"the trials of weights failed: {reason}"}
+        trials[weight].stopped = next(iter(failed), "interrupted")
+        trials[weight].notes = list(dict.fromkeys([*trials[weight].notes, *failed.values()]))
     found = trials[weight]
     found.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.values())
     return weight, found

@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy import ToyHost
 
+from embedding_estimate import training
 from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
 from embedding_estimate.jobs import KEPT, Curve, Job, Jobs
@@ -256,7 +257,7 @@ def test_what_is_trained_is_saved_where_measuring_fails(place: Place, monkeypatc
     assert any("not measured" in note for note in job.notes)
 
 
-def fails_at(place: Place, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def fails_at(place: Place, monkeypatch: pytest.MonkeyPatch, step: int, error: Exception | None = None) -> None:
     """The model breaks in that step's evaluation of the loss; each step of these has one."""
     real, losses = UNetObjective.loss, []
 
@@ -264,7 +265,7 @@ def fails_at(place: Place, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         found = real(objective, vectors, drawn)
         losses.extend([1] * found.requires_grad)
         if len(losses) > SAMPLES + step - 1:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+            raise error or RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
         return found
 
     monkeypatch.setattr(UNetObjective, "loss", loss)
@@ -289,6 +290,22 @@ def test_an_error_in_the_training_costs_neither_the_best_so_far_nor_snapshots(
     assert steps == [f"it-{step:06d}.safetensors" for step in range(2, 21, 2)]
     last = read(place.embeddings.parent / "embeddings-steps" / "it" / steps[-1])
     assert torch.equal(last.vectors["emb_params"], read(place.embeddings / "it.safetensors").vectors["emb_params"])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error"), torch.cuda.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize("typed_weight", [1.0, 0.0])
+def test_an_error_before_the_first_check_keeps_the_last_vectors_known(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception, typed_weight: float
+) -> None:
+    monkeypatch.setattr(training, "READ_EVERY", 0.0)
+    fails_at(place, monkeypatch, 5, error)
+    job = place.finished(**UNET | {"save_every": 0, "typed_weight": typed_weight})
+    assert job.state == "done" and any(
+        "the vectors of step 4 were kept, before any were judged" in n for n in job.notes
+    )
+    left = read(place.embeddings / "it.safetensors")
+    start = place.host.model.token_vectors("red circle")["clip_l"].float()
+    assert left.provenance["steps"] == 4 and not torch.equal(left.vectors["emb_params"], start)
 
 
 def test_an_error_in_the_first_step_has_nothing_to_keep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
