@@ -1,6 +1,6 @@
-"""Embeddings and their files.
+"""Embeddings and their files, which `formats` reads.
 
-A file holds nothing but vectors under the names that every tool reads, and says where they come from:
+A file that is written holds nothing but vectors under the names that every tool reads, and says where they come from:
 
     SD1, SD2   .safetensors   `emb_params` (N, width)
     SDXL       .safetensors   `clip_l` (N, 768) and `clip_g` (N, 1280)
@@ -14,11 +14,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import warnings
-import zipfile
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,17 +22,11 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.nn import ParameterDict
 
-from embedding_estimate import names, provenance
-from embedding_estimate.errors import EmbeddingError
+from embedding_estimate import formats, names, provenance
+from embedding_estimate.errors import EmbeddingError, shortened
+from embedding_estimate.formats import PAIR, PROVENANCE, SINGLE
 from embedding_estimate.whole_file import write_whole
-
-SINGLE = "emb_params"  # the key of vectors for the only text encoder of a model, whatever that is called
-PAIR = ("clip_l", "clip_g")  # SDXL
-PROVENANCE = "embedding_estimate"
-
-MAX_FILE = 64 * 2**20  # bytes; thousands of SDXL vectors. A checkpoint taken for an embedding is far above
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +47,7 @@ class Embedding:
     def __post_init__(self) -> None:
         for key, tensor in self.vectors.items():
             if not tensor.is_floating_point() or tensor.ndim != 2 or 0 in tensor.shape:
-                shape = "x".join(map(str, tensor.shape)) or "single"
+                shape = shortened("x".join(map(str, tensor.shape))) or "single"
                 found = f"{key} is a {shape} {tensor.dtype}"
                 raise EmbeddingError(f"{self.name}: {found}, not N vectors of floats; choose an embedding")
         vectors = {
@@ -82,66 +72,66 @@ class Embedding:
         Raises EmbeddingError where it was made for another kind of model.
         """
         vectors = self.vectors
-        if len(vectors) == len(widths) == 1:  # SD1 and SD2 have one encoder, and files do not name it
+        if len(vectors) == len(widths) == 1 and PAIR[1] not in vectors:
+            # SD1 and SD2 have one encoder, and files do not name it
             vectors = dict(zip(widths, vectors.values(), strict=True))
         own = {key: tensor.shape[1] for key, tensor in vectors.items()}
         if own != dict(widths):
             raise EmbeddingError(
-                f"{self.name}: holds {_kind(own)}, and the loaded model reads {_kind(widths)}; "
+                f"{self.name}: holds {_held(own)}, and the loaded model reads {_kind(widths)}; "
                 "use an embedding made for this kind of model"
             )
         return replace(self, vectors={key: vectors[key] for key in widths})
 
 
 def read(path: Path) -> Embedding:
-    """An embedding from a .safetensors, .pt or .bin file, without running code that the file may hold.
+    """An embedding from a .safetensors, .pt, .bin or .png file, without running code that the file may hold.
 
-    The name is the file's without its extension. One tensor comes under the key SINGLE; see `Embedding.fit`.
-    Reads what AUTOMATIC1111 reads: `string_to_param`, a single tensor of any name, or `clip_l` and `clip_g`.
+    The name is the file's without its extension, or the one that a picture gives. One tensor comes under the key SINGLE,
+    or under its own where that is one of PAIR; see `Embedding.fit`.
+    Reads what AUTOMATIC1111 reads, by the rules in `formats`.
 
     Raises EmbeddingError, with one line, whatever the file holds.
     """
-    extension = path.suffix.lower()
-    if not os.path.lexists(path):
-        raise EmbeddingError(f"{path.name}: no such file; give an embedding's")
-    if extension not in names.EXTENSIONS:
-        raise EmbeddingError(f"{path.name}: not one of {' '.join(names.EXTENSIONS)}; choose an embedding")
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise EmbeddingError(f"{path.name}: is no file; choose an embedding")
-        if size > MAX_FILE:
-            raise EmbeddingError(f"{path.name}: is larger than {MAX_FILE // 2**20} MiB; choose an embedding")
-        tensors, told = (_read_safetensors if extension == ".safetensors" else _read_pickle)(path)
-        return Embedding(path.stem, _vectors(path.name, tensors, size), provenance.read(told))
-    except EmbeddingError:
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise EmbeddingError(f"{path.name}: cannot be read ({reason}); choose another file") from error
-    except Exception as error:  # a damaged or hostile file can make the loaders raise anything
-        raise EmbeddingError(
-            f"{path.name}: is damaged or holds more than vectors, and was not read; get another copy"
-        ) from error
+    found = formats.contents(path)
+    own = found.name if path.suffix.lower() == formats.PICTURE else None
+    name = own if isinstance(own, str) and not names.problems(own) else path.stem
+    return Embedding(name, found.vectors, provenance.read(found.provenance))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, str]]]:
     """The embeddings of a folder tree by name, and the files passed over with the reason for each.
 
-    Files that are no embeddings by their extension, pictures among them, are not mentioned.
+    Files that are no embeddings by their extension are not mentioned, nor are pictures that hold none: those on the
+    cards of embeddings.
     """
     found: dict[str, Embedding] = {}
     skipped: list[tuple[Path, str]] = []
-    for path in names.files(folder):
-        if path.suffix.lower() not in names.EXTENSIONS:
-            continue
+
+    def add(path: Path) -> None:
         try:
+            if path.stem.endswith(".preview"):
+                raise EmbeddingError(f"{path.name}: holds an embedding, and WebUIs pass over previews; rename it")
             embedding = read(path)
             if embedding.name in found:
                 raise EmbeddingError(f"{path.name}: another file has the same name; remove one of the two")
             found[embedding.name] = embedding
         except EmbeddingError as error:
             skipped.append((path, str(error)))
+
+    pictures = []
+    stems = set()
+    for path in names.files(folder):
+        extension = path.suffix.lower()
+        if extension in names.EXTENSIONS:
+            stems.add(path.stem)
+            add(path)
+        elif extension == formats.PICTURE:
+            pictures.append(path)
+    for path in pictures:
+        stem = path.stem.removesuffix(".preview")
+        if formats.pictured_in(path, pixels=stem == path.stem and stem not in stems):  # a card's picture holds nothing
+            add(path)
     return found, skipped
 
 
@@ -163,9 +153,9 @@ def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
 
 def _safetensors_bytes(embedding: Embedding) -> bytes:
     tensors = dict(embedding.vectors)
-    if len(tensors) == 1:
+    if len(tensors) == 1 and PAIR[1] not in tensors:
         tensors = {SINGLE: next(iter(tensors.values()))}
-    elif set(tensors) != set(PAIR):
+    elif not set(tensors) <= set(PAIR):
         raise EmbeddingError(f"{embedding.name}: no file format holds vectors for {', '.join(tensors)}")
     return safetensors.torch.save(
         tensors, metadata={PROVENANCE: provenance.written(embedding.name, embedding.provenance)}
@@ -175,6 +165,8 @@ def _safetensors_bytes(embedding: Embedding) -> bytes:
 def _pickle_bytes(embedding: Embedding) -> bytes:
     if len(embedding.vectors) != 1:
         raise EmbeddingError(f"{embedding.name}: a .pt holds one encoder, SDXL has two; use .safetensors")
+    if PAIR[1] in embedding.vectors:
+        raise EmbeddingError(f"{embedding.name}: a .pt does not say that it is {PAIR[1]}; use .safetensors")
     text = provenance.written(embedding.name, embedding.provenance)
     model = json.loads(text).get("model")
     checkpoint = model if isinstance(model, dict) else {}
@@ -193,47 +185,10 @@ def _pickle_bytes(embedding: Embedding) -> bytes:
     return buffer.getvalue()
 
 
-def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], object]:
-    with safetensors.safe_open(str(path), framework="pt") as file:
-        keys = file.keys()
-        tensors = {key: file.get_tensor(key) for key in keys}
-        return tensors, (file.metadata() or {}).get(PROVENANCE)
-
-
-def _read_pickle(path: Path) -> tuple[Mapping[str, Any], object]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > path.stat().st_size:  # torch does not compress
-            raise EmbeddingError(f"{path.name}: unpacks to {unpacked} bytes, more than it has; not read")
-    # The first embeddings ever hold a ParameterDict, which torch >= 2.5 lets through by name.
-    allow: Any = getattr(torch.serialization, "safe_globals", nullcontext)
-    with allow([ParameterDict]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol")  # of what is refused then
-        data = torch.load(str(path), map_location="cpu", weights_only=True)
-    if not isinstance(data, dict):
-        raise EmbeddingError(f"{path.name}: holds a {type(data).__name__} and no vectors; choose an embedding")
-    if "string_to_param" not in data:
-        return data, None
-    tensors = data["string_to_param"]
-    if isinstance(tensors, ParameterDict):
-        tensors = vars(tensors)["_parameters"]
-    if len(tensors) != 1:
-        raise EmbeddingError(f"{path.name}: holds vectors for {len(tensors)} words; an embedding is one word")
-    return {SINGLE: next(iter(tensors.values()))}, data.get(PROVENANCE)
-
-
-def _vectors(file: str, tensors: Mapping[str, Any], size: int) -> dict[str, Tensor]:
-    """The tensors of a file of `size` bytes under the keys of Embedding."""
-    if len(tensors) == 1:
-        tensors = {SINGLE: next(iter(tensors.values()))}
-    elif set(tensors) != set(PAIR):
-        raise EmbeddingError(f"{file}: holds {len(tensors)} tensors, not one or {' and '.join(PAIR)}")
-    for tensor in tensors.values():
-        # A view can claim any shape on top of a few bytes, and would be written out in full.
-        if tensor.layout is not torch.strided or tensor.numel() * tensor.element_size() > size:
-            raise EmbeddingError(f"{file}: claims more numbers than the file holds and was not read")
-    return {key: tensor[None] if tensor.ndim == 1 else tensor for key, tensor in tensors.items()}
+def _held(widths: Mapping[str, int]) -> str:
+    """The vectors of an embedding; those for one encoder of SDXL by that encoder's name."""
+    alone = [key for key in PAIR if set(widths) == {key}]
+    return f"{alone[0]} alone, {_kind(widths)}" if alone else _kind(widths)
 
 
 def _kind(widths: Mapping[str, int]) -> str:

@@ -13,11 +13,31 @@ EstimateError
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
+def printable(text: str) -> str:
+    """Text that somebody else may have made, without what would steer a terminal or what UTF-8 does not take.
+
+    Lines stay apart, and blanks of all scripts stay.
+    """
+    return "".join(
+        c if c == "\n" or c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """The beginning of a text that is longer than so many characters, to be quoted in a message."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 class EstimateError(Exception):
-    """Base of all: catch this to show one line instead of a traceback."""
+    """Base of all: catch this to show one line instead of a traceback. What the line quotes is made `printable`."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class SettingsError(EstimateError):
@@ -27,7 +47,7 @@ class SettingsError(EstimateError):
     """
 
     def __init__(self, problems: Sequence[str]):
-        self.problems = list(problems)
+        self.problems = [printable(problem) for problem in problems]
         super().__init__("\n".join(self.problems))
 
 

@@ -1,0 +1,264 @@
+"""torch's pickles, read as descriptions: what a pickle would call is written down, and nothing in it is called.
+
+So no code in a file can run, whatever the version of torch, and little can be made to take much memory: the steps of a
+pickle, its texts and what it may mention are bounded before any tensor is made.
+
+Both layouts of `torch.save` are read: the zip file of today, and the first one, five pickles and the numbers behind them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickletools
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.errors import EmbeddingError, shortened
+
+MOST = 8 * 2**20  # bytes of a file; 75 vectors of SD3's three encoders in double precision take half of it
+MOST_PICKLE = 2 * 2**20  # bytes of a pickle without its numbers; the provenance takes up to half of it
+MOST_STEPS = 10_000  # of a pickle; an embedding's takes a hundred
+MOST_ENTRIES = 1_000  # in a zip file
+MOST_DIMENSIONS = 8  # of a tensor
+
+ZIP = b"PK\3\4"
+FIRST_LAYOUT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # its first pickle, a number that marks it
+
+DTYPES = {
+    f"torch {name}Storage": dtype
+    for name, dtype in {
+        "Float": torch.float32,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Double": torch.float64,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+    }.items()
+}
+TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
+PARAMETER = "torch._utils _rebuild_parameter"
+DICTIONARY = "collections OrderedDict"
+PARAMETERS = "torch.nn.modules.container ParameterDict"  # of the first embeddings ever
+# Mentioned, and nobody looks at them: numbers of numpy, as some tools write the step, and parts of a ParameterDict.
+UNREAD = (
+    *("numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "_codecs encode"),
+    *("__builtin__ set", "builtins set"),
+)
+KNOWN = frozenset({*DTYPES, *TENSOR, PARAMETER, DICTIONARY, PARAMETERS, *UNREAD})
+
+
+@dataclass(eq=False)
+class Call:
+    """What a pickle would have called, with which arguments; `state` is what it would have put into the result."""
+
+    function: str  # "module name"
+    arguments: tuple[Any, ...]
+    state: Mapping[str | int, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The numbers behind one or more tensors, by the key under which the file keeps them."""
+
+    key: str
+    dtype: torch.dtype
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of one number."""
+        return torch.empty(0, dtype=self.dtype).element_size()
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What `torch.save` was given, described, and where its tensors are."""
+
+    value: Any
+    numbers: Callable[[Storage], bytes]
+
+    def tensor(self, call: Any) -> Tensor | None:
+        """The tensor that is described; None where none is. Raises `EmbeddingError` for one of more than there is."""
+        if not isinstance(call, Call) or call.function not in TENSOR:
+            return None
+        storage, offset, shape, stride = call.arguments[:4]
+        if len(shape) > MOST_DIMENSIONS:
+            raise EmbeddingError(f"has {len(shape)} dimensions, and vectors have 2; choose an embedding")
+        count, held = math.prod(shape), self.numbers(storage)
+        if count * storage.item_size > len(held):
+            raise EmbeddingError("claims more numbers than the file holds and was not read")
+        if not count:
+            return torch.empty(shape, dtype=storage.dtype)
+        flat = torch.frombuffer(bytearray(held), dtype=storage.dtype)
+        return flat.as_strided(shape, stride, offset)
+
+
+def saved(data: bytes) -> Saved:
+    """A file's content. Raises `EmbeddingError`, without the file's name, for what no embedding holds.
+
+    What is damaged raises what Python raises over it.
+    """
+    return _zipped(data) if data.startswith(ZIP) else _in_first_layout(data)
+
+
+def _zipped(data: bytes) -> Saved:
+    # a list of files that is longer than the file is worth is not even read; each entry bears this mark
+    if data.count(b"PK\1\2") > MOST_ENTRIES:
+        raise EmbeddingError("is a zip file of more entries than an embedding has, and was not read")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > len(data) or any(entry.compress_type for entry in archive.infolist()):  # torch does not compress
+            raise EmbeddingError(f"unpacks to {unpacked} bytes, more than torch would put into it; not read")
+        contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    pickles = [name for name in contents if name.rpartition("/")[2] == "data.pkl"]
+    if len(pickles) != 1:
+        raise EmbeddingError("is a zip file and not one that torch has written; choose an embedding")
+    folder = pickles[0].removesuffix("data.pkl")
+    if contents.get(f"{folder}byteorder") == b"big":
+        raise EmbeddingError("was written by a big-endian machine, which is not read; save it again on another")
+    value = described(io.BytesIO(contents[pickles[0]]))
+    return Saved(value, lambda storage: contents[f"{folder}data/{storage.key}"])
+
+
+def _in_first_layout(data: bytes) -> Saved:
+    """A mark, a version, facts of the system, the value, the keys of the storages, and the numbers in that order."""
+    file = io.BytesIO(data)
+    storages: dict[str, Storage] = {}
+    _mark, _version, _system = (described(file) for _ in range(3))
+    value = described(file, storages)
+    places: dict[str, tuple[int, int]] = {}
+    for key in described(file):
+        (count,) = struct.unpack("<q", file.read(8))
+        size = count * storages[key].item_size
+        places[key] = (file.tell(), file.tell() + size)
+        if not 0 <= size <= len(data) - file.tell():
+            raise EOFError("numbers are missing")
+        file.seek(size, io.SEEK_CUR)
+    return Saved(value, lambda storage: data[slice(*places[storage.key])])
+
+
+def described(file: io.BytesIO, storages: dict[str, Storage] | None = None) -> Any:
+    """The value of the next pickle in a file, with a `Call` for all that is neither text, number, list nor dict.
+
+    `storages` receives the storages that it mentions, by key.
+    """
+    start = file.tell()
+    pickle = io.BytesIO(file.read(MOST_PICKLE))
+    description = _Description({} if storages is None else storages)
+    for step, (operation, argument, _) in enumerate(pickletools.genops(pickle)):
+        if step >= MOST_STEPS:
+            raise EmbeddingError("has more parts than an embedding, and was not read; choose an embedding")
+        description.take(operation.name, argument)
+    file.seek(start + pickle.tell())
+    (value,) = description.stack
+    return value
+
+
+_MARK = object()
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "MARK": _MARK}
+_LITERALS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING")
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class _Description:
+    """Python's pickle machine (`pickletools` explains it), with the operations that torch writes, calling nothing."""
+
+    def __init__(self, storages: dict[str, Storage]):
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.storages = storages
+        self._operations: Mapping[str, Callable[[], None]] = {
+            "EMPTY_DICT": lambda: self.stack.append({}),
+            "EMPTY_LIST": lambda: self.stack.append([]),
+            "TUPLE": lambda: self.stack.append(tuple(self._since_mark())),
+            "APPEND": lambda: self._append([self.stack.pop()]),
+            "APPENDS": lambda: self._append(self._since_mark()),
+            "SETITEM": lambda: self._set(self._last(2)),
+            "SETITEMS": lambda: self._set(self._since_mark()),
+            "REDUCE": self._call,
+            "NEWOBJ": self._call,
+            "BUILD": self._build,
+            "BINPERSID": self._storage,
+            "PROTO": lambda: None,
+            "STOP": lambda: None,
+        }
+
+    def take(self, operation: str, argument: Any) -> None:
+        """One step. Raises KeyError for an operation that torch does not write."""
+        if operation in _LITERALS:
+            self.stack.append(argument)
+        elif operation in _CONSTANTS:
+            self.stack.append(_CONSTANTS[operation])
+        elif operation in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
+        elif operation in ("BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif operation == "GLOBAL":
+            self.stack.append(_known(argument))
+        elif operation in _TUPLES:
+            self.stack.append(tuple(self._last(_TUPLES[operation])))
+        else:
+            self._operations[operation]()
+
+    def _last(self, count: int) -> list[Any]:
+        values = self.stack[-count:]
+        del self.stack[-count:]
+        return values
+
+    def _since_mark(self) -> list[Any]:
+        values = []
+        while (value := self.stack.pop()) is not _MARK:
+            values.append(value)
+        return values[::-1]
+
+    def _append(self, values: list[Any]) -> None:
+        self.stack[-1].extend(values)
+
+    def _set(self, values: list[Any]) -> None:
+        target = self.stack[-1]
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            if not isinstance(target, dict) or not isinstance(key, (str, int)):
+                raise TypeError("entries by something else than text or numbers")
+            target[key] = value
+
+    def _call(self) -> None:
+        function, arguments = self._last(2)
+        if function == PARAMETER:
+            self.stack.append(arguments[0])
+        elif function == DICTIONARY and not arguments:
+            self.stack.append({})
+        elif isinstance(function, str) and isinstance(arguments, tuple):
+            self.stack.append(Call(function, arguments))
+        else:
+            raise TypeError("a call of nothing")
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Call) and isinstance(state, dict):
+            self.stack[-1].state = state
+
+    def _storage(self) -> None:
+        kind, dtype, key, _device, _count, *view = self.stack.pop()
+        if kind != "storage" or not isinstance(key, str) or any(view):
+            raise EmbeddingError("keeps its numbers in a way that is not read; save it again with another tool")
+        self.storages[key] = Storage(key, DTYPES[dtype])
+        self.stack.append(self.storages[key])
+
+
+def _known(name: str) -> str:
+    """Raises `EmbeddingError` for what has no place in an embedding, code above all."""
+    if name not in KNOWN:
+        raise EmbeddingError(
+            f"holds {shortened(name.replace(' ', '.'))}, more than vectors, and was not read; get another copy"
+        )
+    return name

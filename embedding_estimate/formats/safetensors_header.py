@@ -1,0 +1,41 @@
+"""What a .safetensors file says it holds, looked at before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import IO
+
+from embedding_estimate.errors import EmbeddingError
+
+MOST_HEADER = 2 * 2**20  # bytes; the provenance takes up to half of it
+MOST_TENSORS = 64  # an embedding has one to four
+
+
+@dataclass(frozen=True)
+class Header:
+    """The names of the tensors, and texts by name."""
+
+    keys: Collection[str]
+    texts: dict[str, object]
+
+
+def header(file: IO[bytes]) -> Header:
+    """The header at the beginning of a file.
+
+    Raises `EmbeddingError`, without the file's name, where it is no embedding's. What is damaged raises what Python raises over it.
+    Shapes and places are the loader's to check.
+    """
+    (size,) = struct.unpack("<Q", file.read(8))
+    if size > MOST_HEADER:
+        raise EmbeddingError(
+            f"says that its list of tensors takes {size} bytes, an embedding's takes at most {MOST_HEADER}; "
+            "choose an embedding"
+        )
+    entries = json.loads(file.read(size))
+    texts = entries.pop("__metadata__", {})
+    if len(entries) > MOST_TENSORS:
+        raise EmbeddingError(f"holds {len(entries)} tensors, more than an embedding has; choose an embedding")
+    return Header(entries.keys(), texts)
