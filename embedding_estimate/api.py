@@ -52,7 +52,7 @@ def router(
 
     @routes.get("/jobs/{job_id}", summary="How a job is doing")
     def status(job_id: str) -> dict[str, Any]:
-        told: dict[str, Any] = summary.finite(_told(_found(jobs, job_id)))
+        told: dict[str, Any] = _sendable(summary.finite(_told(_found(jobs, job_id))))
         return told
 
     @routes.post("/jobs/{job_id}/stop", summary="Stop a job")
@@ -65,7 +65,8 @@ def router(
     def listed() -> dict[str, Any]:
         folder = embeddings()
         found = [path for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
-        return {"embeddings": [_entry(path, folder) for path in sorted(found)]}
+        answer: dict[str, Any] = _sendable({"embeddings": [_entry(path, folder) for path in sorted(found)]})
+        return answer
 
     return routes
 
@@ -116,6 +117,15 @@ def _told(job: Job) -> dict[str, Any]:
         if saved
         else None,
     }
+
+
+def _sendable(value: Any) -> Any:
+    """The value with escapes for what UTF-8 does not write: bytes of file names that are no text."""
+    if isinstance(value, Mapping):
+        return {key: _sendable(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_sendable(entry) for entry in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _entry(path: Path, folder: Path) -> dict[str, str]:

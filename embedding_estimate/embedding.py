@@ -87,9 +87,9 @@ class Embedding:
 def read(path: Path) -> Embedding:
     """An embedding from a .safetensors, .pt, .bin or .png file, without running code that the file may hold.
 
-    The name is the file's without its extension, or the one that a picture gives. One tensor comes under the key SINGLE,
-    or under its own where that is one of PAIR; see `Embedding.fit`.
-    Reads what AUTOMATIC1111 reads, by the rules in `formats`.
+    The name is the file's without its extension, or the one that a picture gives. One tensor comes under the key
+    SINGLE, or under its own where that is one of PAIR; see `Embedding.fit`. Reads what AUTOMATIC1111 reads, by the
+    rules in `formats`.
 
     Raises EmbeddingError, with one line, whatever the file holds.
     """

@@ -18,13 +18,10 @@ from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
-    """Text that somebody else may have made, without what would steer a terminal or what UTF-8 does not take.
-
-    Lines stay apart, and blanks of all scripts stay.
-    """
+    """One line of text that somebody else may have made, without what would steer a terminal or what UTF-8 does not
+    take. Blanks of all scripts stay."""
     return "".join(
-        c if c == "\n" or c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
-        for c in text
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text
     )
 
 

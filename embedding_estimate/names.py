@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError
+from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError, printable
 from embedding_estimate.everyday_words import typed_anyway
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")  # of the embedding files that are read here
@@ -80,6 +80,35 @@ def problems(name: str) -> list[str]:
     return [f"name={name!r}: {line}" for line in found]
 
 
+def uncallable(name: str) -> str:
+    """Why no prompt calls a name as it stands, as a line with a way out; empty where one does.
+
+    For the files of others: a name without `problems` can be called.
+    """
+    sign = next((character for character in name if character in "()[]\\#"), "")
+    if not is_text(name):
+        reason = "it is no text"
+    elif not name.strip():
+        reason = "nothing in it can be typed"
+    elif sign:
+        reason = f"{sign!r} stands for {GRAMMAR[sign]}"
+    elif word := re.search(r"\b(?:AND|BREAK)\b", name):
+        reason = f"the word {word[0]} divides a prompt"
+    elif re.search(r"<\w+:[^>]+>", name):
+        reason = f"'<' stands for {GRAMMAR['<']}"
+    elif re.search(r":\s*[-+]?(\d+\.?|\d*\.\d+)\s*$", name):
+        reason = "its end is read as a weight"
+    else:
+        return ""
+    return printable(f"{name}: no prompt can call this name as it stands, for {reason}; rename the file")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text in the system's encoding: Python carries other bytes along as halves of
+    characters, which no tokenizer takes and UTF-8 does not write."""
+    return not re.search("[\ud800-\udfff]", name)
+
+
 def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iterable[str]) -> list[str]:
     """What will surprise whoever types the name.
 
@@ -98,16 +127,18 @@ def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iter
         found.append(f"{name}: ComfyUI's embedding:NAME ends at a blank, so it cannot be called there; write a hyphen")
     if token_ids(f"{name},")[: len(ids)] != ids:
         found.append(f"{name}: a comma right behind it hides it; end it in a letter or a digit")
-    for other in other_names:
+    for other in filter(is_text, other_names):
         other_ids = token_ids(other)
         if not other_ids or _key(other) == _key(name):
             continue
         if ids == other_ids:
-            found.append(f"{name}: has the same tokens as {other}, so only one of them works; rename it")
+            found.append(f"{name}: has the same tokens as {printable(other)}, so only one of them works; rename it")
         elif other_ids[: len(ids)] == ids:
-            found.append(f"{name}: begins {other}, which is called instead where its rest follows; rename it")
+            found.append(
+                f"{name}: begins {printable(other)}, which is called instead where its rest follows; rename it"
+            )
         elif ids[: len(other_ids)] == other_ids:
-            found.append(f"{name}: begins with {other}, and replaces it where the rest follows; rename it")
+            found.append(f"{name}: begins with {printable(other)}, and replaces it where the rest follows; rename it")
     return found
 
 
@@ -155,7 +186,7 @@ def target(
     it may stay.
 
     Raises SettingsError for a name with `problems`, EmbeddingError for a folder that cannot be written and
-    NameTaken for a name that another file has.
+    NameTaken for a name that another file has, or a folder in the file's place.
     """
     if found := problems(name):
         raise SettingsError(found)
@@ -164,6 +195,8 @@ def target(
     if not os.access(folder, os.W_OK | os.X_OK):
         raise EmbeddingError(f"{folder}: may not be written; change its permissions or choose another")
     path = folder / f"{name}{extension}"
+    if path.exists() and not path.is_file():
+        raise NameTaken(f"{name}: {path.name} is there and is no file; choose another name or remove it")
     tree = tree or folder
     if not overwrite:
         if rival := taken(name, tree):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from embedding_estimate.host import BorrowedModel, Vectors
 
@@ -91,3 +92,14 @@ def fit(vectors: Vectors, tokens: int, filling: Vectors | None = None) -> dict[s
 def count(vectors: Vectors) -> int:
     """N, the same for every encoder."""
     return len(next(iter(vectors.values())))
+
+
+def nearest(vectors: Tensor, table: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The rows of a table (V, width) that point most nearly the same way as each of the vectors (N, width).
+
+    Returns their places in the table and their cosine similarities, both (N, count), the nearest first.
+    """
+    rows = table.float()
+    similarities = normalize(vectors.to(rows), dim=1) @ rows.T / rows.norm(dim=1).clamp(min=1e-12)  # (N, V)
+    best = similarities.topk(min(count, len(rows)), dim=1)
+    return best.indices, best.values

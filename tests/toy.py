@@ -95,6 +95,9 @@ class ToyModel:
     def vocabulary(self) -> dict[str, Tensor]:
         return {"clip_l": self.table}
 
+    def token_text(self, key: str, token: int) -> str:
+        return f"{key}:{token}"
+
     def _conditioning(self, rows: Tensor, weights: Tensor) -> Conditioning:
         """Rows (n, width) and weights (n,) of a prompt to its context (1, L, C); each further chunk adds L rows."""
         chunks = max(1, -(-len(rows) // (ROWS - 2)))

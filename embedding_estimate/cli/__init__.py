@@ -1,4 +1,4 @@
-"""The command line: `embedding-estimate demo | estimate | inspect | compare | ui`.
+"""The command line: `embedding-estimate demo | estimate | inspect | compare | convert | ui`.
 
 Exit codes: 0 done, 1 the model failed and what was reached is saved, 2 bad input, 130 interrupted. Figures go to stdout
 and progress to stderr. Nothing heavy is imported before a command needs it.
@@ -16,9 +16,11 @@ import click
 
 from embedding_estimate import __version__
 from embedding_estimate.cli.compare import compare
+from embedding_estimate.cli.convert import convert
 from embedding_estimate.cli.demo import demo
 from embedding_estimate.cli.estimate import estimate
 from embedding_estimate.cli.inspect import inspect
+from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, ending_in_order
 from embedding_estimate.cli.ui import ui
 from embedding_estimate.errors import EstimateError, Interrupted
@@ -37,7 +39,7 @@ class Commands(click.Group):
             with ending_in_order():
                 return super().invoke(context)
         except Interrupted as error:
-            click.echo(error, err=True)
+            show(error, err=True)
             context.exit(INTERRUPTED)
         except KeyboardInterrupt:
             context.exit(INTERRUPTED)
@@ -45,7 +47,7 @@ class Commands(click.Group):
             if isinstance(error, BrokenPipeError):  # the reader of our output has left: click knows what to do
                 raise
             for line in str(error).splitlines():
-                click.echo(f"Error: {line}", err=True)
+                show(f"Error: {line}", err=True)
             context.exit(2)
 
 
@@ -75,7 +77,7 @@ def _log(context: click.Context, option: click.Parameter, verbose: bool) -> None
     context.call_on_close(restore)
 
 
-for command in (demo, estimate, inspect, compare, ui):
+for command in (demo, estimate, inspect, compare, convert, ui):
     option = click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_log, help="Say what is going on.")
     command.params.append(option)
     main.add_command(command)

@@ -21,17 +21,22 @@ from embedding_estimate.cli.options import (
     setting_options,
     typed_settings,
 )
+from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import Bars
 from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, SettingsError
-from embedding_estimate.names import typed_name
+from embedding_estimate.names import typed_name, uncallable
 from embedding_estimate.saving import check_report
 from embedding_estimate.settings import PARAMETERS
 
-(WEIGHT,) = (
-    replace(parameter, default="", help="The weight that the name is typed with, instead of the file's own.")
-    for parameter in PARAMETERS
-    if parameter.name == "typed_weight"
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+WEIGHT = replace(
+    BY_NAME["typed_weight"], default="", help="The weight that the name is typed with, instead of the file's own."
+)
+MEASURE = replace(
+    BY_NAME["measure"],
+    help="What is measured. Images, 64 of them, are most of the work.",
+    choices=tuple(choice for choice in BY_NAME["measure"].choices if choice != "Nothing"),
 )
 
 
@@ -43,12 +48,16 @@ from embedding_estimate.settings import PARAMETERS
 @host_options
 @setting_options({"prompt_type", "other_prompt", "batch"})
 @setting_option(WEIGHT)
+@setting_option(MEASURE)
 def compare(file: Path, text: str, report: Path | None, as_json: bool, **options: Any) -> None:
     """Measures how faithful the embedding in FILE is to the prompt TEXT, whatever made it.
 
     What is not typed, the weight of the name, clip skip and emphasis mode, is as FILE tells.
     """
-    settings = checked({**typed_settings(options), "text": text, "name": "compared"})
+    typed = typed_settings(options)
+    if "measure" in typed and (problem := MEASURE.problem(typed["measure"])):
+        raise SettingsError([problem])
+    settings = checked({**typed, "text": text, "name": "compared"})
     if settings.typed_weight == 0:
         raise SettingsError(["typed_weight=0: nothing is solved for here; give the weight that the name is typed with"])
     if warning := check_report(report, file.parent):
@@ -59,12 +68,15 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
     from embedding_estimate.objectives import check_text
     from embedding_estimate.progress import Progress
     from embedding_estimate.teacher import Task, Teacher
+    from embedding_estimate.trainer import IMAGES
     from embedding_estimate.typed import told
 
     embedding = read(file)
     if options["typed_weight"] is None:
         settings = replace(settings, typed_weight=told(embedding.provenance))
-    typed = typed_name(embedding.name, settings.typed_weight)
+    if line := uncallable(embedding.name):
+        note(line)
+    called = typed_name(embedding.name, settings.typed_weight)
     notes = Notes()
     notes(advice.of_settings(settings))
     host = load(HostOptions.of(options).like(embedding.provenance))
@@ -79,21 +91,22 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
             task,
             {key: value.to(model.device) for key, value in embedding.fit(model.info.widths).vectors.items()},
             batch=settings.batch,
+            images=IMAGES.get(settings.measure, 0),
             on_progress=lambda done, total: bars(Progress("measure", done, total)),
         )
         if report:
             from embedding_estimate import report as drawn
 
-            rows = drawn.pictures(model, images)
+            rows = drawn.pictures(model, images) if images.latents else {}
             facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
-            sheet = drawn.draw(drawn.Report(typed, text, facts, figures, pictures=rows))
+            sheet = drawn.draw(drawn.Report(called, text, facts, figures, pictures=rows))
         clip_skip, emphasis = model.info.clip_skip, model.info.emphasis
     if report:  # before anything is printed, whose reader may have left
         drawn.save(sheet, report)
-    click.echo(f"{typed} ({embedding.tokens} vectors) beside {text}; clip skip {clip_skip}, emphasis {emphasis}\n")
+    show(f"{called} ({embedding.tokens} vectors) beside {text}; clip skip {clip_skip}, emphasis {emphasis}\n")
     show_figures(figures, embedding.tokens)
     if report:
-        click.echo(f"\nreport: {report}")
+        show(f"\nreport: {report}")
     if as_json:
         print_json(
             {

@@ -11,6 +11,7 @@ from embedding_estimate import summary
 from embedding_estimate.cli.figures import print_json, print_line
 from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.notes import Notes
+from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.progress import StopToken
@@ -51,7 +52,7 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
         drawn.save(
             drawn.draw_curve("How many vectors?", "" if settings.private else settings.text, facts, points), report
         )
-        click.echo(f"report: {report}")
+        show(f"report: {report}")
     if as_json:
         rows = [{"tokens": p.tokens, **summary.of_figures(p.fidelity), "seconds": p.seconds} for p in points]
         print_json({"part": settings.part, "rows": rows, "stopped": "interrupted" if stop.stopped else "done"})

@@ -9,6 +9,7 @@ import click
 from embedding_estimate.cli.estimate import folder_option, run
 from embedding_estimate.cli.host import HostOptions
 from embedding_estimate.cli.options import json_option, report_option
+from embedding_estimate.cli.printing import show
 from embedding_estimate.settings import Settings
 
 PROMPT = "(red:1.5) circle"
@@ -39,5 +40,5 @@ def demo(out: Path, report: Path | None, as_json: bool) -> None:
     settings = Settings(text=PROMPT, name=NAME, tokens=4, overwrite=True)
     done = run(settings, HostOptions(), out, report)
     if not done.interrupted:
-        click.echo(NEXT.format(report=report, path=done.path))
+        show(NEXT.format(report=report, path=done.path))
     done.finish(as_json)

@@ -16,7 +16,7 @@ import click
 
 from embedding_estimate import failures, names, saving, summary, wording
 from embedding_estimate.cli.curve import run_curve
-from embedding_estimate.cli.figures import print_json, printable, show_figures
+from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.infotext import from_infotext
 from embedding_estimate.cli.notes import Notes, note
@@ -28,6 +28,7 @@ from embedding_estimate.cli.options import (
     setting_options,
     typed_settings,
 )
+from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, Interrupted
@@ -171,7 +172,7 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
                 path = file.save(embedding)
                 bars.close()
                 if embedding.provenance["stopped"] != failures.FAILED:
-                    click.echo(f"{path}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
+                    show(f"{path}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
 
             result = trainer.estimate(
                 settings,
@@ -195,16 +196,16 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
         report.save(report.draw(report.of_estimate(settings, result, pictures)), picture)
     _tell(result, path, seconds)
     if snapshots.written:
-        click.echo(f"snapshots: {snapshots.folder}")
+        show(f"snapshots: {snapshots.folder}")
     if picture:
-        click.echo(f"report: {picture}")
+        show(f"report: {picture}")
     return Done(settings, result, path, seconds, interrupted)
 
 
 def _tell(result: Estimate, path: Path, seconds: float) -> None:
     embedding = result.embedding
     vectors = "1 vector" if embedding.tokens == 1 else f"{embedding.tokens} vectors"
-    click.echo(f"{path}: {vectors}, {wording.typed_as(embedding.name, result.typed_weight)}\n")
+    show(f"{path}: {vectors}, {wording.typed_as(embedding.name, result.typed_weight)}\n")
     if result.fidelity:
         show_figures(result.fidelity, embedding.tokens)
     else:
@@ -215,7 +216,7 @@ def _tell(result: Estimate, path: Path, seconds: float) -> None:
         f"{result.seconds_train:.1f} s to train{measured}; longest vector {result.norm_ratio:.1f} times a word's"
     )
     for line in result.notes:
-        click.echo(f"note: {line}")
+        show(f"note: {line}")
 
 
 def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tuple[dict[str, Any], HostOptions]:
@@ -236,7 +237,7 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
         )
     model = told.get("model")
     if hosted.model is None and isinstance(model, dict):
-        click.echo(f"Note: it was made with the model {printable(str(model.get('name')))}; see --model", err=True)
+        note(f"it was made with the model {model.get('name')}; see --model")
     return {**{name: value for name, value in settings.items() if name != "overwrite"}, **typed}, hosted.like(told)
 
 

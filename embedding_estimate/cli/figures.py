@@ -34,8 +34,3 @@ def print_line(text: str) -> None:
 def print_json(values: Mapping[str, Any]) -> None:
     """One line; what is not finite becomes null, which JSON has no number for."""
     click.echo(json.dumps(summary.finite(values), allow_nan=False))
-
-
-def printable(text: str) -> str:
-    """Text of a file that somebody else made, without what would steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

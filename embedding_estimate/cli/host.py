@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from embedding_estimate.cli.options import Place
+from embedding_estimate.cli.notes import note
 from embedding_estimate.errors import EmbeddingError, ModelError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def load(options: HostOptions) -> StandaloneHost:
         try:
             host.add_embedding(name, embedding.fit(host.info.widths).vectors)
         except EmbeddingError as error:  # for another kind of model
-            click.echo(f"Note: {error}", err=True)
+            note(error)
     return host
 
 
@@ -118,12 +119,16 @@ def _device(name: str | None) -> torch.device | None:
 
 
 def _embeddings(folder: Path) -> dict[str, Embedding]:
-    """The embeddings of a folder by name; files that are none are mentioned and passed over."""
+    """The embeddings of a folder by name. Files that are none and names that no prompt can call are mentioned."""
+    from embedding_estimate import names
     from embedding_estimate.embedding import read_folder
 
     if not folder.is_dir():
         raise EmbeddingError(f"{folder}: is no folder; --embeddings takes a folder of embedding files")
     found, skipped = read_folder(folder)
     for _, reason in skipped:
-        click.echo(f"Note: {reason}", err=True)
-    return found
+        note(reason)
+    for name in found:
+        if line := names.uncallable(name):
+            note(line)
+    return {name: embedding for name, embedding in found.items() if names.is_text(name)}

@@ -8,21 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate.cli.figures import print_json, printable
+from embedding_estimate.cli.figures import print_json
+from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.options import Place, json_option
+from embedding_estimate.cli.printing import show
+from embedding_estimate.names import uncallable
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.wording import typed_as
 
 if TYPE_CHECKING:
     from embedding_estimate.embedding import Embedding
 
+NEAREST = 5  # words of the model that are shown for each vector
+Nearest = dict[str, list[list[dict[str, Any]]]]
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 
 
 @click.command
 @click.argument("file", type=Place())
+@click.option(
+    "--model",
+    help="Also show the words whose vectors in this model point most nearly the same way: a folder, "
+    "a .safetensors checkpoint or a hub name.",
+)
 @json_option
-def inspect(file: Path, as_json: bool) -> None:
+def inspect(file: Path, model: str | None, as_json: bool) -> None:
     """Prints what FILE holds: its vectors, and how they were made where it says so.
 
     Reads the files of any tool, and runs nothing that may be in them.
@@ -32,8 +42,9 @@ def inspect(file: Path, as_json: bool) -> None:
 
     embedding = read(file)
     weight = told(embedding.provenance)
-    for line in _lines(embedding, weight):
-        click.echo(printable(line))
+    nearest = None if model is None else _nearest(embedding, model)
+    for line in _lines(embedding, weight, nearest or {}):
+        show(line)
     if as_json:
         print_json(
             {
@@ -42,20 +53,56 @@ def inspect(file: Path, as_json: bool) -> None:
                 "tokens": embedding.tokens,
                 "typed_weight": weight,
                 "vectors": {key: {"width": t.shape[1], "norms": _norms(t)} for key, t in embedding.vectors.items()},
+                **({} if nearest is None else {"nearest": nearest}),
                 "provenance": embedding.provenance,
             }
         )
+
+
+def _nearest(embedding: Embedding, name: str) -> Nearest:
+    """By encoder and vector the words that are nearest by cosine similarity, the nearest first; none for zeros.
+
+    Raises `EmbeddingError` where the embedding is for another kind of model.
+    """
+    from embedding_estimate.vectors import nearest
+
+    found: Nearest = {}
+    with load(HostOptions(model=name, device="cpu")).borrow() as model:
+        fitted = embedding.fit(model.info.widths)
+        for key, table in model.vocabulary().items():
+            tokens, similarities = nearest(fitted.vectors[key], table, NEAREST)
+            found[key] = [
+                [
+                    {"word": model.token_text(key, token), "similarity": similarity}
+                    for token, similarity in zip(ids, values, strict=True)
+                    if vector.any()
+                ]
+                for vector, ids, values in zip(fitted.vectors[key], tokens.tolist(), similarities.tolist(), strict=True)
+            ]
+    return found
 
 
 def _norms(vectors: Any) -> list[float]:
     return [float(norm) for norm in vectors.norm(dim=1)]
 
 
-def _lines(embedding: Embedding, weight: float) -> Iterator[str]:
-    yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens, {typed_as(embedding.name, weight)}"
+def _lines(embedding: Embedding, weight: float, nearest: Nearest) -> Iterator[str]:
+    """What is printed."""
+    called = "" if (problem := uncallable(embedding.name)) else f", {typed_as(embedding.name, weight)}"
+    yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens{called}"
+    if problem:
+        yield problem
     for key, vectors in embedding.vectors.items():
         norms = _norms(vectors)
-        yield _row(key, f"{len(vectors)} x {vectors.shape[1]}, norms {min(norms):.3g} to {max(norms):.3g}")
+        yield f"  {key:<32}{len(vectors)} x {vectors.shape[1]}, norms {min(norms):.3g} to {max(norms):.3g}"
+    if set(embedding.vectors) == {"clip_g"}:
+        yield "half of an embedding for SDXL, which also reads clip_l; get the whole one"
+    if nearest:
+        yield ""
+        yield "nearest words of the model, by cosine similarity"
+    for key, rows in nearest.items():
+        for number, words in enumerate(rows, 1):
+            yield f"  {f'{key} {number}':<32}" + (", ".join(f"{w['word']} {w['similarity']:.2f}" for w in words) or "-")
     told = dict(embedding.provenance)
     if not told:
         yield ""

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import click
 
+from embedding_estimate.errors import printable
 
-def note(text: str) -> None:
-    click.echo(f"Note: {text}", err=True)
+
+def note(text: object) -> None:
+    click.echo(printable(f"Note: {text}"), err=True)
 
 
 class Notes:

@@ -22,7 +22,6 @@ from typing import Any
 
 from torch import Tensor
 
-from embedding_estimate import names
 from embedding_estimate.errors import EmbeddingError, shortened
 from embedding_estimate.formats import pickled, pictured, safetensors_header
 
@@ -156,9 +155,9 @@ def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
         return {key: key for key in PAIR}
     if len(found) == 1:
         return {found[0] if found[0] in PAIR else SINGLE: found[0]}
-    listed = ", ".join(shortened(str(key), 20) for key in found[:3]) + (", ..." if len(found) > 3 else "")
+    listed = ", ".join([*(shortened(str(key), 20) for key in found[:3]), "..."][: max(len(found), 1)])
     raise EmbeddingError(
-        f"holds {len(found)} tensors{f' ({listed})' * bool(found)}, not one, or {' and '.join(PAIR)}; choose an embedding"
+        f"holds {len(found)} tensors ({listed}), not one, or {' and '.join(PAIR)}; choose an embedding"
     )
 
 

@@ -3,7 +3,8 @@
 So no code in a file can run, whatever the version of torch, and little can be made to take much memory: the steps of a
 pickle, its texts and what it may mention are bounded before any tensor is made.
 
-Both layouts of `torch.save` are read: the zip file of today, and the first one, five pickles and the numbers behind them.
+Both layouts of `torch.save` are read: the zip file of today, and the first one, five pickles and the numbers behind
+them.
 """
 
 from __future__ import annotations

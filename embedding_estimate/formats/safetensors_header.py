@@ -25,8 +25,8 @@ class Header:
 def header(file: IO[bytes]) -> Header:
     """The header at the beginning of a file.
 
-    Raises `EmbeddingError`, without the file's name, where it is no embedding's. What is damaged raises what Python raises over it.
-    Shapes and places are the loader's to check.
+    Raises `EmbeddingError`, without the file's name, where it is no embedding's. What is damaged raises what Python
+    raises over it. Shapes and places are the loader's to check.
     """
     (size,) = struct.unpack("<Q", file.read(8))
     if size > MOST_HEADER:

@@ -177,6 +177,10 @@ class Conditioner:
         """`host.BorrowedModel.vocabulary`."""
         return {key: encoder.table.detach() for key, encoder in self.encoders.items()}
 
+    def token_text(self, key: str, token: int) -> str:
+        """What a token of one encoder stands for."""
+        return self.encoders[key].token_text(token)
+
     def layout(self, text: str) -> tuple[list[Chunk], int]:
         """The first encoder's chunks of a text, and how many tokens it counts."""
         return chunks.build(self._runs(text, {}, self._first), self._first.marks)

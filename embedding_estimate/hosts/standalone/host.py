@@ -153,6 +153,10 @@ class StandaloneModel:
     def vocabulary(self) -> dict[str, Tensor]:
         return self._conditioner.vocabulary()
 
+    def token_text(self, key: str, token: int) -> str:
+        """What a token of the encoder `key` stands for, a row of its `vocabulary`."""
+        return self._conditioner.token_text(key, token)
+
 
 class StandaloneHost:
     """`host.Host` for a model that this process has loaded itself."""

@@ -65,6 +65,12 @@ class ClipEncoder:
         tokens = self.tokenizer(cleaned, truncation=False, add_special_tokens=False, verbose=False)
         return [list(row) for row in tokens["input_ids"]]
 
+    def token_text(self, token: int) -> str:
+        """What a token stands for: a word, or with "..." behind it a piece of one that goes on."""
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        text = self.tokenizer.decode([token]).strip()
+        return text if piece is None or piece.endswith(("</w>", "|>")) else f"{text}..."
+
     def encode(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor | None]:
         """Hidden states z (B, T, C) of B chunks and, where asked for, the pooled ones (B, P).
 

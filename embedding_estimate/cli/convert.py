@@ -1,0 +1,49 @@
+"""`convert`: an embedding file in another format."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from embedding_estimate import names
+from embedding_estimate.cli.options import Place
+from embedding_estimate.cli.notes import note
+from embedding_estimate.cli.printing import show
+from embedding_estimate.errors import SettingsError
+
+FORMATS = ("safetensors", "pt")
+
+
+@click.command
+@click.argument("file", type=Place())
+@click.option(
+    "--to", "kind", type=click.Choice(FORMATS, case_sensitive=False), required=True, help="The format to write."
+)
+@click.option(
+    "--out",
+    type=Place(),
+    metavar="PATH",
+    help="The file to write, or the folder to write it in.  [default: beside FILE, under its name]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def convert(file: Path, kind: str, out: Path | None, overwrite: bool) -> None:
+    """Writes the embedding in FILE in another format, with what FILE says of how it was made.
+
+    Reads the files of any tool, pictures that hold an embedding among them. A .pt holds SD1 and SD2 only.
+    """
+    from embedding_estimate.embedding import read, write
+
+    embedding = read(file)
+    place = file.parent if out is None else out
+    if place.is_dir():
+        place = place / f"{embedding.name}.{kind}"
+    elif place.suffix.lower() != f".{kind}":
+        raise SettingsError([f"--out {place} does not end in .{kind}: give it that ending, or the folder of the file"])
+    write(replace(embedding, name=place.stem), place, overwrite=overwrite)
+    show(f"{place}: {embedding.tokens} vectors, {' and '.join(embedding.vectors)}")
+    if line := names.uncallable(place.stem):
+        note(line)
+    if place != file and place.parent.resolve() == file.parent.resolve() and place.stem == embedding.name:
+        note(f"{file.name} has the same name: a WebUI that finds both takes one of them; move one away")

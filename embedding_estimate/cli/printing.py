@@ -1,0 +1,12 @@
+"""Lines on the terminal. Names, prompts and paths come from elsewhere: what would steer the terminal is written out."""
+
+from __future__ import annotations
+
+import click
+
+from embedding_estimate.errors import printable
+
+
+def show(text: object, *, err: bool = False) -> None:
+    """Prints lines, on stderr with `err`."""
+    click.echo("\n".join(map(printable, str(text).split("\n"))), err=err)
