@@ -145,18 +145,13 @@ def test_every_float_is_read(tmp_path: Path, dtype: torch.dtype, extension: str)
 
 TENSOR = torch.randn(2, 8)
 DEEP = f'{{"settings": {"[" * 900}{"]" * 900}}}'  # no deeper than a parser goes, but than who prints it
-LETS_THROUGH = pytest.mark.skipif(
-    not hasattr(torch.serialization, "safe_globals"), reason="only torch >= 2.5 lets a ParameterDict through"
-)
 
 
 @pytest.mark.parametrize(
     "data",
     [
         {"string_to_param": {"*": TENSOR}, "string_to_token": {"*": 265}, "name": "x", "step": 5},
-        pytest.param(
-            {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(TENSOR)})}, marks=LETS_THROUGH
-        ),
+        {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(TENSOR)})},
         {"<concept>": TENSOR},
         {"emb_params": torch.nn.Parameter(TENSOR)},
     ],

@@ -19,9 +19,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding_estimate import embedding
+from embedding_estimate import embedding, formats
 from embedding_estimate.embedding import SINGLE, Embedding
 from embedding_estimate.errors import EmbeddingError, NameTaken
+from embedding_estimate.formats import pickled
 
 TENSOR = torch.randn(2, 8)
 
@@ -115,19 +116,20 @@ def test_a_zip_that_unpacks_to_more_than_itself(tmp_path: Path) -> None:
     ("data", "expected"),
     [
         ({"word": torch.zeros(1, 1).expand(10**6, 10**6)}, "claims more numbers"),
-        ({"word": torch.zeros(2, 8).to_sparse()}, "claims more numbers"),
-        ({"word": torch.empty(2, 2, device="meta")}, "damaged"),
+        ({"word": torch.zeros(2, 8).to_sparse()}, "_rebuild_sparse_tensor, more than vectors"),
+        ({"word": torch.empty(2, 2, device="meta")}, "more than vectors"),
         ({"word": torch.zeros(2, 8, dtype=torch.int32)}, "torch.int32"),
         ({"word": torch.full((2, 8), math.inf)}, "infinite"),
-        ({"word": "text"}, "damaged"),
-        ({"a": TENSOR, "b": TENSOR}, "2 tensors"),
+        ({"word": torch.zeros(0, 8)}, "0x8"),
+        ({"word": "text"}, "holds word, which is no tensor"),
+        ({"a": TENSOR, "b": TENSOR}, "2 tensors (a, b)"),
         ({"string_to_param": {"a": TENSOR, "b": TENSOR}}, "2 words"),
         ({"string_to_param": {}}, "0 words"),
         ({"string_to_param": 7}, "damaged"),
         ({}, "0 tensors"),
-        ([TENSOR], "holds a list and no vectors"),
-        (TENSOR, "holds a Tensor and no vectors"),
-        (None, "holds a NoneType and no vectors"),
+        ([TENSOR], "holds no vectors by name"),
+        (TENSOR, "holds no vectors by name"),
+        (None, "holds no vectors by name"),
     ],
 )
 def test_pickles_that_are_no_embeddings(tmp_path: Path, data: object, expected: str) -> None:
@@ -151,14 +153,17 @@ def test_a_header_that_claims_any_shape(tmp_path: Path) -> None:
 def test_not_even_a_file(tmp_path: Path) -> None:
     (tmp_path / "mine.pt").mkdir()
     (tmp_path / "huge.pt").touch()
-    os.truncate(tmp_path / "huge.pt", embedding.MAX_FILE + 1)
+    os.truncate(tmp_path / "huge.pt", pickled.MOST + 1)
+    (tmp_path / "huge.safetensors").touch()
+    os.truncate(tmp_path / "huge.safetensors", formats.MOST + 1)
     (tmp_path / "dead.pt").symlink_to(tmp_path / "nothing")
     assert "is no file" in refused(tmp_path / "mine.pt")
-    assert "larger than 64 MiB" in refused(tmp_path / "huge.pt")
+    assert "larger than 8 MiB" in refused(tmp_path / "huge.pt")
+    assert "larger than 64 MiB" in refused(tmp_path / "huge.safetensors")
     assert "cannot be read" in refused(tmp_path / "dead.pt")
     assert "no such file" in refused(tmp_path / "nothing.safetensors")
-    (tmp_path / "picture.png").touch()
-    assert "not one of .safetensors .pt .bin" in refused(tmp_path / "picture.png")
+    (tmp_path / "picture.webp").touch()
+    assert "not one of .safetensors .pt .bin .png" in refused(tmp_path / "picture.webp")
 
 
 # Writing

@@ -50,7 +50,7 @@ def test_the_blocker_blocks() -> None:
     assert "imports click" in python(BLOCKER.format(blocked=FOREIGN) + "import click").stderr
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("estimate",), ("inspect",), ("compare",), ("ui",)])
+@pytest.mark.parametrize("command", [(), ("demo",), ("estimate",), ("inspect",), ("compare",), ("convert",), ("ui",)])
 def test_help_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     heavy = ("torch", "numpy", "PIL", "safetensors", "diffusers", "transformers", "scipy", "gradio")
     code = BLOCKER.format(blocked=heavy) + f"from embedding_estimate.cli import main; main({[*command, '--help']!r})"

@@ -74,6 +74,7 @@ def pictured_in(path: Path, *, pixels: bool) -> bool:
 
 
 def _contents(path: Path, extension: str) -> Contents:
+    size = path.stat().st_size
     if not path.is_file():
         raise EmbeddingError("is no file; choose an embedding")
     with path.open("rb") as file:
@@ -81,7 +82,7 @@ def _contents(path: Path, extension: str) -> Contents:
     if kind == ".pt" and extension == ".bin":
         kind = extension
     most = LIMITS[kind]
-    if path.stat().st_size > most:
+    if size > most:
         raise EmbeddingError(f"is larger than {most // 2**20} MiB; choose an embedding")
     found = READERS[kind](path)
     if kind != extension:

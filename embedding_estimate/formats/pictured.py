@@ -64,19 +64,19 @@ def pixels_of(path: Path) -> bytes | None:
     if width * height > MOST_PIXELS:
         return None
     with Image.open(path, formats=["PNG"]) as picture:
-        low = np.asarray(picture.convert("RGB"))  # (h, w, 3)
-    lit = low.all(axis=2)
-    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+        pixels: NDArray[np.uint8] = np.asarray(picture.convert("RGB"))  # (h, w, 3)
+    rows, columns = np.nonzero(pixels.min(axis=2))
     if not len(rows):
         return None
-    low = low[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] & 0x0F
-    black = np.flatnonzero(~low.any(axis=(0, 2)))
+    lit = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    low = np.bitwise_and(lit, np.uint8(0x0F))
+    black = np.flatnonzero(low.max(axis=(0, 2)) == 0)
     if len(black) < 2:
         return None
     left, right = _halves(low[:, : black[0]]), _halves(low[:, black[-1] + 1 :])
     if left.size != right.size:
         return None
-    packed = (right << 4 | left).tobytes()
+    packed = np.bitwise_or(np.left_shift(right, np.uint8(4)), left).tobytes()
     return _unpacked(packed) if packed.startswith(ZLIB_BEST) else None
 
 
@@ -111,8 +111,8 @@ def _halves(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     factors = np.full(block.size, 1664525, np.uint32)
     factors[:1] = 1
     sums = np.cumsum(np.cumprod(factors, dtype=np.uint32), dtype=np.uint32)
-    numbers = sums * np.uint32(1013904223) % 255
-    return block.ravel() ^ (numbers & 0x0F).astype(np.uint8)
+    numbers = (sums * np.uint32(1013904223) % np.uint32(255)).astype(np.uint8)
+    return np.bitwise_xor(block.ravel(), np.bitwise_and(numbers, np.uint8(0x0F)))
 
 
 def _unpacked(packed: bytes) -> bytes:
