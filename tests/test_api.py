@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,23 @@ def test_a_taken_name(client: TestClient, place: Place) -> None:
     finished(client, place)
     answer = client.post(f"{PREFIX}/estimate", json=GOOD)
     assert answer.status_code == 422 and "it.safetensors" in answer.json()["detail"][0]
+
+
+def test_files_whose_names_are_no_text_are_listed_escaped(client: TestClient, place: Place) -> None:
+    (place.embeddings / os.fsdecode(b"sub\xff")).mkdir(parents=True)
+    (place.embeddings / os.fsdecode(b"sub\xff/caf\xe9.pt")).touch()
+    answer = client.get(f"{PREFIX}/embeddings")
+    assert answer.status_code == 200
+    assert answer.json() == {"embeddings": [{"name": r"caf\udce9", "file": r"sub\udcff/caf\udce9.pt"}]}
+    (place.embeddings / os.fsdecode(b"sub\xff/it.png")).touch()
+    taken = client.post(f"{PREFIX}/estimate", json=GOOD)
+    assert taken.status_code == 422 and r"sub\udcff/it.png has this name" in taken.json()["detail"][0]
+
+
+def test_a_folder_whose_name_is_no_text_is_saved_in(toy_host: ToyHost, tmp_path: Path) -> None:
+    place = Place(toy_host, tmp_path / os.fsdecode(b"caf\xe9"))
+    told = finished(served(place), place)
+    assert told["state"] == "done" and r"caf\udce9" in told["result"]["path"]
 
 
 def test_a_job_that_the_model_cannot_do_says_why(client: TestClient, place: Place) -> None:

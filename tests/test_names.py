@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -127,6 +128,60 @@ def test_accepted_names_are_one_piece_and_a_file_name(name: str) -> None:
     assert len(f"{name}.safetensors".encode()) <= 143
 
 
+CALLED = [
+    "mine",
+    "a,b",
+    "a|b",
+    "a:b",
+    "t-shirt",
+    "{x}",
+    "sAND",
+    "break",
+    "con",
+    ".a",
+    "a.pt",
+    "a<b",
+    "cafe\u0301",
+    " a",
+]
+NOT_CALLED = {
+    "BREAK": "the word BREAK divides a prompt",
+    "a AND b": "the word AND divides a prompt",
+    "no(paren)": "'(' stands for emphasis",
+    "a)": "')' stands for emphasis",
+    "[a]": "'[' stands for emphasis and schedules",
+    "a\\b": "'\\\\' stands for folders and escapes",
+    "a#b": "'#' stands for a comment",
+    "<lora:a>": "'<' stands for extra networks",
+    "a:1.2": "its end is read as a weight",
+    "\u3000": "nothing in it can be typed",
+    "caf\udce9": "it is no text",
+}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_names_of_others_that_prompts_call(name: str) -> None:
+    assert names.uncallable(name) == ""
+    assert read(name) == [(20, 1.0, [grammar.Segment(name, 1.0)])]
+
+
+@pytest.mark.parametrize(("name", "reason"), NOT_CALLED.items())
+def test_names_of_others_that_no_prompt_calls(name: str, reason: str) -> None:
+    line = names.uncallable(name)
+    assert f"no prompt can call this name as it stands, for {reason}; rename the file" in line
+    line.encode()
+
+
+@given(name_like | st.text(max_size=20))
+def test_a_name_that_is_called_is_one_piece_of_a_prompt(name: str) -> None:
+    if names.uncallable(name):
+        return
+    for prompt in (name, f"a photo of {name}"):
+        ((until, weight, (segment,)),) = read(prompt)
+        assert (until, weight, segment.weight) == (20, 1.0, 1.0)
+        assert segment.text.split() == prompt.split()
+
+
 VOCABULARY = {"red": 1, "circle": 2, "bad": 3, "hands": 4, ",": 5, "-": 6, "!": 7, "x": 8, "up": 9, "two": 10}
 
 
@@ -239,6 +294,45 @@ def test_target_refuses_another_format_of_the_name(tmp_path: Path) -> None:
     put(tmp_path, "mine.safetensors")
     with pytest.raises(NameTaken, match=r"mine\.safetensors would still have the name"):
         names.target("mine", tmp_path, extension=".pt", overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_target_refuses_a_folder_in_the_files_place(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "mine.safetensors").mkdir()
+    with pytest.raises(NameTaken, match=r"mine\.safetensors is there and is no file; choose another name"):
+        names.target("mine", tmp_path, overwrite=overwrite)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(NameTaken, match="is no file"):
+        names.target("pipe", tmp_path, overwrite=overwrite)
+
+
+def test_files_whose_names_are_no_text(tmp_path: Path) -> None:
+    put(tmp_path, os.fsdecode(b"sub\xe9/mine.pt"), os.fsdecode(b"caf\xe9.pt"))
+    with pytest.raises(NameTaken) as caught:
+        names.target("mine", tmp_path)
+    assert r"sub\udce9/mine.pt has this name" in str(caught.value)
+    assert names.target("other", tmp_path) == tmp_path / "other.safetensors"
+
+    def ids(text: str) -> list[int]:
+        text.encode()  # as every tokenizer does
+        return token_ids(text)
+
+    assert names.warnings("xqz", ids, ["caf\udce9", "xqz\udce9"]) == []
+    assert names.warnings("xqz", token_ids, ["xqz\x1b-hands"]) == [
+        r"xqz: begins xqz\x1b-hands, which is called instead where its rest follows; rename it"
+    ]
+
+
+def test_a_folder_is_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, *(f"{number}.pt" for number in range(50)))
+    walks, keys, walk, key = [], [], os.walk, names._key
+    monkeypatch.setattr(os, "walk", lambda *a, **k: walks.append(a) or walk(*a, **k))
+    monkeypatch.setattr(names, "_key", lambda name: keys.append(name) or key(name))
+    for overwrite in (False, True):
+        walks.clear()
+        keys.clear()
+        names.target("mine", tmp_path, overwrite=overwrite)
+        assert len(walks) == 1 and len(keys) <= 2 * 50
 
 
 def test_target_checks_name_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,8 @@ def _halves(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     factors[:1] = 1
     sums = np.cumsum(np.cumprod(factors, dtype=np.uint32), dtype=np.uint32)
     numbers = (sums * np.uint32(1013904223) % np.uint32(255)).astype(np.uint8)
-    return np.bitwise_xor(block.ravel(), np.bitwise_and(numbers, np.uint8(0x0F)))
+    halves: NDArray[np.uint8] = np.bitwise_xor(block.ravel(), np.bitwise_and(numbers, np.uint8(0x0F)))
+    return halves
 
 
 def _unpacked(packed: bytes) -> bytes:
