@@ -45,7 +45,7 @@ class SettingsError(EstimateError):
 
     def __init__(self, problems: Sequence[str]):
         self.problems = [printable(problem) for problem in problems]
-        super().__init__("\n".join(self.problems))
+        Exception.__init__(self, "\n".join(self.problems))
 
 
 class PromptError(EstimateError):

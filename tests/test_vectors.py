@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import ToyModel
 
-from embedding_estimate.vectors import NORM_LIMIT, VectorSpace, count, fit
+from embedding_estimate.vectors import NORM_LIMIT, VectorSpace, count, fit, nearest
 
 
 def test_leaves_are_in_spreads(toy: ToyModel) -> None:
@@ -63,3 +63,12 @@ def test_random_vectors_look_like_the_vocabulary_and_follow_the_seed(toy: ToyMod
     assert abs(float((drawn - drawn.mean(0)).std()) / space.spread["clip_l"] - 1) < 0.03
     assert torch.equal(drawn, space.random(4000, seed=1)["clip_l"])
     assert not torch.equal(drawn, space.random(4000, seed=2)["clip_l"])
+
+
+def test_the_nearest_rows_by_hand() -> None:
+    table = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0], [0.0, 0.0], [-5.0, 0.0]])
+    places, similarities = nearest(torch.tensor([[10.0, 0.0], [0.0, 0.1]]), table, 2)
+    assert places.tolist() == [[0, 2], [1, 2]]
+    torch.testing.assert_close(similarities, torch.tensor([[1.0, 0.6], [1.0, 0.8]]))
+    places, similarities = nearest(torch.zeros(1, 2), table.half(), 9)
+    assert sorted(places[0].tolist()) == [0, 1, 2, 3, 4] and similarities.tolist() == [[0.0] * 5]

@@ -88,28 +88,38 @@ def _norms(vectors: Any) -> list[float]:
 
 def _lines(embedding: Embedding, weight: float, nearest: Nearest) -> Iterator[str]:
     """What is printed."""
-    called = "" if (problem := uncallable(embedding.name)) else f", {typed_as(embedding.name, weight)}"
+    problem, half = uncallable(embedding.name), set(embedding.vectors) == {"clip_g"}
+    called = "" if problem or half else f", {typed_as(embedding.name, weight)}"
     yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens{called}"
     if problem:
         yield problem
     for key, vectors in embedding.vectors.items():
         norms = _norms(vectors)
         yield f"  {key:<32}{len(vectors)} x {vectors.shape[1]}, norms {min(norms):.3g} to {max(norms):.3g}"
-    if set(embedding.vectors) == {"clip_g"}:
+    if half:
         yield "half of an embedding for SDXL, which also reads clip_l; get the whole one"
+    yield from _nearest_lines(nearest)
+    yield ""
+    yield from _origin(embedding.provenance)
+
+
+def _nearest_lines(nearest: Nearest) -> Iterator[str]:
     if nearest:
         yield ""
         yield "nearest words of the model, by cosine similarity"
     for key, rows in nearest.items():
         for number, words in enumerate(rows, 1):
-            yield f"  {f'{key} {number}':<32}" + (", ".join(f"{w['word']} {w['similarity']:.2f}" for w in words) or "-")
-    told = dict(embedding.provenance)
+            listed = ", ".join(f"{word['word']} {word['similarity']:.2f}" for word in words)
+            yield f"  {f'{key} {number}':<32}{listed or '-'}"
+
+
+def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """How the embedding was made."""
+    told = dict(provenance)
     if not told:
-        yield ""
         yield "nothing in the file says how it was made"
         return
     settings, figures = told.pop("settings", None), told.pop("fidelity", None)
-    yield ""
     yield "made by embedding-estimate"
     for name, value in told.items():
         yield _row(name, value)

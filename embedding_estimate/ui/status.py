@@ -13,6 +13,7 @@ from PIL import Image
 
 from embedding_estimate import wording
 from embedding_estimate.curve import Point
+from embedding_estimate.errors import printable
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Curve, Job, Saved
 from embedding_estimate.names import typed_name
@@ -202,7 +203,7 @@ def _items(lines: Sequence[str]) -> str:
 
 
 def _small(text: str, label: str = "") -> str:
-    return f'<p class="{PREFIX}small">{label}{escape(text)}</p>'
+    return f'<p class="{PREFIX}small">{label}{escape(printable(text))}</p>'
 
 
 def _clock(seconds: float) -> str:

@@ -98,7 +98,11 @@ def test_inspect_shows_the_nearest_words(run: Run, toy_host: ToyHost, loads: lis
 def test_inspect_calls_half_of_sdxl_by_its_name(run: Run, tmp_path: Path) -> None:
     torch.save({"clip_g": torch.ones(2, 10)}, tmp_path / "mine.pt")
     shown = run("inspect", "mine.pt").stdout
-    assert "  clip_g  " in shown and "half of an embedding for SDXL, which also reads clip_l" in shown
+    assert (
+        "  clip_g  " in shown
+        and "typed as" not in shown
+        and "half of an embedding for SDXL, which also reads clip_l" in shown
+    )
 
 
 # Names

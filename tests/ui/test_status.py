@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import time
 from pathlib import Path
@@ -177,6 +178,12 @@ def test_a_job_that_left_nothing_says_why(state: Any) -> None:
     ended.state, ended.problems = state, ["a < b", "out of memory"]
     html = status.render(ended, "", in_webui=False)
     assert f'data-state="{state}"' in html and "a &lt; b" in html and "out of memory" in html
+
+
+def test_a_folder_whose_name_is_no_text_can_be_shown() -> None:
+    shown = status.render(None, os.fsdecode(b"/home/caf\xe9/\x1b"), in_webui=False)
+    assert r"/home/caf\udce9/\x1b" in shown
+    shown.encode()
 
 
 def test_what_was_typed_is_escaped(tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_golden(setup: tuple[str, str, int], rows: list[Any], tokenizer: CLIPTok
                     assert tiny.agree(tiny.projected(conditioning.vector), vector)
 
 
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_what_tokens_stand_for(family: str, tokenizer: CLIPTokenizer) -> None:
+    conditioner = Conditioner(tiny.loaded(family, tokenizer))
+    for key in WIDTHS[family]:
+        pieces = [conditioner.token_text(key, token) for token in conditioner.token_ids("Red t-shirts, caf\u00e9 1")]
+        assert pieces == ["red", "t", "-", "shirts", ",", "caf\u00e9", "1"]
+        assert conditioner.token_text(key, 736) == "red" and conditioner.token_text(key, 0) == "!..."
+        assert conditioner.token_text(key, 49_407) == "<|endoftext|>"
+
+
 TEMPLATES = [
     "{}",
     "a photo of {}, at night",
