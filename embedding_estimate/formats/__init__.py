@@ -32,7 +32,7 @@ PICTURE = ".png"
 
 MOST = 64 * 2**20  # bytes; thousands of SDXL vectors. A checkpoint taken for an embedding is far above
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,10 @@ def contents(path: Path) -> Contents:
         return _contents(path, extension)
     except EmbeddingError as error:
         raise EmbeddingError(f"{path.name}: {error}") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise EmbeddingError(f"{path.name}: cannot be read ({reason}); choose another file") from error
     except Exception as error:  # damaged and hostile files make Python, Pillow and safetensors raise anything
-        log.debug("%s cannot be read", path, exc_info=True)
+        if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
+            raise EmbeddingError(f"{path.name}: cannot be read ({error.strerror}); choose another file") from error
+        logger.debug("%s cannot be read", path, exc_info=True)
         raise EmbeddingError(f"{path.name}: is damaged or no embedding, and was not read; get another copy") from error
 
 

@@ -108,6 +108,9 @@ def test_pictures_of_something_else(tmp_path: Path) -> None:
     for name in ("plain.png", "black.png", "striped.png"):
         assert "a picture without an embedding in it" in refused(tmp_path / name)
     assert "damaged" in refused(with_text(tmp_path / "text.png", b"!!!"))
+    for length in (8, 30, 60, 400):
+        (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:length])
+        assert refused(tmp_path / "cut.png").startswith("cut.png: is damaged or no embedding")
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
