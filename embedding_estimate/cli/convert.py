@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from embedding_estimate import names
-from embedding_estimate.cli.options import Place
 from embedding_estimate.cli.notes import note
+from embedding_estimate.cli.options import Place
 from embedding_estimate.cli.printing import show
 from embedding_estimate.errors import SettingsError
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from embedding_estimate.cli.options import Place
 from embedding_estimate.cli.notes import note
+from embedding_estimate.cli.options import Place
 from embedding_estimate.errors import EmbeddingError, ModelError
 
 if TYPE_CHECKING:
