@@ -69,6 +69,14 @@ class Marks:
     length: int = 75  # tokens in a chunk without its begin and end marks
 
 
+@dataclass
+class _Node:
+    """What may follow upon some tokens: more of a name, or its end."""
+
+    following: dict[int, _Node] = field(default_factory=dict)  # by token
+    named: dict[str, Placed] = field(default_factory=dict)  # the embeddings whose names end here, in their order
+
+
 class Lookup:
     """Embeddings by name, found by the tokens that their names consist of.
 
@@ -76,41 +84,48 @@ class Lookup:
     """
 
     def __init__(self) -> None:
-        self._by_first: dict[int, list[tuple[list[int], Placed]]] = {}
-        self._names: dict[str, int] = {}  # name -> first token
+        self._root = _Node()
+        self._ends: dict[str, _Node] = {}  # by name
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names
+        return name in self._ends
 
     def add(self, placed: Placed, tokens: Sequence[int]) -> None:
         """Adds an embedding, in place of one of the same name. Raises EmbeddingError for a name without tokens."""
         if not tokens:
             raise EmbeddingError(f"{placed.name!r}: the model reads no token in this name; choose another name")
         self.remove(placed.name)
-        same = self._by_first.setdefault(tokens[0], [])
-        same.append((list(tokens), placed))
-        same.sort(key=lambda entry: len(entry[0]), reverse=True)
-        self._names[placed.name] = tokens[0]
+        node = self._root
+        for token in tokens:
+            node = node.following.setdefault(token, _Node())
+        node.named[placed.name] = placed
+        self._ends[placed.name] = node
 
     def remove(self, name: str) -> None:
         """Forgets an embedding; an unknown name is left alone."""
-        first = self._names.pop(name, None)
-        if first is not None:
-            self._by_first[first] = [entry for entry in self._by_first[first] if entry[1].name != name]
+        node = self._ends.pop(name, None)
+        if node is not None:
+            del node.named[name]
 
     def units(self, tokens: Sequence[int]) -> Iterator[Unit]:
         """The tokens with every name among them replaced by its embedding."""
         position = 0
         while position < len(tokens):
-            token = tokens[position]
-            for name, placed in self._by_first.get(token, ()):
-                if list(tokens[position : position + len(name)]) == name:
-                    yield Unit(token, placed)
-                    position += len(name)
-                    break
-            else:
-                yield Unit(token)
-                position += 1
+            placed, end = self._longest(tokens, position)
+            yield Unit(tokens[position], placed)
+            position = end
+
+    def _longest(self, tokens: Sequence[int], start: int) -> tuple[Placed | None, int]:
+        """The embedding named from `start` on, with the place behind its name; none and the next place otherwise."""
+        found: tuple[Placed | None, int] = None, start + 1
+        node: _Node | None = self._root
+        for place in range(start, len(tokens)):
+            node = node.following.get(tokens[place])
+            if node is None:
+                break
+            if node.named:
+                found = next(iter(node.named.values())), place + 1
+        return found
 
 
 def build(runs: Iterable[Run], marks: Marks, backtrack: int = BACKTRACK) -> tuple[list[Chunk], int]:

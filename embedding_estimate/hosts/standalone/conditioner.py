@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from embedding_estimate.hosts.standalone.loading import LoadedModel
 
 SLOT = "{}"
+PRIVATE = range(0xF0000, 0x10FFFE)  # Unicode's private planes, more characters than a template may have
 Layout = Mapping[ClipEncoder, Sequence[Sequence[Chunk]]]  # the chunks of each of B texts, as each encoder reads them
 
 
@@ -53,7 +54,7 @@ class Conditioner:
         self._weigh = by_name(emphasis)
         self._reads_weights = emphasis != "None"
         self._lookup = Lookup()
-        self._names: list[str] = []
+        self._names: dict[str, None] = {}  # in their order
         # by template and N: training asks for the same ones always
         self._layouts: dict[tuple[str, int], Mapping[ClipEncoder, Sequence[Chunk]]] = {}
         for name, vectors in (embeddings or {}).items():
@@ -77,14 +78,13 @@ class Conditioner:
         [tokens] = self._first.tokenize([name])
         self._lookup.add(placed, tokens)
         self._layouts.clear()
-        if name not in self._names:
-            self._names.append(name)
+        self._names[name] = None
 
     def remove_embedding(self, name: str) -> None:
         """Makes the name plain text again."""
         self._lookup.remove(name)
         self._layouts.clear()
-        self._names = [other for other in self._names if other != name]
+        self._names.pop(name, None)
 
     def embedding_names(self) -> list[str]:
         return list(self._names)
@@ -147,7 +147,8 @@ class Conditioner:
         key = template, count
         if key not in self._layouts:
             # A character that the template does not have marks the slot, so that it can be no other text.
-            slot = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in template)
+            used = set(template)
+            slot = next(mark for code in PRIVATE if (mark := chr(code)) not in used)
             layout = self._layout([template.replace(SLOT, slot)], {slot: Placed(SLOT, {}, count)})
             self._layouts[key] = {encoder: text for encoder, [text] in layout.items()}
         return self._layouts[key]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 
-PAIR = re.compile(r'([^:,]+):((?:"[^"]*"|[^,"])*)')  # a word, and a value in which only quotes hold commas
+# A word, and a value in which only quotes hold commas. Text without a colon is taken in one go: it would otherwise be
+# read again from each of its characters.
+PAIR = re.compile(r'([^:,]+)(?::((?:"[^"]*"|[^,"])*))?')
 FEW = 3  # pairs; a line with fewer is part of a prompt
 NEGATIVE = "Negative prompt:"
 
@@ -17,7 +19,7 @@ NEGATIVE = "Negative prompt:"
 def parse(infotext: str) -> dict[str, str]:
     """Values by the infotext's own words, as the WebUI splits them: "Prompt", "Negative prompt", "Size-1", ..."""
     *lines, last = infotext.strip().split("\n")
-    pairs = [(word.strip(), value.strip()) for word, value in PAIR.findall(last)]
+    pairs = [(match[1].strip(), match[2].strip()) for match in PAIR.finditer(last) if match[2] is not None]
     if len(pairs) < FEW:
         lines, pairs = [*lines, last], []
     lines = [line.strip() for line in lines]

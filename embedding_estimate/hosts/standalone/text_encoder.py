@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from embedding_estimate.hosts.standalone.chunks import Chunk, Marks
 
+LEVELS = 8  # of an ampersand escaped again and again, more than anybody's text has
+NESTED = re.compile(rf"&(?:amp;){{{LEVELS},}}")
+
 
 @dataclass(frozen=True)
 class Output:
@@ -107,18 +110,27 @@ def clean(text: str, *, open_clip: bool) -> str:
 
     OpenCLIP also resolves HTML entities, and its marks are `<start_of_text>` and `<end_of_text>`.
     """
-    import ftfy
-
     if not open_clip:  # its marks, typed in a prompt, stay what they are
         parts = re.split(r"(<\|(?:start|end)oftext\|>)", text)
-        return " ".join(
-            part if n % 2 else " ".join(ftfy.fix_text(part).split()).lower() for n, part in enumerate(parts)
-        )
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        return " ".join(part if n % 2 else " ".join(_repaired(part).split()).lower() for n, part in enumerate(parts))
+    text = html.unescape(html.unescape(_repaired(text)))
     text = " ".join(text.split()).lower()
     for name, ours in (("start_of_text", "startoftext"), ("end_of_text", "endoftext")):
         text = text.replace(f"<|{ours}|>", f"<| {ours} |>").replace(f"<{name}>", f"<|{ours}|>")
     return text
+
+
+def _repaired(text: str) -> str:
+    """The text as ftfy repairs it.
+
+    ftfy reads a line again for each level of `&amp;amp;...`, and takes off all of them. Up to the line in which `<`
+    tells it that entities are meant as such, a few levels are therefore as good as many.
+    """
+    import ftfy
+
+    sign = text.find("<")
+    end = len(text) if sign < 0 else text.rfind("\n", 0, sign) + 1
+    return ftfy.fix_text(NESTED.sub("&" + "amp;" * LEVELS, text[:end]) + text[end:])
 
 
 @contextmanager
