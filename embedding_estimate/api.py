@@ -20,7 +20,7 @@ from fastapi import APIRouter, Body, Depends, HTTPException
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from embedding_estimate import names, summary
-from embedding_estimate.errors import Busy, EstimateError, SettingsError
+from embedding_estimate.errors import Busy, EstimateError, SettingsError, quoted
 from embedding_estimate.jobs import Job, Jobs
 from embedding_estimate.parameters import Parameter
 from embedding_estimate.settings import PARAMETERS, Settings
@@ -90,6 +90,7 @@ def _property(parameter: Parameter) -> Mapping[str, Any]:
         "minimum": parameter.minimum,
         "maximum": parameter.maximum,
         "enum": parameter.choices or None,
+        "maxLength": parameter.longest,
     }
     return {key: value for key, value in facts.items() if value is not None}
 
@@ -97,7 +98,7 @@ def _property(parameter: Parameter) -> Mapping[str, Any]:
 def _found(jobs: Jobs, job_id: str) -> Job:
     job = jobs.find(job_id)
     if job is None:
-        raise HTTPException(404, [f"job {job_id!r} is not known: it may be too old"])
+        raise HTTPException(404, [f"job {quoted(job_id)} is not known: it may be too old"])
     return job
 
 

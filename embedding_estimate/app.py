@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import sysconfig
 import threading
 import time
@@ -23,6 +24,7 @@ from embedding_estimate.ui import tab
 
 TITLE = "Embedding Estimate"
 PORTS = range(7860, 7960)  # gradio's own
+PATIENCE = 300  # seconds that a job is given to stop: one pass of a large model on a slow processor takes a while
 
 
 class Standalone:
@@ -105,13 +107,22 @@ def serve(
         blocks.close(verbose=False)
 
 
-def finish(jobs: Jobs) -> None:
-    """Ends the job under way, if any, and keeps what it has reached."""
+def finish(jobs: Jobs, patience: float = PATIENCE) -> None:
+    """Ends the job under way, if any, and keeps what it has reached.
+
+    Gives up on one that has not stopped after `patience` seconds, and at once on another Ctrl-C.
+    """
     job = jobs.latest
-    if job is not None and job.state == "running":
-        job.stop.stop(save=True)
-        while job.state == "running":
+    if job is None or job.state != "running":
+        return
+    print("stopping; what there is will be saved. Ctrl-C again ends at once", file=sys.stderr)
+    job.stop.stop(save=True)
+    deadline = time.monotonic() + patience
+    with suppress(KeyboardInterrupt):
+        while job.state == "running" and time.monotonic() < deadline:
             time.sleep(0.1)
+    if job.state == "running":
+        print("the job did not stop in time: what it had not saved is lost", file=sys.stderr)
 
 
 def free(address: str, port: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedding_estimate.errors import SettingsError, nearest
+from embedding_estimate.errors import SettingsError, nearest, quoted
 from embedding_estimate.host import MODES, BorrowedModel
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Side
@@ -16,9 +16,9 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
     info = model.info
     found = []
     if settings.sampler not in model.samplers:
-        found.append(f"sampler={settings.sampler!r} is unknown: {nearest(settings.sampler, model.samplers)}")
+        found.append(f"sampler={quoted(settings.sampler)} is unknown: {nearest(settings.sampler, model.samplers)}")
     if settings.schedule not in model.schedules:
-        found.append(f"schedule={settings.schedule!r} is unknown: {nearest(settings.schedule, model.schedules)}")
+        found.append(f"schedule={quoted(settings.schedule)} is unknown: {nearest(settings.schedule, model.schedules)}")
     for name, size in (("width", settings.width), ("height", settings.height)):
         if size % info.latent_scale:
             near = max(1, round(size / info.latent_scale)) * info.latent_scale
@@ -38,7 +38,7 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
     for template in settings.template_list:
         if _changes(template.replace("{}", "x"), settings.negative, model):
             found.append(
-                f"template {template!r} has a schedule, AND, or the weight of a part: "
+                f"template {quoted(template)} has a schedule, AND, or the weight of a part: "
                 "an embedding stands in a plain prompt; drop it"
             )
     if found:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from embedding_estimate import advice
 from embedding_estimate.checks import check_against
 from embedding_estimate.enough import counts
-from embedding_estimate.errors import Interrupted, ModelError, SettingsError
+from embedding_estimate.errors import Interrupted, ModelError, SettingsError, quoted
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
@@ -80,7 +80,9 @@ def numbers(settings: Settings, host: Host) -> list[int]:
 def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
     """The settings of each N, without images. Raises `SettingsError` with the problems of all."""
     if settings.token_source != "Number":
-        raise SettingsError([f"token_source={settings.token_source!r}: a curve sets the number itself; leave it out"])
+        raise SettingsError(
+            [f"token_source={quoted(settings.token_source)}: a curve sets the number itself; leave it out"]
+        )
     (number,) = (replace(each, name="N", minimum=1) for each in PARAMETERS if each.name == "tokens")
     problems = [problem for tokens in dict.fromkeys(counts) if (problem := number.problem(tokens))]
     problems += replace(settings, tokens=1).problems()

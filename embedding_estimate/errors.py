@@ -13,8 +13,12 @@ EstimateError
 from __future__ import annotations
 
 import difflib
+import reprlib
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+QUOTED = 80  # characters of a value in a message
 
 
 def printable(text: str) -> str:
@@ -72,9 +76,26 @@ class Interrupted(EstimateError):
     """The job was stopped and its result dropped."""
 
 
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = QUOTED
+
+    def repr_int(self, number: int, level: int) -> str:
+        if number.bit_length() > 8 * QUOTED:  # Python refuses to spell thousands of digits
+            return f"a number of {number.bit_length():,} bits"
+        return super().repr_int(number, level)
+
+
+def quoted(value: Any) -> str:
+    """A value as Python spells it, for a message: its middle is left out where it is long."""
+    return _Short().repr(value)
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """The way out for an unknown name: the nearest known ones, or all of them where nothing is near."""
     known = list(choices)
     lowered = {choice.lower(): choice for choice in known}
-    near = [lowered[match] for match in difflib.get_close_matches(value.lower(), lowered, n=3, cutoff=0.5)]
+    typed = value[:QUOTED].lower()  # no choice is as long
+    near = [lowered[match] for match in difflib.get_close_matches(typed, lowered, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"

@@ -13,12 +13,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError, printable
+from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError, printable, quoted
 from embedding_estimate.everyday_words import typed_anyway
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")  # of the embedding files that are read here
 
 MAX_BYTES = 128  # eCryptfs, the narrowest file system in common use, takes 143 with the extension
+MOST_COLLISIONS = 5  # embeddings in a name's way, each told on a line of its own
 
 GRAMMAR = {
     "(": "emphasis",
@@ -51,8 +52,12 @@ def typed_name(name: str, weight: float) -> str:
 
 def problems(name: str) -> list[str]:
     """Why this cannot be an embedding's name: lines of the value, the rule, the way out; none if it can."""
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        too_long = f"takes {size:,} bytes and file systems hold {MAX_BYTES} with ease; shorten it"
+        return [f"name={quoted(name)}: {too_long}"]
     if not name.strip():
-        return [f"name={name!r}: an embedding is called by its name; give it one"]
+        return [f"name={quoted(name)}: an embedding is called by its name; give it one"]
     found = []
     for character in dict.fromkeys(name):
         if character in GRAMMAR:
@@ -61,7 +66,7 @@ def problems(name: str) -> list[str]:
             found.append(f"cannot be typed or seen: {character!a}; leave it out")
     if name != name.strip(" "):
         found.append("prompts lose a space at either end; leave it out")
-    for word in re.findall(r"\b(?:AND|BREAK)\b", name):
+    for word in dict.fromkeys(re.findall(r"\b(?:AND|BREAK)\b", name)):
         found.append(f"the word {word} divides a prompt; write {word.lower()}")
     if name.startswith("."):
         found.append("files with a leading dot are hidden; leave the dot out")
@@ -74,10 +79,7 @@ def problems(name: str) -> list[str]:
     composed = unicodedata.normalize("NFC", name)
     if name != composed:
         found.append(f"accents are apart from their letters; use the composed form {composed!r}")
-    size = len(name.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
-        found.append(f"takes {size} bytes and file systems hold {MAX_BYTES} with ease; shorten it")
-    return [f"name={name!r}: {line}" for line in found]
+    return [f"name={quoted(name)}: {line}" for line in found]
 
 
 def uncallable(name: str) -> str:
@@ -127,19 +129,27 @@ def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iter
         found.append(f"{name}: ComfyUI's embedding:NAME ends at a blank, so it cannot be called there; write a hyphen")
     if token_ids(f"{name},")[: len(ids)] != ids:
         found.append(f"{name}: a comma right behind it hides it; end it in a letter or a digit")
-    for other in filter(is_text, other_names):
-        other_ids = token_ids(other)
-        if not other_ids or _key(other) == _key(name):
-            continue
-        if ids == other_ids:
-            found.append(f"{name}: has the same tokens as {printable(other)}, so only one of them works; rename it")
-        elif other_ids[: len(ids)] == ids:
-            found.append(
-                f"{name}: begins {printable(other)}, which is called instead where its rest follows; rename it"
-            )
-        elif ids[: len(other_ids)] == other_ids:
-            found.append(f"{name}: begins with {printable(other)}, and replaces it where the rest follows; rename it")
+    others = {other: token_ids(other) for other in filter(is_text, other_names) if _key(other) != _key(name)}
+    collisions = [line for other, other_ids in others.items() if (line := _collision(name, ids, other, other_ids))]
+    found += collisions[:MOST_COLLISIONS]
+    if len(collisions) > MOST_COLLISIONS:
+        rest = len(collisions) - MOST_COLLISIONS
+        found.append(f"{name}: {rest:,} more embeddings get in its way like that; rename it")
     return found
+
+
+def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> str:
+    """How two names get in each other's way in a prompt, as one line; empty where they do not."""
+    if not other_ids:
+        return ""
+    other = printable(other)
+    if ids == other_ids:
+        return f"{name}: has the same tokens as {other}, so only one of them works; rename it"
+    if other_ids[: len(ids)] == ids:
+        return f"{name}: begins {other}, which is called instead where its rest follows; rename it"
+    if ids[: len(other_ids)] == other_ids:
+        return f"{name}: begins with {other}, and replaces it where the rest follows; rename it"
+    return ""
 
 
 def files(folder: Path) -> Iterator[Path]:

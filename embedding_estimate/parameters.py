@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import reprlib
 import sys
 import types
 from dataclasses import dataclass
 from typing import Any
 
-from embedding_estimate.errors import nearest
+from embedding_estimate.errors import nearest, quoted
 
 
 @dataclass(frozen=True)
@@ -25,25 +24,38 @@ class Parameter:
     minimum: float | None
     maximum: float | None
     choices: tuple[str, ...]  # empty: free text or a number
-    lines: bool  # one entry per line
+    longest: int | None  # characters of a text
+    lines: int  # the most entries of a setting that takes one per line; 0: it takes one text
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, as one line: the value, the rule, the way out."""
         if self.kind in (int, float):
             return self._number_problem(value)
         if not isinstance(value, self.kind):
-            return f"{self.name}={value!r}: give {_ARTICLES[self.kind]}"
+            return f"{self.name}={quoted(value)}: give {_ARTICLES[self.kind]}"
+        if excess := self.excess(value):
+            return excess
         if self.choices and value not in self.choices:
-            return f"{self.name}={value!r} is unknown: {nearest(str(value), self.choices)}"
+            return f"{self.name}={quoted(value)} is unknown: {nearest(str(value), self.choices)}"
+        return None
+
+    def excess(self, value: Any) -> str | None:
+        """What is wrong with a text that is longer than it may be, as one line. Asked before anything reads it."""
+        if not isinstance(value, str) or self.longest is None:
+            return None
+        if len(value) > self.longest:
+            return f"{self.name} has {len(value):,} characters: {self.longest:,} are the most; shorten it"
+        if self.lines and (entries := len(lines(value))) > self.lines:
+            return f"{self.name} has {entries:,} lines: {self.lines:,} are the most; leave some out"
         return None
 
     def _number_problem(self, value: Any) -> str | None:
         accepted = (int,) if self.kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, accepted) or not finite(value):
-            return f"{self.name}={reprlib.repr(value)}: give {_ARTICLES[self.kind]}"
+            return f"{self.name}={quoted(value)}: give {_ARTICLES[self.kind]}"
         low, high = self.minimum, self.maximum
         if (low is not None and value < low) or (high is not None and value > high):
-            return f"{self.name}={reprlib.repr(value)} is out of range: choose {_range(low, high)}"
+            return f"{self.name}={quoted(value)} is out of range: choose {_range(low, high)}"
         return None
 
 
@@ -65,7 +77,8 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
-    lines: bool = False,
+    longest: int | None = None,
+    lines: int = 0,
 ) -> Any:
     metadata = types.MappingProxyType(
         {
@@ -75,10 +88,16 @@ def setting(
             "minimum": minimum,
             "maximum": maximum,
             "choices": choices,
+            "longest": longest,
             "lines": lines,
         }
     )
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def lines(text: str) -> tuple[str, ...]:
+    """The entries of a setting that takes one per line."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def finite(number: float) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 if typing.TYPE_CHECKING:
     from torch import Tensor
 
-    from embedding_estimate.host import BorrowedModel, Conditioning
+    from embedding_estimate.host import BorrowedModel, Conditioning, Stage
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class StopToken:
 
 
 class Meter:
-    """A borrowed model that counts the U-Net's work, in samples. Each of its calls may be interrupted."""
+    """A borrowed model that counts the U-Net's work, in samples. Its longer calls may be interrupted."""
 
     def __init__(self, model: BorrowedModel, on_pass: Callable[[int], None] = lambda samples: None):
         """`on_pass` is told of the samples of each call."""
@@ -80,6 +80,11 @@ class Meter:
 
     def __getattr__(self, name: str) -> typing.Any:
         return getattr(self._model, name)
+
+    def encode(self, prompt: str, **options: typing.Any) -> list[Stage]:
+        if self._check is not None:
+            self._check()
+        return self._model.encode(prompt, **options)
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         if self._check is not None:

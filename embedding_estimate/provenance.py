@@ -9,7 +9,7 @@ from typing import Any
 
 from embedding_estimate.errors import EmbeddingError
 
-MOST = 2**20  # bytes of JSON
+MOST = 2**23  # bytes of JSON, in which settings of the longest texts have room, each character escaped
 LEVELS = 64  # of lists and objects in it, one in another
 
 

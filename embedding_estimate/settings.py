@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedding_estimate import names, optimizers
-from embedding_estimate.errors import SettingsError, nearest
-from embedding_estimate.parameters import Parameter, finite, setting
+from embedding_estimate.errors import SettingsError, nearest, quoted
+from embedding_estimate.parameters import Parameter, finite, lines, setting
 
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
@@ -22,20 +22,27 @@ TOKEN_SOURCES = ("Number", "Initial prompt")
 MEASURES = ("Figures and images", "Figures and one image", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
 SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
+LONGEST_PROMPT = 100_000  # characters
+LONGEST_NAME = 100  # characters of a sampler's or a schedule's
+MOST_LINES = 200
+MOST_UNKNOWN = 5  # names that are no settings, each told on a line of its own
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of one estimate. `check` says everything that is wrong with them at once."""
 
-    text: str = setting("", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.")
+    text: str = setting(
+        "", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.", longest=LONGEST_PROMPT
+    )
     prompt_type: str = setting("Prompt", "Prompt type", "Where the embedding will be typed.", choices=PROMPT_TYPES)
     other_prompt: str = setting(
         "",
         "Other side's text",
         "The negative prompt beside the text. For a negative embedding: the positive prompts, one per line; "
         "several keep it from fitting one picture only.",
-        lines=True,
+        longest=LONGEST_PROMPT,
+        lines=MOST_LINES,
     )
     part: str = setting(
         "Attention",
@@ -63,6 +70,7 @@ class Settings:
         "Initial prompt",
         "Whose token vectors to start from, names of embeddings among them; empty: the text's own. "
         "Too many are cut, missing ones are zeros.",
+        longest=LONGEST_PROMPT,
     )
     typed_weight: float = setting(
         1.0,
@@ -77,7 +85,8 @@ class Settings:
         "Templates",
         "Prompts that the embedding must work inside, one per line, {} where it stands. "
         "LBFGS takes all at each step, the others draw one.",
-        lines=True,
+        longest=LONGEST_PROMPT,
+        lines=MOST_LINES,
     )
     learning_steps: int = setting(
         0,
@@ -132,9 +141,12 @@ class Settings:
         maximum=1000,
     )
     sampler: str = setting(
-        "Euler", "Sampler", "Draws the latents that the vectors are trained on; the Attention part takes Euler."
+        "Euler",
+        "Sampler",
+        "Draws the latents that the vectors are trained on; the Attention part takes Euler.",
+        longest=LONGEST_NAME,
     )
-    schedule: str = setting("Karras", "Sigma schedule", "The noise levels of those latents.")
+    schedule: str = setting("Karras", "Sigma schedule", "The noise levels of those latents.", longest=LONGEST_NAME)
     steps: int = setting(
         10, "Sampling steps", "Steps of the sampler for each of those latents.", minimum=1, maximum=150
     )
@@ -188,11 +200,11 @@ class Settings:
     @property
     def other_prompts(self) -> tuple[str, ...]:
         """The other side's texts, at least one, perhaps the empty one."""
-        return _lines(self.other_prompt) or ("",)
+        return lines(self.other_prompt) or ("",)
 
     @property
     def template_list(self) -> tuple[str, ...]:
-        return _lines(self.templates)
+        return lines(self.templates)
 
     def problems(self) -> list[str]:
         """One line for each thing that is wrong; empty when all is well. The model is not asked."""
@@ -214,7 +226,7 @@ class Settings:
                 found.append("templates is empty: give one per line, {} alone for the embedding by itself")
             for template in self.template_list:
                 if "{}" not in template:
-                    found.append(f"template {template!r} has no {{}}: write {{}} where the embedding stands")
+                    found.append(f"template {quoted(template)} has no {{}}: write {{}} where the embedding stands")
         if sound("prompt_type", "guidance_scale") and self.negative and self.guidance_scale == 1:
             found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
         if sound("prompt_type", "other_prompt") and not self.negative and len(self.other_prompts) > 1:
@@ -244,12 +256,14 @@ class Settings:
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
         """Settings from a form, a file or a request; whole numbers are taken for floats.
 
-        Raises `SettingsError` for names that are no settings. Values are judged by `check`.
+        Raises `SettingsError` for names that are no settings, and for texts too long to be read. All else is judged by
+        `check`.
         """
         known = {p.name: p for p in PARAMETERS}
-        unknown = [f"{name!r} is no setting: {nearest(name, known)}" for name in values if name not in known]
-        if unknown:
-            raise SettingsError(unknown)
+        if unknown := [name for name in values if name not in known]:
+            raise SettingsError(_unknown(unknown, known))
+        if excess := [line for name, value in values.items() if (line := known[name].excess(value))]:
+            raise SettingsError(excess)
         widened: dict[str, Any] = {
             name: float(value) if known[name].kind is float and type(value) is int and finite(value) else value
             for name, value in values.items()
@@ -260,8 +274,11 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+def _unknown(names: Sequence[str], known: Iterable[str]) -> list[str]:
+    """A line for each of the first names that are no settings, and one for all others."""
+    told = [f"{quoted(name)} is no setting: {nearest(name, known)}" for name in names[:MOST_UNKNOWN]]
+    others = len(names) - len(told)
+    return [*told, f"{others:,} more names are no settings: leave them out"] if others else told
 
 
 def _parameters() -> tuple[Parameter, ...]:
@@ -273,3 +290,4 @@ def _parameters() -> tuple[Parameter, ...]:
 
 
 PARAMETERS = _parameters()
+PROMPT = next(parameter for parameter in PARAMETERS if parameter.name == "text")

@@ -86,7 +86,8 @@ def estimate(
     with host.borrow() as borrowed, _interruptible(stop):
         meter = Meter(borrowed)
         model = typing.cast(BorrowedModel, meter)
-        check_against(settings, model)
+        with meter.interruptible(stop):
+            check_against(settings, model)
         teacher = Teacher(model, Task.of(settings, model))
         space = VectorSpace.of(model)
 
@@ -101,11 +102,12 @@ def estimate(
         job = Job(settings, on_progress, snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
         trajectory = Trajectory.of(settings)
-        check_text(teacher, trajectory)
-        notes = _notes(settings, teacher, beside)
-        on_notes(notes)
-        numbers = counts(settings, model)
-        exact = exact_vectors(teacher, trajectory, numbers[0])
+        with meter.interruptible(stop):
+            check_text(teacher, trajectory)
+            notes = _notes(settings, teacher, beside)
+            on_notes(notes)
+            numbers = counts(settings, model)
+            exact = exact_vectors(teacher, trajectory, numbers[0])
         if exact is None:
             starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model) for tokens in numbers}
             training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in

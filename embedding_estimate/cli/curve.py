@@ -13,7 +13,7 @@ from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.notes import Notes
 from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
-from embedding_estimate.errors import SettingsError
+from embedding_estimate.errors import SettingsError, quoted
 from embedding_estimate.progress import StopToken
 from embedding_estimate.saving import check_report
 from embedding_estimate.settings import Settings
@@ -65,7 +65,9 @@ def parsed(counts: str) -> list[int]:
     try:
         return [int(part) for part in counts.split(",")]
     except ValueError:
-        raise SettingsError([f"curve={counts!r}: give whole numbers with commas between them, as 1,2,4,8"]) from None
+        raise SettingsError(
+            [f"curve={quoted(counts)}: give whole numbers with commas between them, as 1,2,4,8"]
+        ) from None
 
 
 def _line(point: Point) -> str:

@@ -129,7 +129,7 @@ def estimate(
             note(f"{', '.join(idle)}: without effect beside --curve, which tries numbers of vectors and saves none")
         typed["name"] = "curve"  # nothing is saved
     if "name" not in typed:  # in which a private prompt must not show
-        about = "" if typed.get("private") else str(typed.get("text", ""))
+        about = "" if typed.get("private") else str(typed.get("text", ""))[:1000]  # its first words are enough
         typed["name"] = free_name(about, [folder for folder in (out, hosted.embeddings) if folder])
     settings = checked(typed)
     if curve is None:

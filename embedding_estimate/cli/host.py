@@ -11,7 +11,7 @@ import click
 
 from embedding_estimate.cli.notes import note
 from embedding_estimate.cli.options import Place
-from embedding_estimate.errors import EmbeddingError, ModelError
+from embedding_estimate.errors import EmbeddingError, ModelError, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +115,7 @@ def _device(name: str | None) -> torch.device | None:
     try:
         return None if name is None else torch.zeros(1, device=name).device
     except Exception as error:  # every kind of device has its own way of not being there
-        raise ModelError(f"device={name!r}: torch cannot use it here; choose cpu, or leave it out") from error
+        raise ModelError(f"device={quoted(name)}: torch cannot use it here; choose cpu, or leave it out") from error
 
 
 def _embeddings(folder: Path) -> dict[str, Embedding]:

@@ -76,7 +76,7 @@ def setting_option(parameter: Parameter) -> Callable[[Command], Command]:
         parameter.name,
         type=value_of(parameter),
         default=None,
-        multiple=parameter.lines,
+        multiple=bool(parameter.lines),
         callback=_join if parameter.lines else None,
         metavar={int: "INTEGER", float: "NUMBER", str: "NAME" if parameter.choices else "TEXT"}[parameter.kind],
         help=help,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from embedding_estimate.errors import ModelError, PromptError
+from embedding_estimate.errors import ModelError, PromptError, quoted
 from embedding_estimate.host import Vectors
 from embedding_estimate.parts import SKETCH
 from embedding_estimate.settings import Settings
@@ -69,7 +69,7 @@ def check_effect(empty: float, text: str) -> None:
             "in a WebUI with 'Upcast cross attention layer to float32' or --no-half"
         )
     if empty == 0:
-        raise PromptError(f"text={text!r} does what the empty prompt does: write another")
+        raise PromptError(f"text={quoted(text)} does what the empty prompt does: write another")
 
 
 SCHEDULED = "the prompt changes with the step and an embedding does not: it is matched on average"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from embedding_estimate.errors import PromptError
+from embedding_estimate.errors import PromptError, quoted
 from embedding_estimate.host import Conditioning, Vectors
 from embedding_estimate.objectives import Loss, check_matchable, mean
 from embedding_estimate.settings import Settings
@@ -57,7 +57,7 @@ class TransformerObjective:
             try:
                 self._lessons.append(self._lesson(template, start))
             except ChunksError as error:
-                self.notes.append(f"template {template!r} was left out: {error}")
+                self.notes.append(f"template {quoted(template)} was left out: {error}")
         self.held_out_empty = mean([_difference(lesson.empty, lesson.target) for lesson in self._lessons])
         self.held_out_start = self.held_out(start)
         self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)

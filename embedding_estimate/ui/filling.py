@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from embedding_estimate.errors import QUOTED
 from embedding_estimate.parameters import Parameter
 from embedding_estimate.settings import PARAMETERS
 
@@ -56,7 +57,7 @@ def read(told: Mapping[str, Any], negative: bool, names: Names) -> tuple[dict[st
         if found is not None:
             values[parameter.name] = found
         elif word != "Seed":  # it may be random, or larger than ours may be; any other does as well
-            refused.append(f"{word} {value}: the form cannot take it, {parameter.label} stays as it is")
+            refused.append(f"{word} {str(value)[:QUOTED]}: the form cannot take it, {parameter.label} stays as it is")
     return values, refused
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from embedding_estimate.errors import EstimateError, SettingsError
 from embedding_estimate.jobs import Job
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import PROMPT, Settings
 from embedding_estimate.ui import PREFIX, filling, status, word
 from embedding_estimate.ui.compat import LATEST, QUIET
 from embedding_estimate.ui.form import Form
@@ -66,6 +66,8 @@ def build(place: Place) -> None:
         return filled(place, prompt_type, place.told(dict(zip(neighbours, values, strict=True))))
 
     def read(prompt_type: str, text: str) -> list[Any]:
+        if too_long := PROMPT.excess(text):
+            return filled(place, prompt_type, {}, else_say=too_long)
         return filled(place, prompt_type, place.infotext(filling.bare(text)), else_say=filling.NO_INFOTEXT)
 
     written = [problems, *(form.components[name] for name in filling.FILLED)]
@@ -99,8 +101,8 @@ def counts(place: Place, texts: tuple[str, ...]) -> Any:
     found = []
     for text in texts:
         try:
-            tokens = place.token_count(text)
-            found.append(f"{tokens} {word('token' if tokens == 1 else 'tokens')}")
+            tokens = None if PROMPT.excess(text) else place.token_count(text)
+            found.append(f"{'?' if tokens is None else tokens} {word('token' if tokens == 1 else 'tokens')}")
         except EstimateError:  # what is wrong is said when the job starts
             found.append(f"? {word('tokens')}")
     return found

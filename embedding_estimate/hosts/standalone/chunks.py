@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.errors import EmbeddingError, quoted
 from embedding_estimate.host import Vectors
 
 BACKTRACK = 20  # tokens behind a comma that move into the next chunk with it, the WebUI's default
@@ -93,7 +93,7 @@ class Lookup:
     def add(self, placed: Placed, tokens: Sequence[int]) -> None:
         """Adds an embedding, in place of one of the same name. Raises EmbeddingError for a name without tokens."""
         if not tokens:
-            raise EmbeddingError(f"{placed.name!r}: the model reads no token in this name; choose another name")
+            raise EmbeddingError(f"{quoted(placed.name)}: the model reads no token in this name; choose another name")
         self.remove(placed.name)
         node = self._root
         for token in tokens:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from embedding_estimate.errors import SettingsError, nearest
+from embedding_estimate.errors import SettingsError, nearest, quoted
 
 Emphasis = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,5 +44,5 @@ def by_name(name: str) -> Emphasis:
         "None": unchanged,
     }
     if name not in modes:
-        raise SettingsError([f"emphasis={name!r}: no such mode; {nearest(name, modes)}"])
+        raise SettingsError([f"emphasis={quoted(name)}: no such mode; {nearest(name, modes)}"])
     return modes[name]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from embedding_estimate.errors import QUOTED
 from embedding_estimate.host import MODES, Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
@@ -21,7 +22,7 @@ from embedding_estimate.hosts.standalone.denoiser import Denoiser
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.hosts.standalone.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES
 
-WEBUIS_OWN = re.compile(r"<\w+:[^>]+>|#.*")  # extra networks and comments, of which a WebUI leaves no words
+WEBUIS_OWN = re.compile(r"<\w+:[^<>]+>|#.*")  # extra networks and comments, of which a WebUI leaves no words
 SMALL = 256  # width of a text encoder whose products are done before a second thread has woken up
 
 
@@ -140,7 +141,7 @@ class StandaloneModel:
         self._conditioner.add_embedding(name, vectors)
 
     def notes(self, prompt: str) -> list[str]:
-        parts = [part.strip() for part in WEBUIS_OWN.findall(prompt)]
+        parts = [part.strip()[:QUOTED] for part in WEBUIS_OWN.findall(prompt)]
         found = [
             f"{part} is read as words here, and a WebUI makes something else of it: leave it out"
             for part in dict.fromkeys(parts)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedding_estimate.errors import SettingsError, nearest
+from embedding_estimate.errors import SettingsError, nearest, quoted
 from embedding_estimate.host import Denoise
 from embedding_estimate.hosts.standalone.sampler_names import SCHEDULE_NAMES
 
@@ -153,7 +153,7 @@ def levels(sampler: str, schedule: str, steps: int, sigmas: Tensor) -> list[floa
     """
     kind = _known(sampler)
     if schedule not in SCHEDULE_NAMES:
-        raise SettingsError([f"schedule={schedule}: not known; {nearest(schedule, SCHEDULE_NAMES)}"])
+        raise SettingsError([f"schedule={quoted(schedule)}: not known; {nearest(schedule, SCHEDULE_NAMES)}"])
     space = SCHEDULES[kind.automatic if schedule == "Automatic" else schedule]
     own = sigmas.cpu().double().numpy()
     if kind.skips_penultimate:
@@ -206,7 +206,7 @@ def sample(
 
 def _known(sampler: str) -> Sampler:
     if sampler not in SAMPLERS:
-        raise SettingsError([f"sampler={sampler}: not known; {nearest(sampler, SAMPLERS)}"])
+        raise SettingsError([f"sampler={quoted(sampler)}: not known; {nearest(sampler, SAMPLERS)}"])
     return SAMPLERS[sampler]
 
 
