@@ -72,6 +72,8 @@ def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
         ({"tokens": "many"}, ["tokens='many'"]),
         ({"tokns": 3}, ["'tokns' is no setting"]),
         ({"name": "a:b"}, ["name"]),
+        ({"text": "x" * 1_000_000}, ["text has 1,000,000 characters: 100,000 are the most"]),
+        ({f"{number}": 1 for number in range(9)}, [*["is no setting"] * 5, "4 more names are no settings"]),
     ],
 )
 def test_bad_settings_are_answered_with_every_line(client: TestClient, wrong: dict[str, Any], lines: list[str]) -> None:
@@ -149,3 +151,4 @@ def test_the_description_has_every_setting(client: TestClient) -> None:
         told = schema["properties"][parameter.name]
         assert told["title"] == parameter.label and parameter.help in told["description"]
         assert told.get("enum", []) == list(parameter.choices)
+        assert told.get("maxLength") == parameter.longest

@@ -20,6 +20,10 @@ def test_the_table_has_every_setting(parameter: Parameter) -> None:
         assert choice in row
     if parameter.minimum is not None:
         assert f"{parameter.minimum:g} to {parameter.maximum:,.15g} {parameter.unit}".rstrip() in row
+    if parameter.longest is not None:
+        assert f"up to {parameter.longest:,} characters" in row
+    if parameter.lines:
+        assert f"up to {parameter.lines} lines" in row
     default = {True: "on", False: "off"}[parameter.default] if parameter.kind is bool else parameter.default
     assert default == "" or f"| `{' / '.join(str(default).splitlines())}` |" in row
 

@@ -4,6 +4,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from toy import ToyHost
 from embedding_estimate.cli import main
 from embedding_estimate.errors import EmbeddingError, EstimateError
 from embedding_estimate.jobs import Job
+from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
@@ -68,6 +70,33 @@ def test_the_end_of_the_app_saves_what_a_job_has_reached(place: app.Standalone) 
     app.finish(place.jobs)
     assert job.state == "done" and job.saved.estimate.stopped == "interrupted"
     app.finish(place.jobs)
+
+
+class Deaf:
+    """Jobs of which the last hears no stop."""
+
+    def __init__(self) -> None:
+        self.latest = SimpleNamespace(state="running", stop=StopToken())
+
+
+def test_the_end_of_the_app_waits_so_long_for_a_job_that_hears_no_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = Deaf()
+    app.finish(jobs, patience=0)
+    assert jobs.latest.stop.stopped and not jobs.latest.stop.dropped
+    assert "did not stop in time" in capsys.readouterr().err
+
+
+def test_another_interrupt_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def interrupted(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    app.finish(Deaf())
+    assert len(waits) == 3
 
 
 def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

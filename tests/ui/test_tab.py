@@ -161,6 +161,21 @@ def test_tokens_are_counted(place: Place) -> None:
     ]
 
 
+def test_a_text_that_is_too_long_is_neither_counted_nor_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(place, "token_count", lambda text: asked.append(text) or 1)
+    counted = tab.counts(place, ("a" * 100_001, "a"))
+    assert counted == ["? <span>tokens</span>", "1 <span>token</span>"] and asked == ["a"]
+
+    monkeypatch.setattr(place, "infotext", lambda text: asked.append(text) or {})
+    with gr.Blocks() as blocks:
+        tab.build(place)
+    read = next(function.fn for function in blocks.fns.values() if function.name == "read")
+    problems, *kept = read("Prompt", "Steps: 1\n" * 20_000)
+    assert "text has 180,000 characters: 100,000 are the most; shorten it" in problems and asked == ["a"]
+    assert not any("value" in update for update in kept)
+
+
 def test_the_form_is_filled(place: Place) -> None:
     told = place.told({"Prompt": "circle", "Negative prompt": "grey", "Steps": 7})
     problems, text, other, *rest = tab.filled(place, "Prompt", told)

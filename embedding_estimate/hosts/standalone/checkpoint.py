@@ -12,6 +12,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import ModelError
 from embedding_estimate.host import Family, Prediction
+from embedding_estimate.hosts.standalone.model_config import between
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -81,6 +82,11 @@ class Checkpoint:
         """Whether its noise schedule ends in pure noise (Lin et al. 2024)."""
         return "ztsnr" in self.shapes
 
+    def number(self, key: str, otherwise: float, *, below: float) -> float:
+        """A positive number of the description. Raises ModelError for anything else."""
+        described = Path(self.name).with_suffix(".yaml")
+        return between(described.name, key, self.settings.get(key, otherwise), 0, below)
+
     def shapes_under(self, prefix: str) -> Shapes:
         return {key.removeprefix(prefix): shape for key, shape in self.shapes.items() if key.startswith(prefix)}
 
@@ -140,7 +146,9 @@ def _beside(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        parameters: Mapping[str, Any] = yaml.safe_load(described.read_text(encoding="utf-8"))["model"]["params"]
+        parameters = yaml.safe_load(described.read_text(encoding="utf-8"))["model"]["params"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ModelError(f"{described.name}: not the description of a Stable Diffusion model") from error
+    if not isinstance(parameters, Mapping):
+        raise ModelError(f"{described.name}: not the description of a Stable Diffusion model")
     return parameters

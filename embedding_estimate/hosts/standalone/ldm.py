@@ -26,6 +26,7 @@ from embedding_estimate.hosts.standalone.checkpoint import (
     Checkpoint,
     Shapes,
 )
+from embedding_estimate.hosts.standalone.model_config import MOST_SCALE, whole
 
 OPEN_CLIP_NAMES = {  # part of a name in open_clip -> in transformers
     "transformer.resblocks.": "text_model.encoder.layers.",
@@ -160,10 +161,13 @@ def _depth(shapes: Shapes, prefix: str) -> int:
 def _heads(checkpoint: Checkpoint, widths: list[int]) -> int | list[int]:
     """SD1 has 8 heads everywhere, SD2 and SDXL have 64 channels to a head."""
     params = checkpoint.settings.get("unet_config", checkpoint.settings.get("network_config", {})).get("params", {})
-    if params.get("num_heads", -1) > 0:
-        return int(params["num_heads"])
-    if params.get("num_head_channels", -1) > 0:
-        return [width // params["num_head_channels"] for width in widths]
+    where = Path(checkpoint.name).with_suffix(".yaml").name
+    told = {key: params[key] for key in ("num_heads", "num_head_channels") if params.get(key) not in (None, -1)}
+    if "num_heads" in told:
+        return whole(where, "num_heads", told["num_heads"], 1, min(widths))
+    if "num_head_channels" in told:
+        channels = whole(where, "num_head_channels", told["num_head_channels"], 1, min(widths))
+        return [width // channels for width in widths]
     return 8 if checkpoint.family == "sd1" else [max(width // 64, 1) for width in widths]
 
 
@@ -181,7 +185,7 @@ def _vae_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "down_block_types": ["DownEncoderBlock2D"] * len(widths),
         "up_block_types": ["UpDecoderBlock2D"] * len(widths),
         "layers_per_block": sum(f"encoder.down.0.block.{index}.conv1.weight" in shapes for index in range(9)),
-        "scaling_factor": checkpoint.settings.get("scale_factor", usual),
+        "scaling_factor": checkpoint.number("scale_factor", usual, below=MOST_SCALE),
     }
 
 
@@ -194,7 +198,8 @@ def _text_config(checkpoint: Checkpoint, state: Mapping[str, Tensor], activation
     heads = max(width // 64, 1)
     version = checkpoint.settings.get("cond_stage_config", {}).get("params", {}).get("version", "")
     if version and (described := Path(version, "config.json")).is_file():
-        heads = json.loads(described.read_text(encoding="utf-8")).get("num_attention_heads", heads)
+        told = json.loads(described.read_text(encoding="utf-8")).get("num_attention_heads", heads)
+        heads = whole(str(described), "num_attention_heads", told, 1, width)
     projection = state.get("text_projection.weight")
     return {
         "vocab_size": vocabulary,

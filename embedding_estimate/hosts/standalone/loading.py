@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import re
 import textwrap
 import warnings
@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.demo import demo_model_path
-from embedding_estimate.errors import ModelError
+from embedding_estimate.errors import QUOTED, ModelError, quoted
 from embedding_estimate.host import Family, Prediction
 from embedding_estimate.hosts.standalone import ldm
 from embedding_estimate.hosts.standalone.checkpoint import open_checkpoint, refuse_inputs
+from embedding_estimate.hosts.standalone.model_config import (
+    MOST_SCALE,
+    alphas_cumprod,
+    between,
+    sample_size,
+    whole,
+)
+from embedding_estimate.hosts.standalone.weight_files import loaded_from, short_hash
 
 PADDING = {"clip_l": "<|endoftext|>", "clip_h": "!", "clip_g": "!"}  # encoder key -> what fills its chunks
 CHOICE = "give a folder of diffusers, a .safetensors file or a hub name"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.safetensors)(?<!\.ckpt)")
-SCHEDULE_KEYS = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LoadedModel:
     """A model on its device, in eval mode."""
 
     name: str  # without its folder
-    hash: str  # the first 10 hex digits of the weights' sha256, "" for a hub name
+    hash: str  # the first 10 hex digits of the sha256 of the weights that were loaded, "" for a hub name
     family: Family
     prediction: Prediction
     text_encoders: Mapping[str, TextEncoder]  # key -> encoder, in the order of the conditioning's columns
@@ -80,8 +80,9 @@ def load(
     with _quiet(), _one_line(str(model)):
         loaded = _load_file(path, dtype) if path.is_file() else _load_folder(str(model), dtype)
     prediction = prediction or loaded["prediction"] or _probe(loaded["unet"].to(device), loaded["alphas_cumprod"])
-    if path.is_file() and loaded["family"] == "sd2" and prediction == "v":
-        loaded["unet"].register_to_config(sample_size=96)  # the kind of SD2 that predicts v was trained at 768 pixels
+    size = None if path.is_file() else loaded["unet"].config.sample_size
+    size = sample_size(f"{model}: unet/config.json", size, loaded["family"], prediction)
+    loaded["unet"].register_to_config(sample_size=size)
     for module in (loaded["unet"], loaded["vae"], *(part.model for part in loaded["text_encoders"].values())):
         module.to(device).eval()
     return LoadedModel(**loaded | {"prediction": prediction}, device=device, dtype=dtype)
@@ -94,13 +95,13 @@ def _load_file(path: Path, dtype: torch.dtype) -> dict[str, Any]:
     with open_checkpoint(path) as checkpoint:
         schedule = {
             "beta_schedule": "scaled_linear",
-            "beta_start": checkpoint.settings.get("linear_start", 0.00085),
-            "beta_end": checkpoint.settings.get("linear_end", 0.012),
+            "beta_start": checkpoint.number("linear_start", 0.00085, below=1),
+            "beta_end": checkpoint.number("linear_end", 0.012, below=1),
             "rescale_betas_zero_snr": checkpoint.zero_terminal_snr,
         }
         return {
             "name": path.stem,
-            "hash": _hash([path]),
+            "hash": short_hash([path]),
             "family": checkpoint.family,
             "prediction": checkpoint.prediction,
             "text_encoders": {
@@ -109,7 +110,7 @@ def _load_file(path: Path, dtype: torch.dtype) -> dict[str, Any]:
             },
             "unet": ldm.unet(checkpoint, dtype),
             "vae": ldm.vae(checkpoint, torch.float32 if _vae_overflows(checkpoint.family, dtype) else dtype),
-            "alphas_cumprod": _alphas_cumprod(schedule),
+            "alphas_cumprod": alphas_cumprod(path.name, schedule),
         }
 
 
@@ -124,7 +125,7 @@ def _load_folder(model: str, dtype: torch.dtype) -> dict[str, Any]:
     if index.get("requires_aesthetics_score") or ("text_encoder_2" in has and "text_encoder" not in has):
         raise ModelError(f"{model}: an SDXL refiner; choose the base model")
     if not {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} <= has:
-        pipeline = index.get("_class_name", "a pipeline without a name")
+        pipeline = str(index.get("_class_name", "a pipeline without a name"))[:QUOTED]
         raise ModelError(f"{model}: {pipeline}, not a Stable Diffusion 1, 2 or XL model")
 
     unet = _component(UNet2DConditionModel, source | {"subfolder": "unet", "torch_dtype": dtype})
@@ -133,30 +134,39 @@ def _load_folder(model: str, dtype: torch.dtype) -> dict[str, Any]:
     vae_dtype = torch.float32 if _vae_overflows(family, dtype) else dtype
     vae = _component(AutoencoderKL, source | {"subfolder": "vae", "torch_dtype": vae_dtype})
     refuse_inputs(model, unet.config.in_channels, vae.config.latent_channels)
+    between(f"{model}: vae/config.json", "scaling_factor", vae.config.scaling_factor, 0, MOST_SCALE)
     if unet.config.class_embed_type is not None:
         raise ModelError(f"{model}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
     schedule = EulerDiscreteScheduler.load_config(**source, subfolder="scheduler")
     return {
         "name": path.resolve().name if path.is_dir() else path.name,
-        "hash": _hash(_weights(path)) if path.is_dir() else "",
+        "hash": short_hash(loaded_from(path)) if path.is_dir() else "",
         "family": family,
         "prediction": _prediction(model, schedule),
         "text_encoders": encoders,
         "unet": unet,
         "vae": vae,
-        "alphas_cumprod": _alphas_cumprod(schedule),
+        "alphas_cumprod": alphas_cumprod(f"{model}: scheduler/scheduler_config.json", schedule),
     }
 
 
 def _text_encoders(source: dict[str, Any], *, two: bool) -> dict[str, TextEncoder]:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    first = _component(CLIPTextModel, source | {"subfolder": "text_encoder"}).float()
+    first = _text_encoder(CLIPTextModel, source | {"subfolder": "text_encoder"})
     reading = _reading(first, source | {"subfolder": "tokenizer"})
     if not two:
         return {"clip_h" if _is_open_clip(first) else "clip_l": reading}
-    second = _component(CLIPTextModelWithProjection, source | {"subfolder": "text_encoder_2"}).float()
+    second = _text_encoder(CLIPTextModelWithProjection, source | {"subfolder": "text_encoder_2"})
     return {"clip_l": reading, "clip_g": _reading(second, source | {"subfolder": "tokenizer_2"})}
+
+
+def _text_encoder(kind: Any, source: dict[str, Any]) -> Any:
+    encoder = _component(kind, source).float()
+    where = f"{source['pretrained_model_name_or_path']}: {source['subfolder']}/config.json"
+    whole(where, "num_hidden_layers", encoder.config.num_hidden_layers, 1, 1000)
+    whole(where, "max_position_embeddings", encoder.config.max_position_embeddings, 3, 100_000)
+    return encoder
 
 
 def _reading(encoder: Any, source: dict[str, Any]) -> TextEncoder:
@@ -191,18 +201,9 @@ def _component(kind: Any, source: dict[str, Any]) -> Any:
 def _prediction(model: str, schedule: Mapping[str, Any]) -> Prediction:
     predictions: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
     written = schedule.get("prediction_type", "epsilon")
-    if written not in predictions:
-        raise ModelError(f"{model}: its U-Net predicts {written!r}; only epsilon and v_prediction are supported")
+    if not isinstance(written, str) or written not in predictions:
+        raise ModelError(f"{model}: its U-Net predicts {quoted(written)}; only epsilon and v_prediction are supported")
     return predictions[written]
-
-
-def _alphas_cumprod(schedule: Mapping[str, Any]) -> Tensor:
-    """The noise schedule (T,) of a scheduler's configuration; the zero of a zero terminal SNR is made 2^-24."""
-    from diffusers import EulerDiscreteScheduler
-
-    known = {key: schedule[key] for key in SCHEDULE_KEYS if schedule.get(key) is not None}
-    alphas_cumprod: Tensor = EulerDiscreteScheduler(**known).alphas_cumprod
-    return alphas_cumprod
 
 
 def _vae_overflows(family: Family, dtype: torch.dtype) -> bool:
@@ -222,22 +223,6 @@ def _probe(unet: Any, alphas_cumprod: Tensor) -> Prediction:
     inputs = [value.to(unet.device, unet.dtype) for value in (noise, context)]
     output = unet(inputs[0], time, encoder_hidden_states=inputs[1]).sample.float().cpu()
     return "epsilon" if torch.nn.functional.cosine_similarity(output.flatten(), noise.flatten(), dim=0) > 0.5 else "v"
-
-
-def _weights(folder: Path) -> list[Path]:
-    """Every file of weights that the pictures depend on, in a fixed order."""
-    parts = ("text_encoder", "text_encoder_2", "unet", "vae")
-    return [path for part in parts for path in sorted(folder.joinpath(part).glob("*.safetensors"))]
-
-
-def _hash(paths: list[Path]) -> str:
-    """The WebUI's short hash: the first 10 hex digits of the sha256."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:10]
 
 
 def _best_device() -> torch.device:
@@ -263,7 +248,7 @@ def _one_line(model: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing below errors from the libraries and no bars over local files, for the moment."""
+    """Nothing from the libraries and no bars over local files, for the moment: their errors are raised as well."""
     import diffusers.utils.logging
     import huggingface_hub.utils.logging
     import transformers.utils.logging
@@ -273,7 +258,7 @@ def _quiet() -> Iterator[None]:
     verbosities = [library.get_verbosity() for library in libraries]
     showing = [library for library in with_bars if library.is_progress_bar_enabled()]
     for library in libraries:
-        library.set_verbosity_error()
+        library.set_verbosity(logging.CRITICAL)
     for library in showing:
         library.disable_progress_bar()
     try:
