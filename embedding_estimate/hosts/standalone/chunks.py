@@ -118,11 +118,12 @@ class Lookup:
     def _longest(self, tokens: Sequence[int], start: int) -> tuple[Placed | None, int]:
         """The embedding named from `start` on, with the place behind its name; none and the next place otherwise."""
         found: tuple[Placed | None, int] = None, start + 1
-        node: _Node | None = self._root
+        node = self._root
         for place in range(start, len(tokens)):
-            node = node.following.get(tokens[place])
-            if node is None:
+            following = node.following.get(tokens[place])
+            if following is None:
                 break
+            node = following
             if node.named:
                 found = next(iter(node.named.values())), place + 1
         return found

@@ -130,7 +130,8 @@ def _repaired(text: str) -> str:
 
     sign = text.find("<")
     end = len(text) if sign < 0 else text.rfind("\n", 0, sign) + 1
-    return ftfy.fix_text(NESTED.sub("&" + "amp;" * LEVELS, text[:end]) + text[end:])
+    repaired: str = ftfy.fix_text(NESTED.sub("&" + "amp;" * LEVELS, text[:end]) + text[end:])
+    return repaired
 
 
 @contextmanager
