@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from embedding_estimate import embedding_words, foreign_syntax, unused_settings
+from embedding_estimate.errors import few
 from embedding_estimate.host import MODES, BorrowedModel, Stage
 from embedding_estimate.objectives import SCHEDULED, make_objective
 from embedding_estimate.optimizers import make_loss
@@ -58,8 +59,11 @@ def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
     """What this model and its host make of the prompts."""
     prompts = [prompt for _, prompt in _prompts(settings)]
     found = model.notes("\n".join(prompts))
-    for word in embedding_words.missing(prompts, model.embedding_names()):
-        found.append(f"{word} looks like the name of an embedding, and there is none: it is read as plain words")
+    lines = [
+        f"{word} looks like the name of an embedding, and there is none: it is read as plain words"
+        for word in embedding_words.missing(prompts, model.embedding_names())
+    ]
+    found += few(lines, "words look like names of embeddings that are not there")
     if model.info.emphasis not in MODES and _BRACKETS.search(settings.text):
         found.append(f"the emphasis mode {model.info.emphasis} applies no weights, so those of the text do nothing")
     return found

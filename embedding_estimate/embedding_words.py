@@ -19,6 +19,7 @@ _FILES = """
     aidv1.0-neg aissist-neg bad-artist bad-artist-anime bad_pictures baddream boring_e621 easynegativev2 fastnegativev2
     fcneg juggernautneg pureerosface_v1 ulzzang-6500 unaestheticxl unaestheticxlv31 unrealisticdream zpdxl zpdxl2 zpdxl3
 """
+LONGEST = 100  # characters of a word that may be a name
 FILES = frozenset(_FILES.split())  # much used ones of no such shape
 _ORDINARY = re.compile(r"(?:non|double|photo|film)[_-]negative|negative[_-]space|(?:sero|photo)negative")
 
@@ -33,4 +34,4 @@ def missing(prompts: Iterable[str], names: Iterable[str]) -> list[str]:
 def _looks_like_one(word: str) -> bool:
     if word in FILES:
         return True
-    return _SHAPES.fullmatch(word) is not None and _ORDINARY.fullmatch(word) is None
+    return len(word) <= LONGEST and _SHAPES.fullmatch(word) is not None and _ORDINARY.fullmatch(word) is None

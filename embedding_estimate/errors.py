@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 QUOTED = 80  # characters of a value in a message
+FEW = 5  # lines about things of one kind
 
 
 def printable(text: str) -> str:
@@ -90,6 +91,12 @@ class _Short(reprlib.Repr):
 def quoted(value: Any) -> str:
     """A value as Python spells it, for a message: its middle is left out where it is long."""
     return _Short().repr(value)
+
+
+def few(lines: Sequence[str], others: str) -> list[str]:
+    """The first lines of many, and one with the number of the rest, which are `others`."""
+    rest = len(lines) - FEW
+    return [*lines[:FEW], f"{rest:,} more {others}"] if rest > 0 else list(lines)
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ NOVELAI_STEP = 1.05  # the weight of one pair of braces
 COMPEL_UP, COMPEL_DOWN = 1.1, 0.9  # the weight of one plus or minus sign
 
 _ASCII = str.maketrans({chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)})  # of full-width characters
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _LETTER = r"[^\W\d_]"
 
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
@@ -55,7 +55,8 @@ def _in_ascii(match: re.Match[str]) -> str:
     return f"type {text}" if text[0] in "([{" else f"type ({text})"
 
 
-# No pattern may take more than linear time: none begins with a run that another start would scan again.
+# No pattern may take more than linear time: none begins with a run that another start would scan again, and none
+# divides a run between two of its parts.
 IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
     Syntax(
         re.compile(
@@ -101,7 +102,7 @@ IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
         lambda match: f"type {quoted(match['name'])} alone",
     ),
     Syntax(
-        re.compile(r"\{[^{}]*\|[^{}]*\}|\{\d*\$\$[^{}]*\}"),
+        re.compile(r"\{[^{}|]*\|[^{}]*\}|\{\d*\$\$[^{}]*\}"),
         "variants of Dynamic Prompts and ComfyUI, of which one is drawn",
         lambda match: "write the one that is meant, or [a|b] for one after the other at each step",
     ),
@@ -111,7 +112,7 @@ IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
         lambda match: _typed(match["text"], f"{NOVELAI_STEP ** len(match['open']):.3g}"),
     ),
     Syntax(
-        re.compile(r"(?<!\w)__(?:[^\W_]|\*)[\w*/.-]*?__(?!\w)"),
+        re.compile(r"(?<!\w)__(?:[^\W_]|\*)[\w*/.-]{0,80}?__(?!\w)"),
         "a wildcard, which another extension fills in",
         lambda match: "write one of its words",
     ),

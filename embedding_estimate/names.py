@@ -13,13 +13,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError, printable, quoted
+from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError, few, printable, quoted
 from embedding_estimate.everyday_words import typed_anyway
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")  # of the embedding files that are read here
 
 MAX_BYTES = 128  # eCryptfs, the narrowest file system in common use, takes 143 with the extension
-MOST_COLLISIONS = 5  # embeddings in a name's way, each told on a line of its own
 
 GRAMMAR = {
     "(": "emphasis",
@@ -78,7 +77,7 @@ def problems(name: str) -> list[str]:
         found.append("Windows keeps this name for a device; put another word in front")
     composed = unicodedata.normalize("NFC", name)
     if name != composed:
-        found.append(f"accents are apart from their letters; use the composed form {composed!r}")
+        found.append(f"accents are apart from their letters; use the composed form {quoted(composed)}")
     return [f"name={quoted(name)}: {line}" for line in found]
 
 
@@ -131,11 +130,7 @@ def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iter
         found.append(f"{name}: a comma right behind it hides it; end it in a letter or a digit")
     others = {other: token_ids(other) for other in filter(is_text, other_names) if _key(other) != _key(name)}
     collisions = [line for other, other_ids in others.items() if (line := _collision(name, ids, other, other_ids))]
-    found += collisions[:MOST_COLLISIONS]
-    if len(collisions) > MOST_COLLISIONS:
-        rest = len(collisions) - MOST_COLLISIONS
-        found.append(f"{name}: {rest:,} more embeddings get in its way like that; rename it")
-    return found
+    return found + few(collisions, f"embeddings get in the way of {name} like that; rename it")
 
 
 def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedding_estimate import names, optimizers
-from embedding_estimate.errors import SettingsError, nearest, quoted
+from embedding_estimate.errors import FEW, SettingsError, nearest, quoted
 from embedding_estimate.parameters import Parameter, finite, lines, setting
 
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
@@ -25,7 +25,6 @@ SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPOR
 LONGEST_PROMPT = 100_000  # characters
 LONGEST_NAME = 100  # characters of a sampler's or a schedule's
 MOST_LINES = 200
-MOST_UNKNOWN = 5  # names that are no settings, each told on a line of its own
 
 
 @dataclass(frozen=True)
@@ -276,9 +275,9 @@ class Settings:
 
 def _unknown(names: Sequence[str], known: Iterable[str]) -> list[str]:
     """A line for each of the first names that are no settings, and one for all others."""
-    told = [f"{quoted(name)} is no setting: {nearest(name, known)}" for name in names[:MOST_UNKNOWN]]
-    others = len(names) - len(told)
-    return [*told, f"{others:,} more names are no settings: leave them out"] if others else told
+    lines = [f"{quoted(name)} is no setting: {nearest(name, known)}" for name in names[:FEW]]
+    rest = len(names) - len(lines)
+    return [*lines, f"{rest:,} more names are no settings: leave them out"] if rest else lines
 
 
 def _parameters() -> tuple[Parameter, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from toy import ToyHost
+from toy import ToyHost, ToyModel
 
-from embedding_estimate import errors, names, provenance
+from embedding_estimate import advice, embedding_words, errors, foreign_syntax, names, provenance
 from embedding_estimate import settings as declared
-from embedding_estimate.errors import Interrupted, SettingsError, nearest, quoted
+from embedding_estimate.errors import FEW, Interrupted, SettingsError, nearest, quoted
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import LONGEST_NAME, LONGEST_PROMPT, MOST_LINES, MOST_UNKNOWN, PARAMETERS, Settings
+from embedding_estimate.settings import LONGEST_NAME, LONGEST_PROMPT, MOST_LINES, PARAMETERS, Settings
 from embedding_estimate.trainer import estimate
 
 GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
@@ -86,7 +86,7 @@ def test_a_hundred_thousand_unknown_names_are_a_few_lines(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(declared, "nearest", counting)
     lines = refusals({f"key{number}": 1 for number in range(100_000)})
-    assert len(compared) == MOST_UNKNOWN and len(lines) == MOST_UNKNOWN + 1
+    assert len(compared) == FEW and len(lines) == FEW + 1
     assert lines[0] == "'key0' is no setting: choose"
     assert lines[-1] == "99,995 more names are no settings: leave them out"
 
@@ -121,8 +121,26 @@ def test_a_name_in_the_way_of_thousands_is_told_in_a_few_lines_and_looked_up_onc
     others = [f"xq{number}" for number in range(4000)]
     found = names.warnings("xq", token_ids, others)
     assert len(asked) == len(set(asked)) == len(others) + 2
-    assert len(found) == names.MOST_COLLISIONS + 1 and found[0].startswith("xq: begins xq0")
-    assert found[-1] == "xq: 3,995 more embeddings get in its way like that; rename it"
+    assert len(found) == FEW + 1 and found[0].startswith("xq: begins xq0")
+    assert found[-1] == "3,995 more embeddings get in the way of xq like that; rename it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(a:" + "1" * 99_000, "1" * 99_000 + "x", "{" + "|" * 99_000, "/__a" * 24_000, "_neg" * 24_000 + ".x"],
+    ids=lambda text: text[:5],
+)
+def test_the_longest_texts_have_nothing_of_other_programs(text: str) -> None:
+    """Where a run of characters were divided in all ways between two parts of a pattern, this would take minutes."""
+    assert foreign_syntax.notes(text, composed=True) == []
+    assert embedding_words.missing([text], []) == []
+
+
+def test_words_that_look_like_missing_embeddings_are_told_in_a_few_lines(toy: ToyModel) -> None:
+    many = Settings(**GOOD | {"text": " ".join(f"bad-hands-{number}" for number in range(1000))})
+    lines = advice.of_prompts(many, toy)
+    assert len(lines) == FEW + 1 and lines[0].startswith("bad-hands-0 looks like the name of an embedding")
+    assert lines[-1] == "995 more words look like names of embeddings that are not there"
 
 
 @pytest.mark.parametrize("at", [1, 30, 51])

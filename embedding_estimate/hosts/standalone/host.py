@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.errors import QUOTED
+from embedding_estimate.errors import QUOTED, few
 from embedding_estimate.host import MODES, Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
@@ -142,10 +142,11 @@ class StandaloneModel:
 
     def notes(self, prompt: str) -> list[str]:
         parts = [part.strip()[:QUOTED] for part in WEBUIS_OWN.findall(prompt)]
-        found = [
+        lines = [
             f"{part} is read as words here, and a WebUI makes something else of it: leave it out"
             for part in dict.fromkeys(parts)
         ]
+        found = few(lines, "parts of the prompts are read as words likewise: leave them out")
         if self._ignored_clip_skip:
             family = {"sd2": "Stable Diffusion 2", "sdxl": "SDXL"}[self.info.family]
             found.append(f"clip skip {self._ignored_clip_skip} does nothing in {family}, as in a WebUI: leave it out")
