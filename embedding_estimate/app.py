@@ -62,7 +62,8 @@ class Standalone:
 
     def _name(self, job: Job) -> None:
         """Makes the next prompts read the name."""
-        assert job.saved is not None
+        if job.saved is None:  # dropped, and the prompts read what they did
+            return
         embedding = job.saved.estimate.embedding
         try:
             self._host.add_embedding(embedding.name, embedding.vectors)

@@ -14,7 +14,7 @@ from embedding_estimate.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.trainer import estimate
+from embedding_estimate.trainer import estimate, interruptible
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def curve(
     where one could not be measured, and where the host has loaded another model in between.
     """
     tried = variants(settings, counts)
-    with host.borrow() as model:
+    with interruptible(stop), host.borrow(stop.check) as model:
         check_against(tried[max(tried)], model)
         on_notes(advice.of_job(advised(settings), Teacher(model, Task.of(settings, model))))
     first = None
@@ -70,9 +70,12 @@ def advised(settings: Settings) -> Settings:
     return replace(settings, tokens=0, save_every=0, preview_every=0)
 
 
-def numbers(settings: Settings, host: Host) -> list[int]:
-    """Those to try where nobody says: 1, 2, 4 and so on, as many as the text has tokens, and twice as many."""
-    with host.borrow() as model:
+def numbers(settings: Settings, host: Host, stop: StopToken) -> list[int]:
+    """Those to try where nobody says: 1, 2, 4 and so on, as many as the text has tokens, and twice as many.
+
+    Raises `Interrupted` for a stop while others have the model.
+    """
+    with interruptible(stop), host.borrow(stop.check) as model:
         found = counts(replace(settings, tokens=0), model)
         return sorted({*found, min(2 * found[-1], model.info.chunk_tokens)})
 

@@ -199,8 +199,11 @@ class BorrowedModel(Protocol):
 class Host(Protocol):
     """Where a model is loaded."""
 
-    def borrow(self) -> AbstractContextManager[BorrowedModel]:
+    def borrow(self, check: Callable[[], None] = lambda: None) -> AbstractContextManager[BorrowedModel]:
         """Takes the host's lock and lends the model: on its device, frozen, in eval mode.
+
+        `check` is called again and again while others have the lock, and while the model is loaded where that can be;
+        what it raises ends the wait.
 
         On the way out everything is as it was: parameters and their `requires_grad`, train/eval mode, hooks,
         random states, device placement, state flags. An image made after the job equals one from before it,

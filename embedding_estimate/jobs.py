@@ -118,7 +118,8 @@ class Jobs:
         """The folders are asked for at the start of each job; reports must not lie among the embeddings.
 
         `tree` is the folder that the host reads embeddings from, where the one to save in lies deeper. `read` is how
-        the host takes settings, before they are checked.
+        the host takes settings, before they are checked. `on_saved` gets each job that has written under its name once
+        it is over: without `saved` where it was dropped, and the name is again what it was, or failed.
         """
         self._host = host
         self._embeddings = embeddings
@@ -195,13 +196,16 @@ class Jobs:
             job.problems, job.state = [_reason(error)], "failed"
 
     def _save(self, job: Job, folder: Path, tree: Path) -> None:
-        job.saved = self._estimate(job, folder, tree)
-        job.note(job.saved.estimate.notes)
-        self._on_saved(job)
+        try:
+            job.saved = self._estimate(job, folder, tree)
+            job.note(job.saved.estimate.notes)
+        finally:
+            if job.trained is not None:
+                self._on_saved(job)
 
     def _explore(self, job: Curve) -> None:
         host = self._host(job.settings)
-        job.numbers = numbers(job.settings, host)
+        job.numbers = numbers(job.settings, host, job.stop)
         tried = curve(
             job.settings,
             host,
@@ -244,7 +248,7 @@ class Jobs:
                 stop=job.stop,
             )
             seconds = time.monotonic() - started
-            path = file.save(result.embedding)
+            path = job.trained = file.save(result.embedding)
             sheet = report.draw(report.of_estimate(settings, result, pictures))
             if job.stop.dropped:
                 raise Interrupted("interrupted; the result was dropped")

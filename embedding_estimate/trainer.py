@@ -75,15 +75,17 @@ def estimate(
     `beside` are names of embeddings that the result will lie among and the host does not read. `on_notes` gets what
     the user should know before the work begins; it is in the result's notes as well. `on_snapshot` gets the best
     embedding so far at every `settings.save_every`-th step, `on_preview` the vectors of every
-    `settings.preview_every`-th beside the teacher, `on_trained` the embedding before it is measured, which may take
-    longer than the training, `on_images` the latents of the images, while the model is there to decode them. A stop
-    that saves returns the best vectors so far, and so does an error of the model once there are any; what is `stopped`
-    then says which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the
-    training part cannot match, `Interrupted` for a stop that drops, or that comes before there is anything to keep.
+    `settings.preview_every`-th beside the teacher. `on_trained` gets the embedding before it is measured, which may
+    take longer than the training, and while the host makes no image with it yet. `on_images` gets the latents of the
+    images, while the model is there to decode them. A stop that saves returns the best vectors so far, and so does an
+    error of the model once there are any; what is `stopped` then says which. Raises `SettingsError` with every problem
+    of the settings, `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop that
+    drops, or that comes before there is anything to keep.
     """
     settings.check()
     stop = stop or StopToken()
-    with host.borrow() as borrowed, _interruptible(stop):
+    with interruptible(stop), host.borrow(stop.check) as borrowed:
+        stop.check()
         meter = Meter(borrowed)
         model = typing.cast(BorrowedModel, meter)
         with meter.interruptible(stop):
@@ -119,10 +121,9 @@ def estimate(
         forwards, backwards = meter.forwards, meter.backwards
 
         figures = None
-        if training.stopped == FAILED:  # of a device that answers no more even giving the model back may fail
+        if not stop.dropped:  # even giving the model back may fail where a device answers no more
             on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
-        elif settings.measure != "Nothing" and training.stopped != "interrupted":
-            on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
+        if settings.measure != "Nothing" and training.stopped not in ("interrupted", FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
                 figures, images = _measure(teacher, training, job)
             if figures and images.latents:
@@ -275,7 +276,7 @@ def _worth_no_loss(training: Training, without: str) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible(stop: StopToken) -> Iterator[None]:
+def interruptible(stop: StopToken) -> Iterator[None]:
     """A stop where nothing can be kept, or that drops what there is, ends in `Interrupted`."""
     try:
         yield

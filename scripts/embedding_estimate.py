@@ -22,5 +22,5 @@ class Comments(scripts.Script):
         return scripts.AlwaysVisible
 
     def process_batch(self, p: Any, *args: Any, **batch: Any) -> None:
-        if batch["batch_number"] == 0:
+        if batch.get("batch_number", 0) == 0:
             use.comment(p)

@@ -67,7 +67,7 @@ def test_a_stop_leaves_the_points_that_are_whole(toy_host: ToyHost, phase: str, 
 
 def test_numbers_go_to_twice_the_prompts_own_within_a_chunk(toy_host: ToyHost) -> None:
     def tried(text: str) -> list[int]:
-        return numbers(replace(SETTINGS, text=text), toy_host)
+        return numbers(replace(SETTINGS, text=text), toy_host, StopToken())
 
     assert tried("red") == [1, 2] and tried("red (circle:1.8)") == [1, 2, 4]
     assert tried("a red circle") == [1, 2, 3, 4]  # a chunk holds four

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -226,7 +226,7 @@ class ToyHost:
         self.added[name] = vectors
 
     @contextmanager
-    def borrow(self) -> Iterator[ToyModel]:
+    def borrow(self, check: Callable[[], None] = lambda: None) -> Iterator[ToyModel]:
         assert not self.lent
         self.lent = True
         try:

@@ -170,6 +170,8 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
 
             def keep(embedding: Embedding) -> None:
                 path = file.save(embedding)
+                if settings.measure == "Nothing" or stop.stopped:
+                    return
                 bars.close()
                 if embedding.provenance["stopped"] != failures.FAILED:
                     show(f"{path}: saved, and measured now; Ctrl-C leaves the figures out", err=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from embedding_estimate.errors import PromptError
 from embedding_estimate.host import BorrowedModel, Conditioning, Host, Stage, Vectors
 from embedding_estimate.objectives import check_text
+from embedding_estimate.progress import Stopped
 from embedding_estimate.teacher import Task, Teacher, Trajectory
 
 PLAIN = "a red circle on a blue square"
@@ -371,3 +372,12 @@ class HostContract(AttentionContract):
             order.append("first")
         thread.join(10)
         assert order == ["first", "second"]
+
+    def test_who_waits_for_the_model_may_be_told_to_stop(self, host: Host) -> None:
+        def stop() -> None:
+            raise Stopped
+
+        with host.borrow(), pytest.raises(Stopped), host.borrow(stop):
+            pass
+        with host.borrow() as model:  # and nobody has it
+            assert model.token_ids(PLAIN)

@@ -230,7 +230,7 @@ def test_the_script_registers_everything(loaded: Any, event_loops: None) -> None
     root = Path(__file__).parents[2]
     script = runpy.run_path(str(root / "scripts" / "embedding_estimate.py"))
     said: list[str] = []
-    image = SimpleNamespace(all_prompts=["a red circle"], all_negative_prompts=[], comment=said.append)
+    image = SimpleNamespace(all_prompts=["a red circle"], all_negative_prompts=[], steps=20, comment=said.append)
     script["Comments"]().process_batch(image, batch_number=0)
     assert said == []
     assert set(script_callbacks.registered) == {"component", "tabs", "settings", "app"}

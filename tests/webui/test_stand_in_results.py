@@ -159,9 +159,10 @@ def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
     told = place.told({"Prompt": "a circle\n# a square", "Negative prompt": "# no\ngrey", "Styles array": []})
     assert (told["Prompt"].split(), told["Negative prompt"].split()) == (["a", "circle"], ["grey"])
     loaded.opts.CLIP_stop_at_last_layers = 2
-    image = Processing("blue # zebra-two")
-    use.comment(image)
-    assert image.said == []
+    said: list[str] = []
+    commented = {"all_prompts": ["blue # zebra-two"], "all_negative_prompts": [], "steps": 20, "comment": said.append}
+    use.comment(SimpleNamespace(**commented))
+    assert said == []
 
     loaded.opts.enable_prompt_comments = False
     assert place.token_count("red # and no more") > 1
@@ -175,57 +176,3 @@ def test_without_a_checkpoint(loaded: Any) -> None:
         from embedding_estimate.hosts.webui import extension
 
         extension.place().token_count("a")
-
-
-class Processing:
-    """What a script's `process` is given."""
-
-    def __init__(self, prompt: str, negative: str = ""):
-        self.all_prompts, self.all_negative_prompts = [prompt], [negative]
-        self.said: list[str] = []
-
-    def comment(self, text: str) -> None:
-        self.said.append(text)
-
-
-def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) -> None:
-    from embedding_estimate.hosts.webui import use
-
-    def said(prompt: str, negative: str = "") -> list[str]:
-        image = Processing(prompt, negative)
-        use.comment(image)
-        return image.said
-
-    loaded.opts.emphasis = "No norm"
-    text = "(red:1.5) circle <lora:painting:0.8>"
-    job = finished(loaded, text=text, measure="Nothing")
-    assert any("emphasis mode No norm" in note for note in job.notes)
-    assert any("<lora:painting:0.8>" in note for note in job.notes)
-
-    assert said("a zebra-two <lora:painting:0.8>") == []
-    assert said("a zebra-one, a zebra-twofold") == [] == said("a zebra-two <lora:painting:.80>")
-    assert said("", "Zebra-Two") == ["zebra-two was made with <lora:painting:0.8>, which the prompt lacks"]
-    loaded.opts.CLIP_stop_at_last_layers, loaded.opts.emphasis = 2, "Original"
-    assert said("zebra-two <lora:painting:0.8>") == [
-        "zebra-two was made for clip skip 1, and it is 2 now, for the emphasis mode No norm, and it is Original now"
-    ]
-
-
-def test_a_network_that_the_settings_had_added_and_add_no_more_is_said(loaded: Any) -> None:
-    from modules import extra_networks
-
-    from embedding_estimate.hosts.webui import use
-
-    def said(prompt: str = "a zebra-two") -> list[str]:
-        image = Processing(prompt)
-        extra_networks.activate(image, {})  # as the WebUI does it before a batch
-        use.comment(image)
-        return image.said
-
-    loaded.opts.sd_lora = "painting"
-    told = finished(loaded, measure="Nothing").saved.estimate.embedding.provenance
-    assert told["networks"] == ["<lora:painting:1.0>"]
-    assert said() == []
-    loaded.opts.sd_lora = "None"
-    assert said() == ["zebra-two was made with <lora:painting:1.0>, which the prompt lacks"]
-    assert said("a zebra-two <lora:painting:1>") == said("a zebra-two <lora:painting>") == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.hosts.standalone.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES
 
 WEBUIS_OWN = re.compile(r"<\w+:[^<>]+>|#.*")  # extra networks and comments, of which a WebUI leaves no words
+POLL = 0.1  # seconds between two looks at a stop while others have the model
 SMALL = 256  # width of a text encoder whose products are done before a second thread has woken up
 
 
@@ -213,14 +214,23 @@ class StandaloneHost:
             self._model.add_embedding(name, vectors)
 
     @contextmanager
-    def borrow(self) -> Iterator[StandaloneModel]:
+    def borrow(self, check: Callable[[], None] = lambda: None) -> Iterator[StandaloneModel]:
         """`host.Host.borrow`; waits for whoever has the model now."""
         small = self._model.device.type == "cpu" and max(self.info.widths.values()) <= SMALL
         alone = threads(1) if small else nullcontext()
-        with self._lock, given_back(self.modules), random_states_kept(self._model.device), alone:
+        with self._held(check), given_back(self.modules), random_states_kept(self._model.device), alone:
             for module in self.modules:
                 module.requires_grad_(False).eval()
             yield self._model
+
+    @contextmanager
+    def _held(self, check: Callable[[], None]) -> Iterator[None]:
+        while not self._lock.acquire(timeout=POLL):
+            check()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def token_count(self, text: str) -> int:
         """How many tokens a prompt counts, waiting for nobody. Raises EmbeddingError where a chunk cannot hold it."""

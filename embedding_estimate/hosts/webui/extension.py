@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedding_estimate import __version__, saving
-from embedding_estimate.errors import EstimateError, ModelError
-from embedding_estimate.hosts.webui import comments, networks, options, txt2img
+from embedding_estimate import saving
+from embedding_estimate.errors import ModelError
+from embedding_estimate.hosts.webui import comments, networks, options, support, txt2img
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
+from embedding_estimate.hosts.webui.publishing import publish
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
-from embedding_estimate.jobs import Job, Jobs
-from embedding_estimate.names import typed_name
+from embedding_estimate.jobs import Jobs
 from embedding_estimate.settings import Settings
-from embedding_estimate.whole_file import write_whole
 
 
 class WebuiPlace:
@@ -27,7 +25,7 @@ class WebuiPlace:
     in_webui = True
 
     def __init__(self) -> None:
-        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=comments.left_out_of, on_saved=_publish)
+        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=comments.left_out_of, on_saved=publish)
         self.page = txt2img.Txt2img()
 
     def folder(self) -> str:
@@ -40,6 +38,7 @@ class WebuiPlace:
         return options.defaults()
 
     def token_count(self, text: str) -> int:
+        support.refuse_forge()
         counted = _counted(networks.stripped(comments.left_out(text)))
         if not isinstance(counted, int):
             raise ModelError("no checkpoint is loaded: choose one at the top of the page")
@@ -94,52 +93,6 @@ def _embeddings() -> Path:
 def _reports() -> Path:
     """Beside the embeddings: the WebUI takes every picture among them for one."""
     return saving.beside(_tree(), "reports")
-
-
-def _publish(job: Job) -> None:
-    """Makes the name work in the next prompt, with a picture and a description on its card."""
-    from modules.call_queue import queue_lock
-    from modules.sd_hijack import model_hijack
-
-    assert job.saved is not None
-    path = job.saved.path
-    try:
-        described, pictured = path.with_suffix(".json"), path.with_name(f"{path.stem}.preview.png")
-        card = _written(described) | _card(job)  # a user may have added notes
-        write_whole(described, json.dumps(card, indent=4, ensure_ascii=False).encode())
-        if (pictures := job.saved.pictures.get("embedding")) and saving.ours(pictured):
-            write_whole(pictured, saving.png(pictures[0]))
-    except EstimateError as error:
-        job.notes.append(f"the card has no picture or description: {error}")
-    with queue_lock:
-        model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
-
-
-def _written(card: Path) -> dict[str, Any]:
-    """What an earlier embedding of that name left on its card."""
-    try:
-        found = json.loads(card.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _card(job: Job) -> dict[str, Any]:
-    """The WebUI's user metadata."""
-    assert job.saved is not None
-    estimate, figures = job.saved.estimate, job.saved.estimate.fidelity
-    family = estimate.embedding.provenance["model"]["family"]
-    lines = [f"For the {job.settings.prompt_type.lower()}; {estimate.embedding.tokens} vectors"]
-    if estimate.typed_weight != 1:
-        lines.append(f"To be typed as {typed_name(estimate.embedding.name, estimate.typed_weight)}")
-    if figures:
-        lines.append(f"Explained {figures.explained:.3f} by protocol {figures.protocol}")
-    if not job.settings.private:  # notes may quote the prompt
-        lines += [f"Does what this does: {job.settings.text}", *job.notes]
-    return {
-        "description": "\n".join([*lines, f"Embedding Estimate {__version__}"]),
-        "sd version": {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}[family],
-    }
 
 
 def notice(component: Any, **arguments: Any) -> None:

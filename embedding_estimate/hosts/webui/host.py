@@ -24,6 +24,7 @@ from embedding_estimate.hosts.webui.forge import ForgePipeline
 from embedding_estimate.hosts.webui.ldm import LdmPipeline
 from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
+from embedding_estimate.hosts.webui.turns import job_turn
 
 LORA_BOOKS = ("network_", "lora_")  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
 
@@ -227,13 +228,13 @@ class WebuiHost:
         self.texts = texts
 
     @contextmanager
-    def borrow(self) -> Iterator[WebuiModel]:
+    def borrow(self, check: Callable[[], None] = lambda: None) -> Iterator[WebuiModel]:
         """`host.Host.borrow`; waits in the WebUI's own queue. Raises `ModelError` for an unsupported model."""
         from modules import shared
-        from modules.call_queue import queue_lock
 
-        with queue_lock, _job(shared.state):
+        with job_turn(check):
             model = support.checked(shared.sd_model)
+            check()  # to load it may have taken a while
             pipeline = ForgePipeline(model) if hasattr(model, "forge_objects") else LdmPipeline(model)
             with (
                 random_states_kept(shared.device),
@@ -253,18 +254,6 @@ class WebuiHost:
         shared.state.textinfo = f"Embedding Estimate: {phase} {done}/{total}"
         shared.state.sampling_step, shared.state.sampling_steps = done, total
         return bool(shared.state.interrupted)
-
-
-@contextmanager
-def _job(state: Any) -> Iterator[None]:
-    """The WebUI's own note that something is running."""
-    state.begin()
-    state.job, state.job_count = "embedding estimate", 1
-    try:
-        yield
-    finally:
-        state.end()
-        state.skipped = state.interrupted = False
 
 
 @contextmanager

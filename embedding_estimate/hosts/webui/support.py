@@ -15,16 +15,21 @@ SIZES: Mapping[Family, int] = {"sd1": 512, "sd2": 512, "sdxl": 1024}  # pixels
 SD2_V_SIZE = 768  # what SD2 with v-prediction was trained at, whatever its configuration says
 
 
+def refuse_forge() -> None:
+    """Raises `ModelError` in Forge and Forge Neo."""
+    if find_spec("backend") is not None:  # theirs, which reForge has not
+        raise ModelError("this is Forge, whose models are kept in another way: use AUTOMATIC1111's WebUI or reForge")
+
+
 def checked(model: Any) -> Any:
     """The loaded model. Raises `ModelError`, by name, for what cannot be used."""
     from modules import shared
 
-    if find_spec("backend") is not None:  # Forge's, which reForge has not
-        raise ModelError("this is Forge, whose models are kept in another way: use AUTOMATIC1111's WebUI or reForge")
+    refuse_forge()
     if model is None:
         raise ModelError("no checkpoint is loaded: choose one at the top of the page")
     if reason := _reason(model):
-        raise ModelError(f"{_name(model)}: {reason}")
+        raise ModelError(f"{checkpoint(model)[0]}: {reason}")
     if getattr(shared.opts, "use_old_emphasis_implementation", False):
         raise ModelError("the old emphasis implementation is switched on in the settings: switch it off")
     if shared.cmd_opts.lowvram and not hasattr(model, "forge_objects"):  # reForge manages memory in another way
@@ -79,8 +84,10 @@ def _conditioning_key(model: Any) -> str:
     return str(getattr(getattr(model, "model", None), "conditioning_key", ""))
 
 
-def _name(model: Any) -> str:
-    return str(getattr(model.sd_checkpoint_info, "name_for_extra", "") or model.sd_checkpoint_info.name)
+def checkpoint(model: Any) -> tuple[str, str]:
+    """The name and the short hash of what is loaded; no hash where the WebUI was told to make none."""
+    described = model.sd_checkpoint_info
+    return str(getattr(described, "name_for_extra", "") or described.name), str(described.shorthash or "")
 
 
 def info(model: Any, widths: Mapping[str, int], chunk_tokens: int, added: Sequence[str]) -> ModelInfo:
@@ -88,12 +95,13 @@ def info(model: Any, widths: Mapping[str, int], chunk_tokens: int, added: Sequen
 
     family: Family = "sdxl" if "clip_g" in widths else "sd2" if "clip_h" in widths else "sd1"
     v = getattr(model, "parameterization", "eps") == "v"
+    name, shorthash = checkpoint(model)
     size = int(getattr(model, "image_size", 0) or 0) * LATENT_SCALE or SIZES[family]
     return ModelInfo(
         family=family,
         prediction="v" if v else "epsilon",
-        name=_name(model),
-        hash=str(model.sd_checkpoint_info.shorthash or ""),
+        name=name,
+        hash=shorthash,
         widths=widths,
         chunk_tokens=chunk_tokens,
         latent_channels=int(getattr(model, "latent_channels", 4)),

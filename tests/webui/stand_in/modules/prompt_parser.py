@@ -17,6 +17,14 @@ class SdConditioning(list[str]):
         self.is_negative_prompt, self.width, self.height = is_negative_prompt, width, height
 
 
+def parse_prompt_attention(text: str) -> list[list[Any]]:
+    return [[segment.text, segment.weight] for segment in grammar.emphasise(text)]
+
+
+def get_learned_conditioning_prompt_schedules(prompts: list[str], steps: int) -> list[list[list[Any]]]:
+    return [[[end, text] for end, text in grammar.schedule(prompt, steps)] for prompt in prompts]
+
+
 def get_learned_conditioning(model: Any, prompts: SdConditioning, steps: int) -> list[Any]:
     return [_schedule(model, prompt, prompts, steps) for prompt in prompts]
 

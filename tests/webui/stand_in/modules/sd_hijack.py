@@ -8,6 +8,7 @@ from modules import shared
 class EmbeddingDatabase:
     def __init__(self) -> None:
         self.word_embeddings: dict[str, Any] = {}
+        self.skipped_embeddings: dict[str, Any] = {}  # what does not fit the model that is loaded
         self._tokens: list[tuple[list[int], Any]] = []
 
     def find_embedding_at_position(self, tokens: list[int], offset: int) -> tuple[Any, int | None]:
@@ -21,7 +22,10 @@ class EmbeddingDatabase:
         found, _ = read_folder(folder)
         paths = {path.stem: path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pt")}
         engine = shared.sd_model.cond_stage_model
-        self.word_embeddings = {name: Embedding(each, str(paths[name])) for name, each in found.items()}
+        known = {name: Embedding(file, str(paths[name])) for name, file in found.items()}
+        fitting = {name for name, file in found.items() if (len(file.vectors) == 2) == shared.sd_model.is_sdxl}
+        self.word_embeddings = {name: embedding for name, embedding in known.items() if name in fitting}
+        self.skipped_embeddings = {name: embedding for name, embedding in known.items() if name not in fitting}
         self._tokens = [(engine.tokenize([name])[0], each) for name, each in self.word_embeddings.items()]
 
 
