@@ -85,13 +85,13 @@ def _started(newer: bool, forge: bool) -> Any:
 
 @pytest.fixture
 def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
-    """(prompt, sampler) -> picture (3, H, W) in [0, 255] by the WebUI's own processing, without guidance."""
+    """(prompt, sampler, more) -> picture (3, H, W) in [0, 255] by the WebUI's own processing, without guidance."""
     from modules import processing, scripts
 
     monkeypatch.setitem(webui.opts.data, "persistent_cond_cache", False)  # it would not notice other settings
     monkeypatch.setitem(webui.opts.data, "live_previews_enable", False)  # some would be downloaded for
 
-    def generate(prompt: str, sampler: str = "Euler") -> Tensor:
+    def generate(prompt: str, sampler: str = "Euler", **more: Any) -> Tensor:
         job = processing.StableDiffusionProcessingTxt2Img(
             sd_model=webui.sd_model,
             prompt=prompt,
@@ -103,6 +103,7 @@ def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tens
             height=64,
             do_not_save_samples=True,
             do_not_save_grid=True,
+            **more,
         )
         job.scripts, job.script_args = scripts.ScriptRunner(), ()  # reForge wants one, if an empty one
         try:
