@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 
 def forget() -> None:
@@ -19,7 +20,7 @@ def forget() -> None:
                 cache[:] = [None] * len(cache)  # in place, for jobs of the WebUI share these lists
 
 
-def _with_subclasses(kind: type) -> Iterator[type]:
+def _with_subclasses(kind: type[Any]) -> Iterator[type[Any]]:
     yield kind
     for subclass in kind.__subclasses__():
         yield from _with_subclasses(subclass)
