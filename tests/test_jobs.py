@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import ToyHost
 
-from embedding_estimate import training
+from embedding_estimate import report, training
 from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
 from embedding_estimate.jobs import KEPT, Curve, Job, Jobs
@@ -323,8 +323,8 @@ def test_a_device_that_does_not_answer_any_more_leaves_the_embedding(
     real = place.host.borrow
 
     @contextmanager
-    def borrow() -> Iterator[Any]:
-        with real() as model:
+    def borrow(check: Callable[[], None]) -> Iterator[Any]:
+        with real(check) as model:
             yield model
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -332,6 +332,29 @@ def test_a_device_that_does_not_answer_any_more_leaves_the_embedding(
     job = place.finished(**UNET)
     assert job.state == "failed" and "was saved before that" in job.notes[-1]
     assert read(place.embeddings / "it.safetensors").provenance["stopped"] == "failed"
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_whoever_uses_names_is_told_of_each_that_was_written(
+    place: Place, monkeypatch: pytest.MonkeyPatch, dropped: bool
+) -> None:
+    """For it may have been used in between."""
+
+    def drawn(*arguments: Any) -> Any:
+        assert place.jobs.latest is not None
+        if not dropped:
+            raise ZeroDivisionError
+        place.jobs.latest.stop.stop(save=False)
+
+    monkeypatch.setattr(report, "draw", drawn)
+    job = place.finished(measure="Nothing")
+    assert (job.state, job.saved) == ("dropped" if dropped else "failed", None)
+    assert place.saved == ["it"] and (place.embeddings / "it.safetensors").exists() == (not dropped)
+
+
+def test_nobody_is_told_of_a_name_that_was_never_written(place: Place) -> None:
+    place.host.stop_at = "prepare"
+    assert place.finished().state == "dropped" and place.saved == []
 
 
 def test_a_report_that_cannot_be_drawn_costs_nothing_else(place: Place, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from toy import ToyHost
 
 from embedding_estimate import training
+from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import Interrupted, ModelError, PromptError, SettingsError
 from embedding_estimate.host import Conditioning, Vectors
 from embedding_estimate.initial import starting_vectors
@@ -540,3 +541,12 @@ def test_adam_too_has_a_second_try(toy_host: ToyHost, made: list[str], monkeypat
     result = run(toy_host, part="Attention", learning_steps=15, initial_prompt="star")
     assert made == ["LBFGS", "Adam", "Adam"] and result.stopped == "diverged"
     assert len([note for note in result.notes if "not finite" in note]) == 2
+
+
+@pytest.mark.parametrize("measure", ["Nothing", "Figures"])
+def test_the_embedding_is_handed_out_before_the_host_has_its_model_back(toy_host: ToyHost, measure: str) -> None:
+    handed_out: list[tuple[Embedding, bool]] = []
+    settings = Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3, measure=measure)
+    result = estimate(settings, toy_host, on_trained=lambda embedding: handed_out.append((embedding, toy_host.lent)))
+    ((embedding, lent),) = handed_out
+    assert lent and torch.equal(embedding.vectors["clip_l"], result.embedding.vectors["clip_l"])

@@ -139,6 +139,14 @@ def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path
     playwright.expect(opened.page.locator("#html_info_txt2img").first).to_contain_text("red-disc", timeout=LONG)
     opened.page.locator("#txt2img_gallery img").first.wait_for()
 
+    opened.page.reload()
+    enter(opened, "txt2img")
+    if opened.page.locator("#txt2img_extra_networks").count():  # an early WebUI's button, which opens them
+        opened.page.click("#txt2img_extra_networks")
+    opened.page.locator("#txt2img_extra_tabs > .tab-nav button", has_text="Textual Inversion").click()
+    card = opened.page.locator("#txt2img_textual_inversion_cards .card", has_text="red-disc")
+    playwright.expect(card).to_be_visible(timeout=LONG)
+
 
 def test_what_stands_in_txt2img_is_taken(opened: Tab) -> None:
     txt2img(opened, "a (red:1.5) circle", "grey,\nblurry")
