@@ -59,7 +59,7 @@ class StopToken:
 
 
 class Meter:
-    """A borrowed model that counts the U-Net's work, in samples. Its longer calls may be interrupted."""
+    """A borrowed model that counts the U-Net's work, in samples. What takes time in it may be interrupted."""
 
     def __init__(self, model: BorrowedModel, on_pass: Callable[[int], None] = lambda samples: None):
         """`on_pass` is told of the samples of each call."""
@@ -81,14 +81,20 @@ class Meter:
     def __getattr__(self, name: str) -> typing.Any:
         return getattr(self._model, name)
 
-    def encode(self, prompt: str, **options: typing.Any) -> list[Stage]:
+    def encode(self, *arguments: typing.Any, **options: typing.Any) -> list[Stage]:
+        self._heed()
+        return self._model.encode(*arguments, **options)
+
+    def encode_vectors(self, *arguments: typing.Any, **options: typing.Any) -> list[Conditioning]:
+        self._heed()
+        return self._model.encode_vectors(*arguments, **options)
+
+    def _heed(self) -> None:
         if self._check is not None:
             self._check()
-        return self._model.encode(prompt, **options)
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        if self._check is not None:
-            self._check()
+        self._heed()
         denoised = self._model.denoise(x, sigma, conditioning)
         self.forwards += len(x)
         self.backwards += len(x) if denoised.requires_grad else 0

@@ -104,7 +104,7 @@ def estimate(
         job = Job(settings, on_progress, snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
         trajectory = Trajectory.of(settings)
-        with meter.interruptible(stop):
+        with meter.interruptible(stop):  # a long text takes its time
             check_text(teacher, trajectory)
             notes = _notes(settings, teacher, beside)
             on_notes(notes)

@@ -550,3 +550,22 @@ def test_the_embedding_is_handed_out_before_the_host_has_its_model_back(toy_host
     result = estimate(settings, toy_host, on_trained=lambda embedding: handed_out.append((embedding, toy_host.lent)))
     ((embedding, lent),) = handed_out
     assert lent and torch.equal(embedding.vectors["clip_l"], result.embedding.vectors["clip_l"])
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_a_stop_is_heard_while_texts_are_encoded(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, save: bool
+) -> None:
+    encoded, encode, stop = [], toy_host.model.encode, StopToken()
+
+    def slowly(prompt: str, **options: Any) -> Any:
+        if "circle" in prompt:
+            encoded.append(prompt)
+            stop.stop(save=save)
+        return encode(prompt, **options)
+
+    monkeypatch.setattr(toy_host.model, "encode", slowly)
+    settings = Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3)
+    with pytest.raises(Interrupted, match="before there was anything to save"):
+        estimate(settings, toy_host, stop=stop)
+    assert len(encoded) == 1 and not toy_host.lent
