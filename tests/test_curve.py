@@ -94,5 +94,5 @@ def test_a_number_that_cannot_be_measured_is_no_end(toy_host: ToyHost, monkeypat
     monkeypatch.setattr(fidelity, "measure", measure)
     points = curve(SETTINGS, toy_host, [1, 2], stop=StopToken())
     next(points)
-    with pytest.raises(ModelError, match="N = 2: not measured, the model failed: device-side assert"):
+    with pytest.raises(ModelError, match="N = 2: not measured, the model failed: RuntimeError: device-side assert"):
         next(points)
