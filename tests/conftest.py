@@ -13,11 +13,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # all is too small here to be shared among threads
 
 import pytest
+from shaking import SHAKE
 
 with suppress(ImportError):  # it is not there in a WebUI
     from hypothesis import settings
 
-    settings.register_profile("untimed", deadline=None)  # whatever else the machine does fails no test
+    settings.register_profile(
+        "untimed",
+        deadline=None,  # whatever else the machine does fails no test
+        derandomize=settings().derandomize and not SHAKE,  # where it would not heed a seed
+    )
     settings.load_profile("untimed")
 
 if TYPE_CHECKING:
@@ -28,12 +33,22 @@ if TYPE_CHECKING:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """The whole suite is run without its slow tests, unless `-m` says otherwise, and takes all cores, up to eight, for
     each process takes a gigabyte; what is named runs with them and in one process."""
+    if SHAKE:
+        config.option.hypothesis_seed = str(SHAKE)
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
     config.option.markexpr = config.option.markexpr or "not slow"
     shares_out = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
     if shares_out and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = min(os.cpu_count() or 1, 8), "worksteal"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    if SHAKE:
+        import torch
+
+        torch.manual_seed(SHAKE)  # before each, so that a test alone draws what it draws among all
 
 
 @pytest.fixture

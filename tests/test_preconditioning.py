@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaking import shaken
 from torch import Tensor
 
 from embedding_estimate import preconditioning
@@ -29,7 +30,7 @@ class Linear:
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(shaken(seed)), dtype=torch.float64)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def start() -> dict[str, Tensor]:
 
 def made(space: VectorSpace, objective: Any, start: dict[str, Tensor]) -> VectorSpace:
     draws = itertools.repeat(None)
-    return preconditioned(space, objective, start, draws, torch.Generator().manual_seed(0), "cpu")
+    return preconditioned(space, objective, start, draws, torch.Generator().manual_seed(shaken(0)), "cpu")
 
 
 def both(scale: float = 1.0) -> Linear:
@@ -129,7 +130,7 @@ def test_each_sample_compares_the_next_draw(space: VectorSpace, start: dict[str,
 
     draws = itertools.cycle("abc")
     objective: Any = Watched(clip_l=normal(50, ROWS * 5))
-    preconditioned(space, objective, start, draws, torch.Generator().manual_seed(0), "cpu")
+    preconditioned(space, objective, start, draws, torch.Generator().manual_seed(shaken(0)), "cpu")
     assert "".join(seen) == "abcabcab" and next(draws) == "c"
 
 

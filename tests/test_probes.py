@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shaking import shaken
 from toy import ToyModel
 
 from embedding_estimate.host import Conditioning
@@ -28,7 +29,7 @@ def states(teacher: Teacher, side: Side) -> States:
 
 
 def probed(toy: ToyModel, side: Side, states: States, rows: int) -> Probes:
-    return probe(toy, side, states, rows=rows, batch=7, generator=torch.Generator().manual_seed(0))
+    return probe(toy, side, states, rows=rows, batch=7, generator=torch.Generator().manual_seed(shaken(0)))
 
 
 def context_of(side: Side) -> torch.Tensor:
@@ -36,7 +37,7 @@ def context_of(side: Side) -> torch.Tensor:
 
 
 def moved(toy: ToyModel, side: Side, size: float, seed: int) -> Side:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(shaken(seed))
     context = context_of(side)
     noise = size * torch.randn(context.shape, generator=generator, dtype=context.dtype)
     stage = side.stages[0]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from shaking import shaken
 from torch import Tensor, nn
 
 from embedding_estimate.host import MODES, Conditioning, Denoise, ModelInfo, Stage, Vectors
@@ -54,7 +55,7 @@ class ToyModel:
     emphasis_modes = MODES
 
     def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(shaken(0))
 
         def draw(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -109,7 +110,7 @@ class ToyModel:
         plain = torch.tanh(3 * filled @ self.projection + self.places.repeat(chunks, 1))
         encoded = plain * scale
         if self.weighing == "Original":
-            encoded = encoded * plain.mean() / encoded.mean()
+            encoded = encoded * (plain.mean() / encoded.mean())  # 1 to the bit where there are no weights
         return Conditioning(encoded[None])
 
     def _encode_plain(self, text: str, weights: bool) -> Conditioning:

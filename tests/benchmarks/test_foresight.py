@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from shaking import shaken
 from toy import ToyHost
 
 from benchmarks.foresight import PATH, SIZES, foresee, spearman, uniform
@@ -25,7 +26,7 @@ def test_uniform_probes_count_every_layer_alike_and_find_no_error_in_the_prompt(
     with toy_host.borrow() as model:
         teacher = Teacher(model, Task("red (circle:1.8)", False, ("dull",), 32, 32))
         side, empty = (teacher.replaced(text, TRAJECTORY) for text in (teacher.task.text, ""))
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(shaken(0))
         states = teacher.record(side, TRAJECTORY, [0], 1)
         probes = uniform(probe(model, side, states, rows=20, batch=4, generator=generator), side, empty, generator)
         layers = sum(len(alike.attentions) for alike in probes.layers)

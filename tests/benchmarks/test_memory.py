@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
+from shaking import shaken
 
 from benchmarks import memory
 from benchmarks.memory import IMAGE, MIB, main, measure
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=["sd1", "sdxl"])
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return load(random_model(request.param, tmp_path_factory.mktemp("model")), device=CPU)
+    return load(random_model(request.param, tmp_path_factory.mktemp("model"), seed=shaken(0)), device=CPU)
 
 
 @reads_proc

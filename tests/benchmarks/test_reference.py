@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from shaking import shaken
 from torch import Tensor
 from toy import ToyModel
 
@@ -18,7 +19,7 @@ def task(text: str = "red (circle:1.8)", *, negative: bool = False) -> Task:
 
 
 def noise(count: int) -> Tensor:
-    return torch.randn(count, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.randn(count, 1, 4, 4, 4, generator=torch.Generator().manual_seed(shaken(0)), dtype=torch.float64)
 
 
 def toy_denoised(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from shaking import shaken
 
 from embedding_estimate.demo.random_models import Family, random_model
 
@@ -21,7 +22,7 @@ def open_pipeline(directory: Path) -> DiffusionPipeline:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_random_model_makes_a_picture(family: Family, tmp_path: Path) -> None:
-    pipeline = open_pipeline(random_model(family, tmp_path / family))
+    pipeline = open_pipeline(random_model(family, tmp_path / family, seed=shaken(0)))
     wanted = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
     assert isinstance(pipeline, wanted)
     picture = pipeline("a red circle", num_inference_steps=2, output_type="np").images[0]
@@ -44,7 +45,7 @@ def test_families_differ_where_loaders_look(tmp_path: Path) -> None:
 
 
 def test_contexts_have_a_mean_that_emphasis_can_restore(tmp_path: Path) -> None:
-    pipeline = open_pipeline(random_model("sd1", tmp_path))
+    pipeline = open_pipeline(random_model("sd1", tmp_path, seed=shaken(0)))
     tokens = pipeline.tokenizer("a red circle", padding="max_length", return_tensors="pt").input_ids
     assert abs(pipeline.text_encoder(tokens).last_hidden_state.mean()) > 0.02
 

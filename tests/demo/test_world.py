@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from demo_world import PALETTES, PICTURE_SIZE, Palette, Scene, draw, random_scene
 from evaluate_demo_model import obedience, plain_scenes
+from shaking import shaken
 
 from embedding_estimate.demo.words import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, STYLES
 
@@ -14,7 +15,7 @@ PRIMARY = PALETTES["primary"]
 
 
 def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+    return np.random.default_rng(shaken(seed))
 
 
 def at_latent_resolution(picture: np.ndarray) -> np.ndarray:

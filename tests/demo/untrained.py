@@ -4,6 +4,7 @@ import torch
 from demo_text import CaptionCoder, encoder_shapes, new_text_encoder
 from demo_texts import Reader, Texts
 from demo_world import PALETTES
+from shaking import shaken
 from transformers import CLIPTokenizer
 
 from embedding_estimate.demo import demo_model_path
@@ -13,7 +14,7 @@ TOKENIZER = demo_model_path() / "tokenizer"
 
 def untrained_texts(family: str) -> Texts:
     """Random encoders of three layers, SDXL's second of four."""
-    torch.manual_seed(0)
+    torch.manual_seed(shaken(0))
     readers = []
     for shape in encoder_shapes(family, layers=3):
         coder = CaptionCoder(CLIPTokenizer.from_pretrained(TOKENIZER, pad_token=shape.pad_token), PALETTES["primary"])

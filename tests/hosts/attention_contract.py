@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from shaking import shaken
 from torch import Tensor
 
 from embedding_estimate import probes as probing
@@ -24,7 +25,7 @@ def conditioning_of(model: BorrowedModel, prompt: str) -> Conditioning:
 
 def state(model: BorrowedModel, conditioning: Conditioning) -> States:
     side = SIZE // model.info.latent_scale
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(shaken(0))
     x = 3 * torch.randn(1, model.info.latent_channels, side, side, generator=generator).to(model.device)
     sigma = torch.full((1,), 3.0, device=model.device)
     denoised = model.denoise(x, sigma, conditioning)
@@ -91,7 +92,7 @@ class AttentionContract:
         with torch.no_grad():
             here = state(model, conditioning)
         side = Side(model, [Stage(0, ((conditioning, 1.0),))])
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(shaken(1))
 
         def moved(value: Tensor) -> Tensor:
             return value + 0.03 * value.std() * torch.randn(value.shape, generator=generator).to(value)
@@ -119,7 +120,7 @@ class AttentionContract:
         errors, sizes = [], []
         for most in (probing.TOGETHER, 2**12, 1):
             monkeypatch.setattr(probing, "TOGETHER", most)
-            probes = probe(model, side, here, rows=5, batch=1, generator=torch.Generator().manual_seed(1))
+            probes = probe(model, side, here, rows=5, batch=1, generator=torch.Generator().manual_seed(shaken(1)))
             with torch.no_grad():
                 torch.testing.assert_close(probes.read(conditioning), probes.aim, rtol=1e-3, atol=1e-5)
                 errors.append(float(probes.error(nothing)))

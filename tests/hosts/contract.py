@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hosts.attention_contract import AttentionContract
+from shaking import shaken
 from torch import Tensor, nn
 
 from embedding_estimate.errors import PromptError
@@ -45,7 +46,7 @@ def encode_vectors(model: BorrowedModel, vectors: Vectors, template: str = "{}",
 def latent(model: BorrowedModel, batch: int) -> Tensor:
     side = SIZE // model.info.latent_scale
     shape = (batch, model.info.latent_channels, side, side)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(shaken(0))).to(model.device)
 
 
 def sample(model: BorrowedModel, conditioning: Conditioning, seeds: Sequence[int], **options: Any) -> Tensor:
@@ -243,7 +244,7 @@ class HostContract(AttentionContract):
             total = (conditioning.context * weights).sum()
             return total if conditioning.vector is None else total + conditioning.vector.sum()
 
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(shaken(0))
         direction = {
             key: torch.randn(value.shape, generator=generator).to(value) * value.detach().std()
             for key, value in vectors.items()
@@ -275,7 +276,7 @@ class HostContract(AttentionContract):
         inputs = [conditioning.context.clone().requires_grad_()]
         if conditioning.vector is not None:
             inputs.append(conditioning.vector.clone().requires_grad_())
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(shaken(0))
         directions = [torch.randn(value.shape, generator=generator).to(value) for value in inputs]
         x, sigma = 3 * latent(model, 2), torch.full((2,), 3.0, device=model.device)
         weights = torch.randn(x.shape, generator=generator).to(x)

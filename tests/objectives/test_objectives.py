@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shaking import shaken
 from toy import ToyModel
 
 from embedding_estimate.errors import PromptError
@@ -32,14 +33,14 @@ def prepared(toy: ToyModel, **values) -> Objective:
 
 
 def start() -> dict[str, torch.Tensor]:
-    return {"clip_l": torch.randn(2, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)}
+    return {"clip_l": torch.randn(2, 6, generator=torch.Generator().manual_seed(shaken(3)), dtype=torch.float64)}
 
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_gradient_by_finite_differences(toy: ToyModel, part: str, loss: str) -> None:
     objective = prepared(toy, part=part, loss=loss, templates="{}\na {} star")
-    drawn = objective.draw(torch.Generator().manual_seed(0))
+    drawn = objective.draw(torch.Generator().manual_seed(shaken(0)))
     assert torch.autograd.gradcheck(
         lambda value: objective.loss({"clip_l": value}, drawn), start()["clip_l"].requires_grad_()
     )
@@ -50,7 +51,7 @@ def test_gradient_by_finite_differences(toy: ToyModel, part: str, loss: str) -> 
 def test_the_loss_starts_near_one_and_is_zero_for_the_prompt(toy: ToyModel, part: str, loss: str) -> None:
     plain = toy.token_vectors("red circle")
     objective = prepared(toy, part=part, loss=loss, text="red circle")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(shaken(0))
     losses = [float(objective.loss(start(), objective.draw(generator))) for _ in range(50)]
     assert 0.5 < sum(losses) / len(losses) < 2
     assert abs(float(objective.loss(plain, objective.draw(generator)))) < 1e-9
@@ -67,7 +68,7 @@ def test_no_teacher_call_in_the_loop(toy: ToyModel, part: str, monkeypatch: pyte
 
     monkeypatch.setattr(toy, "encode", encode)
     monkeypatch.setattr(toy, "sample", encode)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(shaken(0))
     for _ in range(3):
         objective.loss(start(), objective.draw(generator))
 
@@ -77,7 +78,7 @@ def test_a_step_costs_one_forward_and_one_backward_per_state(toy: ToyModel) -> N
     objective = prepared(meter, batch=5)
     meter.forwards = meter.backwards = 0
     vectors = {key: value.requires_grad_() for key, value in start().items()}
-    objective.loss(vectors, objective.draw(torch.Generator().manual_seed(0))).backward()
+    objective.loss(vectors, objective.draw(torch.Generator().manual_seed(shaken(0)))).backward()
     assert (meter.forwards, meter.backwards) == (5, 5)
 
 
@@ -92,7 +93,7 @@ def test_checks_cost_at_most_a_twentieth_of_the_steps_between_them(toy: ToyModel
 
 def test_drawn_states_are_spread_over_the_sampling(toy: ToyModel) -> None:
     objective = prepared(toy, batch=6)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(shaken(0))
     for _ in range(20):
         _, states = objective.draw(generator)
         assert states.evaluation.tolist() == [0, 1, 2, 3, 4, 5]
@@ -100,7 +101,7 @@ def test_drawn_states_are_spread_over_the_sampling(toy: ToyModel) -> None:
 
 def test_every_template_is_drawn(toy: ToyModel) -> None:
     objective = prepared(toy, templates="{}\na {}\n{} star")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(shaken(0))
     assert {objective.draw(generator)[0].template for _ in range(60)} == {"{}", "a {}", "{} star"}
 
 
@@ -122,7 +123,7 @@ def test_attention_reads_templates_together_and_each_counts_the_same(
 
 def test_held_out_states_are_not_trained_on(toy: ToyModel) -> None:
     objective = prepared(toy, batch=64)
-    lesson, _ = objective.draw(torch.Generator().manual_seed(0))
+    lesson, _ = objective.draw(torch.Generator().manual_seed(shaken(0)))
     trained = {tuple(x.flatten().tolist()) for x in lesson.train.x}
     assert not trained & {tuple(x.flatten().tolist()) for x in lesson.select.x}
 
@@ -193,7 +194,7 @@ def test_no_unet_in_the_loop_of_the_attention_part(toy: ToyModel) -> None:
     objective = prepared(meter, part="Attention")
     assert meter.backwards == 32 + 6 * 2  # states of both sets, of the second all there are
     meter.forwards = 0
-    objective.loss(start(), objective.draw(torch.Generator().manual_seed(0)))
+    objective.loss(start(), objective.draw(torch.Generator().manual_seed(shaken(0))))
     objective.held_out(start())
     assert meter.forwards == 0
 
@@ -206,7 +207,7 @@ def test_what_the_attention_part_holds_out_is_in_true_units(toy: ToyModel) -> No
 
 def test_words_are_put_around_no_and(toy: ToyModel) -> None:
     objective = prepared(toy, text="red AND green", templates="{}\na {} star")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(shaken(0))
     assert {objective.draw(generator)[0].template for _ in range(20)} == {"{}"}
 
 

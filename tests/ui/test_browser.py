@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shaking import shaken
 
 from embedding_estimate.embedding import read
 
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(folder: Path) -> Iterator[str]:
     """The command itself, ended by Ctrl-C."""
     port, log = free_port(), folder / "log"
-    model = random_model("sd1", folder / "model")
+    model = random_model("sd1", folder / "model", seed=shaken(0))
     options = ["--no-browser", "--port", str(port), "--out", folder / "embeddings", "--model", model]
     command = [sys.executable, "-m", "embedding_estimate", "ui", *options]
     signal.signal(

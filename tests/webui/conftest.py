@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shaking import shaken
 from torch import Tensor
 
 from embedding_estimate.host import Family
@@ -124,7 +125,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Any]:
 
     folder = tmp_path_factory.mktemp("models")
     families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
-    return {family: load(random_model(family, folder / family), device="cpu") for family in families}
+    return {family: load(random_model(family, folder / family, seed=shaken(0)), device="cpu") for family in families}
 
 
 @pytest.fixture

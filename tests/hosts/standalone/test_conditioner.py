@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hosts.standalone import tiny
+from shaking import shaken
 from transformers import CLIPTokenizer
 
 from embedding_estimate.errors import EmbeddingError, SettingsError
@@ -28,10 +29,11 @@ def tokenizer() -> CLIPTokenizer:
 def test_golden(setup: tuple[str, str, int], rows: list[Any], tokenizer: CLIPTokenizer) -> None:
     family, emphasis, clip_skip = setup
     embeddings = {
-        name: tiny.vectors(WIDTHS[family], count, seed) for seed, (name, count) in enumerate(DATA["embeddings"].items())
+        name: tiny.vectors(WIDTHS[family], count, seed, golden=True)
+        for seed, (name, count) in enumerate(DATA["embeddings"].items())
     }
     conditioner = Conditioner(
-        tiny.loaded(family, tokenizer), emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings
+        tiny.loaded(family, tokenizer, golden=True), emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings
     )
     for *_, negative, number, expected in rows:
         stages = conditioner.encode(DATA["prompts"][number], evaluations=5, negative=negative, **SIZE)
@@ -105,7 +107,7 @@ def test_gradient(family: str, tokenizer: CLIPTokenizer) -> None:
 
     def product(vectors: dict[str, torch.Tensor]) -> torch.Tensor:
         [conditioning] = conditioner.encode_vectors(vectors, ["a ({}:1.3), b"], **SIZE)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(shaken(0))
         return sum(
             (part * torch.randn(part.shape, generator=generator, dtype=torch.float64)).sum()
             for part in (conditioning.context, conditioning.vector)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shaking import shaken
 
 pytest.importorskip("diffusers", reason="the standalone host needs the package's 'app' extra")
 
@@ -25,7 +26,9 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
-    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in FAMILIES}
+    return {
+        family: random_model(family, tmp_path_factory.mktemp("models") / family, seed=shaken(0)) for family in FAMILIES
+    }
 
 
 def combined() -> Iterator[Any]:

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from shaking import shaken
 
 pytest.importorskip("diffusers", reason="the standalone host needs the package's 'app' extra")
 
@@ -38,7 +39,7 @@ class Recorder(nn.Module):
 @pytest.fixture(scope="module")
 def unet() -> Any:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(shaken(0))
         module = UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(32, 64),
@@ -55,7 +56,7 @@ def unet() -> Any:
 
 
 def inputs(batch: int = 2) -> tuple[Tensor, Tensor, Conditioning]:
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(shaken(1))
     sigma = torch.tensor([5.0, 0.5, 1.3])[:batch]
     x = torch.randn((batch, 4, 8, 8), generator=generator) * (1 + sigma.view(-1, 1, 1, 1))
     context = torch.randn((1, 77, 48), generator=generator)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shaking import shaken
 
 pytest.importorskip("diffusers", reason="the standalone host needs the package's 'app' extra")
 
@@ -35,7 +36,9 @@ def waits() -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
     families: tuple[Family, ...] = ("sd1", "sdxl")
-    return {family: random_model(family, tmp_path_factory.mktemp("models") / family) for family in families}
+    return {
+        family: random_model(family, tmp_path_factory.mktemp("models") / family, seed=shaken(0)) for family in families
+    }
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shaking import shaken
 
 pytest.importorskip("diffusers", reason="the standalone host needs the package's 'app' extra")
 
@@ -25,7 +26,7 @@ from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 @pytest.fixture(scope="module", params=FAMILIES)
 def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Original:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(shaken(0))
         return make(request.param, tmp_path_factory.mktemp("ldm") / f"{request.param}.safetensors")
 
 
@@ -158,7 +159,7 @@ def test_a_description_beside_the_file_is_read(sd1_tensors: dict[str, Tensor], t
 
 @pytest.mark.parametrize(("family", "prediction"), [("sd1", "epsilon"), ("sd2", "v"), ("sdxl", "epsilon")])
 def test_a_folder(family: Family, prediction: str, tmp_path: Path) -> None:
-    folder = random_model(family, tmp_path / "model")
+    folder = random_model(family, tmp_path / "model", seed=shaken(0))
     loaded: LoadedModel = load(folder, device="cpu", dtype=torch.bfloat16)
     assert (loaded.name, loaded.family, loaded.prediction) == ("model", family, prediction)
     assert loaded.unet.dtype == torch.bfloat16
