@@ -32,7 +32,7 @@ def test_the_prompt_itself_is_explained_whole(toy: ToyModel, negative: bool) -> 
     assert figures.explained == 1
     assert figures.explained_without_weights == 1
     assert figures.explained_truncated == 1
-    assert figures.in_template == 1
+    assert figures.in_template == pytest.approx(1)  # here the U-Net is asked again, in batches of another size
     assert figures.image_distance == 0
     assert figures.emphasis_explained is None
     assert figures.image_distance_without_weights is None

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from statistics import geometric_mean
 from typing import Any
 
 import pytest
@@ -179,19 +180,20 @@ def test_without_a_gradient_the_space_stays_as_it_is(
 
 
 @pytest.mark.parametrize("which", ["vectors", "directions"])
-def test_lbfgs_gets_further_in_as_many_steps(space: VectorSpace, start: dict[str, Tensor], which: str) -> None:
-    """Whether vectors are uneven or the directions of the width, none of which is an axis."""
+def test_lbfgs_gets_further_in_as_many_steps(space: VectorSpace, which: str) -> None:
+    """Whether vectors are uneven or the directions of the width, none of which is an axis: in the middle of 16
+    problems. Of directions eight samples tell little, and on some problems they lead astray."""
     uneven = torch.logspace(-1.5, 1.5, ROWS).double().repeat_interleave(5)
-    rotation, _ = torch.linalg.qr(normal(5, 5))
-    along = rotation * torch.logspace(-1, 1, 5).double() @ rotation.T
-    matrices = {
-        "vectors": normal(50, ROWS * 5) * uneven,
-        "directions": normal(50, ROWS * 5) @ torch.kron(torch.eye(ROWS).double(), along),
-    }
-    objective = Linear(clip_l=matrices[which])
-    vectors = {"clip_l": start["clip_l"]}
 
-    def after_steps(chosen: VectorSpace) -> float:
+    def problem(seed: int) -> Linear:
+        matrix = normal(50, ROWS * 5, seed=seed)
+        rotation, _ = torch.linalg.qr(normal(5, 5, seed=seed + 1))
+        along = rotation * torch.logspace(-1, 1, 5).double() @ rotation.T
+        return Linear(
+            clip_l=matrix * uneven if which == "vectors" else matrix @ torch.kron(torch.eye(ROWS).double(), along)
+        )
+
+    def after_steps(chosen: VectorSpace, objective: Linear, vectors: dict[str, Tensor]) -> float:
         leaves = chosen.leaves(vectors, "cpu")
         optimizer = make_optimizer("LBFGS", leaves.values(), 1.0)
 
@@ -205,7 +207,13 @@ def test_lbfgs_gets_further_in_as_many_steps(space: VectorSpace, start: dict[str
             loss = optimizer.step(closure)
         return float(loss.detach())
 
-    assert after_steps(made(space, objective, vectors)) < 0.5 * after_steps(space)
+    gains = []
+    for seed in range(0, 48, 3):
+        objective, vectors = problem(seed), {"clip_l": normal(ROWS, 5, seed=seed + 2)}
+        gains.append(
+            after_steps(made(space, objective, vectors), objective, vectors) / after_steps(space, objective, vectors)
+        )
+    assert geometric_mean(gains) < 0.5
 
 
 def test_the_objective_keeps_its_own_loss(space: VectorSpace, start: dict[str, Tensor]) -> None:

@@ -43,7 +43,7 @@ def test_a_row_comes_every_n_steps(watched: Watched) -> None:
     assert first["embedding"].tobytes() != second["embedding"].tobytes()
 
     teacher = Teacher(watched.host.model, Task("red (circle:1.8)", False, ("",), 32, 32))
-    latents = teacher.run(teacher.replaced("red (circle:1.8)", TRAJECTORY), TRAJECTORY, IMAGE_SEEDS, 16)
+    latents = teacher.run(teacher.replaced("red (circle:1.8)", TRAJECTORY), TRAJECTORY, IMAGE_SEEDS[:1], 1)
     assert first["prompt"].tobytes() == picture(watched.host.model.decode(latents)[0]).tobytes()
     assert watched.seen[0].side_by_side().size == (12, 4)
     assert result.stopped == "done"

@@ -55,7 +55,7 @@ def test_the_loss_starts_near_one_and_is_zero_for_the_prompt(toy: ToyModel, part
     losses = [float(objective.loss(start(), objective.draw(generator))) for _ in range(50)]
     assert 0.5 < sum(losses) / len(losses) < 2
     assert abs(float(objective.loss(plain, objective.draw(generator)))) < 1e-9
-    assert objective.held_out(plain) < 1e-30
+    assert objective.held_out(plain) < 1e-20  # of rounding
     assert objective.held_out(start()) > 0
 
 
@@ -124,8 +124,8 @@ def test_attention_reads_templates_together_and_each_counts_the_same(
 def test_held_out_states_are_not_trained_on(toy: ToyModel) -> None:
     objective = prepared(toy, batch=64)
     lesson, _ = objective.draw(torch.Generator().manual_seed(shaken(0)))
-    trained = {tuple(x.flatten().tolist()) for x in lesson.train.x}
-    assert not trained & {tuple(x.flatten().tolist()) for x in lesson.select.x}
+    assert not set(lesson.train.seed.tolist()) & set(lesson.select.seed.tolist())
+    assert torch.cdist(lesson.train.x.flatten(1), lesson.select.x.flatten(1)).min() > 0.1
 
 
 def test_unet_takes_and_and_schedules_and_says_what_follows(toy: ToyModel) -> None:
@@ -185,8 +185,12 @@ def test_attention_refuses_and(toy: ToyModel) -> None:
 def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> None:
     objective = prepared(toy, part="Attention", text="[red:green:2] circle")
     assert objective.notes == ["the prompt changes with the step and an embedding does not: it is matched on average"]
-    halves = [float(objective.held_out(toy.token_vectors(text))) for text in ("red circle", "green circle")]
-    assert all(0 < half < objective.held_out_empty for half in halves)
+    [lesson] = objective.draw(torch.Generator())
+    contexts = [
+        toy.encode(text, evaluations=6, width=0, height=0)[0].parts[0][0] for text in ("red circle", "green circle")
+    ]
+    red, green = ((lesson.train.read(context) - lesson.train.aim).abs() < 1e-12 for context in contexts)
+    assert bool((red ^ green).all()) and red[0] and green[-1]  # rows come in the order of evaluations
 
 
 def test_no_unet_in_the_loop_of_the_attention_part(toy: ToyModel) -> None:
