@@ -138,6 +138,18 @@ def test_a_typed_weight_is_measured_under_other_settings_for_emphasis(toy: ToyMo
     assert measured(1.0).explained_in_modes == {}
 
 
+def test_the_toys_prompts_without_weights_are_the_same_bits_in_every_mode(toy: ToyModel) -> None:
+    """Or figures under several settings would be of several prompts, a last digit apart."""
+
+    def context(text: str) -> torch.Tensor:
+        return toy.encode(text, evaluations=1, width=32, height=32)[0].parts[0][0].context
+
+    texts = ("red circle", "a small red circle on a blue star", "")
+    own = [context(text) for text in texts]
+    with toy.mode("Original"):
+        assert all(map(torch.equal, map(context, texts), own))
+
+
 def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
     def labels(weight: float) -> list[str]:
         asked = dataclasses.replace(task(), typed_weight=weight)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from shaking import shaken
 
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.hosts.standalone.emphasis import by_name
@@ -31,3 +32,10 @@ def test_the_others_change_nothing(name: str) -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(SettingsError, match=r"emphasis='original'.*Original"):
         by_name("original")
+
+
+def test_original_without_weights_changes_no_bit() -> None:
+    """z * (m / m), as the WebUI has it, is z; z * m / m is not, in a last digit here and there."""
+    z = torch.randn(1, 77, 16, generator=torch.Generator().manual_seed(shaken(0)))
+    assert torch.equal(by_name("Original")(z, torch.ones(1, 77)), z)
+    assert not torch.equal(z * z.mean() / z.mean(), z)
