@@ -72,10 +72,14 @@ def test_the_best_way_there_is_memory_for(failures: int, way: str | None) -> Non
     conditioning = side.stages[0].parts[0][0]
     assert float(probes.error(conditioning)) < 1e-20
     generator = torch.Generator().manual_seed(shaken(0))
-    noise = torch.randn(conditioning.context.shape, generator=generator, dtype=torch.float64)
-    there = Conditioning(conditioning.context + 0.1 * noise)
-    true = error(Side(model, [type(side.stages[0])(0, ((there, 1.0),))]), states, 8)
-    assert float(probes.error(there)) == pytest.approx(true, rel=0.2 if failures < 2 else 0.6)
+    foreseen = true = 0.0
+    for _ in range(12):
+        noise = torch.randn(conditioning.context.shape, generator=generator, dtype=torch.float64)
+        there = Conditioning(conditioning.context + 0.1 * noise)
+        foreseen += float(probes.error(there))
+        true += error(Side(model, [type(side.stages[0])(0, ((there, 1.0),))]), states, len(states))
+    off = 1.2 if failures < 2 else 3  # one number for a whole layer knows of no direction in it
+    assert true / off < foreseen < true * off
     prober(side, states, 100)
     assert len(prober.notes) == failures  # what failed is not tried again
 
