@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaking import shaken
 from toy import ToyHost
 
 from embedding_estimate.embedding import Embedding, read, write
@@ -45,7 +46,7 @@ def settings(draws: random.Random) -> dict[str, Any]:
 
 
 def test_settings(times: Callable[[int, int], int]) -> None:
-    draws, ended = random.Random(0), Counter[str]()
+    draws, ended = random.Random(shaken(0)), Counter[str]()
     for _ in range(times(300, 2000)):
         try:
             Settings.from_mapping(settings(draws)).check()
@@ -57,7 +58,7 @@ def test_settings(times: Callable[[int, int], int]) -> None:
 
 
 def test_prompts(times: Callable[[int, int], int]) -> None:
-    draws = random.Random(0)
+    draws = random.Random(shaken(0))
     for _ in range(times(300, 2000)):
         prompt = text(draws, most=60)
         parts = grammar.compose(prompt)
@@ -70,7 +71,7 @@ def test_prompts(times: Callable[[int, int], int]) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # torch's, of what it then refuses
 def test_files(times: Callable[[int, int], int], tmp_path: Path) -> None:
-    draws, ended = random.Random(0), Counter[str]()
+    draws, ended = random.Random(shaken(0)), Counter[str]()
     whole = []
     for extension in ("safetensors", "pt"):
         path = tmp_path / f"whole.{extension}"
@@ -106,7 +107,7 @@ def test_requests(times: Callable[[int, int], int], tmp_path: Path, brief: None)
     app = FastAPI()
     app.include_router(router(jobs, lambda: tmp_path / "embeddings", basic([]), {}))
     client = TestClient(app, raise_server_exceptions=False)
-    draws, ended = random.Random(0), Counter[int]()
+    draws, ended = random.Random(shaken(0)), Counter[int]()
     quick = {"text": "(red:1.5)", "tokens": 2, "steps": 2, "learning_steps": 2, "measure": "Nothing"}
     bodies = (lambda: settings(draws), lambda: {**quick, "name": f"x{draws.randrange(10**9)}"}, lambda: value(draws))
     for _ in range(times(100, 500)):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from shaking import shaken
 from toy import ToyHost
 
 from embedding_estimate.embedding import Embedding, read, write
@@ -56,7 +57,7 @@ def run(folder: Path, host: ToyHost, **settings: Any) -> Job:
 def test_a_job_ends_in_a_line_and_loses_nothing(
     times: Callable[[int, int], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    draws, ended = random.Random(0), Counter[str]()
+    draws, ended = random.Random(shaken(0)), Counter[str]()
     for number in range(times(24, 400)):
         folder, host = tmp_path / str(number), ToyHost()
         (folder / "embeddings").mkdir(parents=True)

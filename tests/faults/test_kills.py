@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shaking import shaken
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,7 +20,7 @@ TESTS = SCRIPT.parents[1]
 
 
 def killed(what: str, number: int, folder: Path) -> dict[str, int]:
-    command = [sys.executable, str(SCRIPT), what, str(number), "0", str(folder)]
+    command = [sys.executable, str(SCRIPT), what, str(number), str(shaken(0)), str(folder)]
     path = {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
