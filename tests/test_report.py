@@ -1,6 +1,7 @@
 """The report's arithmetic and that it can be drawn from whatever there is."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -104,10 +105,10 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with Image.open(tmp_path / "r.png") as read:
         assert read.size == (4, 4)
 
-    def full(path: Path, data: bytes) -> int:
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EstimateError, match="No space left on device"):
         save(picture, tmp_path / "r.png")
     assert [path.name for path in tmp_path.iterdir()] == ["r.png"]

@@ -71,10 +71,10 @@ def test_an_error_deletes_nothing(job: Job, error: BaseException) -> None:
 
 
 def test_a_drop_deletes_its_own_and_brings_back_those_before(job: Job) -> None:
-    job.run(5, ends_in=Interrupted())
+    job.run(5, ends_in=Interrupted("dropped"))
     assert not job.steps.exists() or not any(job.steps.iterdir())
     job.run(10)
-    job.run(5, 10, 15, overwrite=True, ends_in=Interrupted())
+    job.run(5, 10, 15, overwrite=True, ends_in=Interrupted("dropped"))
     assert job.files == ["it/it-000010.safetensors"]
     assert read(job.steps / job.files[0]).vectors["emb_params"][0, 0] == 10
 
