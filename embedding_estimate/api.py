@@ -1,22 +1,25 @@
 """The HTTP API, the same wherever it is mounted.
 
     POST /embedding-estimate/v1/estimate            all settings as JSON; starts a job
-    GET  /embedding-estimate/v1/jobs/{id}           progress, curve, result
-    POST /embedding-estimate/v1/jobs/{id}/stop      ?save=true keeps the best so far, ?save=false drops it
+    GET  /embedding-estimate/v1/jobs/{id}           progress, curve, result; ?since=STEP: the curve behind that step
+    POST /embedding-estimate/v1/jobs/{id}/stop      keeps the best so far; ?save=false drops it
     GET  /embedding-estimate/v1/embeddings          what there is
 
-Bad settings are answered with 422 and the same lines as everywhere, a taken name with 422, a second job with 409.
+Bad settings are answered with 422 and the same lines as everywhere, a taken name with 422, a second job with 409. The
+`detail` of every refusal is a list of lines.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Body, Depends, HTTPException
+from fastapi import APIRouter, Body, Depends, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from embedding_estimate import names, summary
@@ -36,11 +39,15 @@ def router(
 
     `defaults` hold where a request leaves out a setting, before the setting's own.
     """
-    routes = APIRouter(prefix=PREFIX, tags=["embedding estimate"], dependencies=[Depends(authorised)])
+    routes = APIRouter(
+        prefix=PREFIX, tags=["embedding estimate"], dependencies=[Depends(authorised)], route_class=RefusingInLines
+    )
     settings = {"requestBody": {"content": {"application/json": {"schema": schema(defaults)}}, "required": True}}
 
     @routes.post("/estimate", summary="Start an estimate", openapi_extra=settings)
-    def start(values: dict[str, Any] = Body()) -> dict[str, Any]:
+    def start(values: Any = Body()) -> dict[str, Any]:
+        if not isinstance(values, dict):
+            raise HTTPException(422, ["the body is no object: give the settings as {name: value}"])
         try:
             return {"job": jobs.start(Settings.from_mapping({**defaults, **values})).id}
         except SettingsError as error:
@@ -51,12 +58,12 @@ def router(
             raise HTTPException(422, [str(error)]) from error
 
     @routes.get("/jobs/{job_id}", summary="How a job is doing")
-    def status(job_id: str) -> dict[str, Any]:
-        told: dict[str, Any] = _sendable(summary.finite(_told(_found(jobs, job_id))))
-        return told
+    def status(job_id: str, since: int = 0) -> dict[str, Any]:
+        described: dict[str, Any] = _sendable(summary.finite(_described(_found(jobs, job_id), since)))
+        return described
 
     @routes.post("/jobs/{job_id}/stop", summary="Stop a job")
-    def stop(job_id: str, save: bool) -> dict[str, Any]:
+    def stop(job_id: str, save: bool = True) -> dict[str, Any]:
         job = _found(jobs, job_id)
         job.stop.stop(save=save)
         return {"job": job.id, "state": job.state}
@@ -69,6 +76,22 @@ def router(
         return answer
 
     return routes
+
+
+class RefusingInLines(APIRoute):
+    """A route whose refusals of what FastAPI cannot read are lines, too."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+                raise HTTPException(422, lines) from error
+
+        return handled
 
 
 def schema(defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +125,8 @@ def _found(jobs: Jobs, job_id: str) -> Job:
     return job
 
 
-def _told(job: Job) -> dict[str, Any]:
+def _described(job: Job, since: int) -> dict[str, Any]:
+    """What is known of a job; the curve behind the step `since`."""
     progress, saved = job.progress, job.saved
     return {
         "job": job.id,
@@ -111,7 +135,12 @@ def _told(job: Job) -> dict[str, Any]:
         "done": progress.done if progress else 0,
         "total": progress.total if progress else 0,
         "seconds_left": job.seconds_left,
-        "curve": [{"step": step, "loss": loss, "explained": explained} for step, loss, explained in job.curve],
+        "curve": [
+            {**reading._asdict(), "stretch": stretch.name}
+            for stretch in list(job.curve.stretches)
+            for reading in stretch.readings
+            if reading.step > since
+        ],
         "notes": list(job.notes),
         "problems": list(job.problems),
         "result": summary.of_estimate(job.settings, saved.estimate, saved.path, saved.seconds, job.stop.stopped)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from embedding_estimate.errors import SettingsError, nearest, quoted
 from embedding_estimate.host import MODES, BorrowedModel
+from embedding_estimate.parameters import spelled
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Side
 from embedding_estimate.vectors import count
@@ -11,9 +14,17 @@ from embedding_estimate.vectors import count
 MOST_EVALUATIONS = 150  # so that a schedule in whole steps shows
 
 
-def check_against(settings: Settings, model: BorrowedModel) -> None:
-    """Raises `SettingsError` with every setting that the loaded model cannot serve."""
+def check_against(settings: Settings, model: BorrowedModel) -> Settings:
+    """The settings with sampler and schedule as the model spells them.
+
+    Raises `SettingsError` with every setting that the loaded model cannot serve.
+    """
     info = model.info
+    settings = replace(
+        settings,
+        sampler=spelled(settings.sampler, model.samplers),
+        schedule=spelled(settings.schedule, model.schedules),
+    )
     found = []
     if settings.sampler not in model.samplers:
         found.append(f"sampler={quoted(settings.sampler)} is unknown: {nearest(settings.sampler, model.samplers)}")
@@ -43,6 +54,7 @@ def check_against(settings: Settings, model: BorrowedModel) -> None:
             )
     if found:
         raise SettingsError(found)
+    return settings
 
 
 def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:

@@ -122,6 +122,7 @@ class Chart:
     y_from: float | None = None  # the y axis begins here or below
     y_to: float | None = None  # and ends here or above
     x_span: tuple[float, float] | None = None  # None: as far as the lines go
+    stretches: Sequence[tuple[float, str]] = ()  # (x that it begins behind, name); no line joins two
 
     def draw(self, canvas: Canvas, x: float, y: float, width: float, height: float) -> None:
         canvas.panel(x, y, width, height)
@@ -163,12 +164,18 @@ class Chart:
             canvas.dashes(left, at, right - left, GREY)
             canvas.text(right, at + 3, label, 13, MUTED, "r")
         for one in series:
-            points = [place(*point) for point in one.points]
-            if len(points) > 1:
-                canvas.line(points, one.colour, one.width)
-            if one.dots or len(points) == 1:
-                for point in points:
-                    canvas.dot(*point, one.colour)
+            for line in divided(one.points, self.stretches):
+                points = [place(*point) for point in line]
+                if len(points) > 1:
+                    canvas.line(points, one.colour, one.width)
+                if one.dots or len(points) == 1:
+                    for point in points:
+                        canvas.dot(*point, one.colour)
+        for begins, name in self.stretches:
+            at, _ = place(max(begins, x_low), y_low)
+            if begins > x_low:
+                canvas.line([(at, top), (at, bottom)], GREY, 1)
+            canvas.text(at + 3, top - 18, name, 12, MUTED)
 
     def _legend(self, canvas: Canvas, right: float, y: float) -> None:
         for one in reversed([one for one in self.series if one.label]):
@@ -187,6 +194,15 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     step = max(step, 1.0) if whole else step
     first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
     return [index * step for index in range(first, max(last, first + 1) + 1)]
+
+
+def divided(
+    points: Sequence[tuple[float, float]], stretches: Sequence[tuple[float, str]]
+) -> list[list[tuple[float, float]]]:
+    """The points (x, y) of each stretch (x that it begins behind, its name); without any, all in one."""
+    begins = [-math.inf, *(begins for begins, _ in stretches[1:])]
+    ends = [*begins[1:], math.inf]
+    return [[point for point in points if low < point[0] <= high] for low, high in zip(begins, ends, strict=True)]
 
 
 def smoothed(values: Sequence[float], over: int) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -55,7 +56,8 @@ def train_each(
             fewer = max((number for number in trained if number < tokens), default=None)
             before = [_continued(trained[fewer].best, own)] if fewer else []
             try:
-                one = _trained(objective, space, [*before, own], job.counted_on(len(trained) * steps, total))
+                counted = replace(job.counted_on(len(trained) * steps, total), stretch=f"N = {tokens}")
+                one = _trained(objective, space, [*before, own], counted)
             except Stopped:
                 raise
             except Exception as error:

@@ -22,6 +22,7 @@ from embedding_estimate.host import Host
 from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.previews import Preview, Previews
 from embedding_estimate.progress import OnProgress, Progress, StopToken
+from embedding_estimate.readings import Reading, Readings
 from embedding_estimate.settings import Settings
 from embedding_estimate.snapshots import Snapshots
 from embedding_estimate.trainer import Estimate
@@ -52,7 +53,7 @@ class Job:
     stop: StopToken = field(default_factory=StopToken)
     state: State = "running"
     progress: Progress | None = None  # None before the model is there
-    curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, loss, explained)
+    curve: Readings = field(default_factory=Readings)
     steps: int = 0  # that the curve goes up to
     preview: Preview | None = None  # the latest
     notes: list[str] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Job:
         if self.progress is None or progress.phase != self.progress.phase:
             self.phase_began, self.done_before = time.monotonic(), progress.done - 1
         if progress.loss is not None and progress.explained is not None:
-            self.curve.append((progress.done, progress.loss, progress.explained))
+            self.curve.add(progress.stretch, Reading(progress.done, progress.loss, progress.explained))
             self.steps = progress.total
         self.progress = progress
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,13 @@ class Parameter:
         if (low is not None and value < low) or (high is not None and value > high):
             return f"{self.name}={quoted(value)} is out of range: choose {_range(low, high)}"
         return None
+
+
+def spelled(value: Any, choices: Iterable[str]) -> Any:
+    """The choice that a value is in any case, as it is spelled; a value that is none as it is."""
+    if not isinstance(value, str):
+        return value
+    return {choice.lower(): choice for choice in choices}.get(value.lower(), value)
 
 
 _ARTICLES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}

@@ -21,8 +21,9 @@ class Progress:
     phase: str  # "prepare", "weigh", "train" or "measure"
     done: int  # states recorded, learning steps of trials or of the training, or samples through the U-Net
     total: int
-    loss: float | None = None  # 1 at the start of the training
+    loss: float | None = None  # 1 at the start of the first stretch
     explained: float | None = None  # on the select set, of the best vectors so far
+    stretch: str = ""  # what is being trained; loss and explained of two stretches do not compare
 
 
 OnProgress = Callable[[Progress], None]

@@ -24,6 +24,7 @@ from embedding_estimate.drawing import (
     Canvas,
     Chart,
     Series,
+    divided,
     shortened,
     smoothed,
     text_width,
@@ -63,6 +64,7 @@ class Report:
     losses: Sequence[float] = ()  # one per step
     checks: Sequence[tuple[int, float]] = ()  # (step, explained)
     pictures: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)  # same seeds in every row
+    stretches: Sequence[tuple[int, str]] = ()  # (steps before it, its name); lines of two do not join
 
 
 def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[str, list[Image.Image]]:
@@ -88,6 +90,7 @@ def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Seque
         losses=result.losses,
         checks=result.checks,
         pictures=images,
+        stretches=result.stretches,
     )
 
 
@@ -147,29 +150,44 @@ def _card_rows(width: float) -> int:
 
 def _charts(canvas: Canvas, report: Report, x: float, y: float, height: float) -> None:
     losses = [(step, loss) for step, loss in enumerate(report.losses, 1) if math.isfinite(loss)]
-    means = smoothed([value for _, value in losses], max(1, len(losses) // 15))
     span = (1, len(report.losses))
+    starts, x_label = report.stretches, "learning step; each part is measured anew"
+    if len(starts) < 2:
+        starts, x_label = (), "learning step"
     loss = Chart(
         "loss, 1 at the start",
-        "learning step",
+        x_label,
         [
             Series(losses, PALE, "each step", 1.2),
-            Series([(step, value) for (step, _), value in zip(losses, means, strict=True)], ORANGE, "mean", 2.4),
+            Series(_running_means(losses, starts), ORANGE, "mean", 2.4),
         ],
         y_from=0.0,
         x_span=span,
+        stretches=starts,
     )
     explained = Chart(
         "explained, on held-out states",
-        "learning step",
+        x_label,
         [Series(report.checks, BLUE, width=2.4, dots=len(report.checks) < 30)],
         [("without weights", report.fidelity.explained_without_weights)] if report.fidelity else [],
         y_to=1.0,
         x_span=span,
+        stretches=starts,
     )
     each = (height - GAP) / 2
     loss.draw(canvas, x, y, CHARTS, each)
     explained.draw(canvas, x, y + each + GAP, CHARTS, each)
+
+
+def _running_means(
+    losses: Sequence[tuple[int, float]], stretches: Sequence[tuple[int, str]]
+) -> list[tuple[float, float]]:
+    """The running mean of each stretch by itself."""
+    over = max(1, len(losses) // 15)
+    means: list[tuple[float, float]] = []
+    for line in divided(losses, stretches):
+        means += zip([step for step, _ in line], smoothed([loss for _, loss in line], over), strict=True)
+    return means
 
 
 def _across(seeds: int) -> tuple[int, int]:

@@ -55,6 +55,7 @@ class Estimate:
     seconds_train: float
     unet_forwards: int  # samples; preparation, selection and previews included, the final report not
     unet_backwards: int
+    stretches: Sequence[tuple[int, str]] = ()  # (steps before it, its name); losses and checks of two do not compare
 
 
 def estimate(
@@ -89,7 +90,7 @@ def estimate(
         meter = Meter(borrowed)
         model = typing.cast(BorrowedModel, meter)
         with meter.interruptible(stop):
-            check_against(settings, model)
+            settings = check_against(settings, model)
         teacher = Teacher(model, Task.of(settings, model))
         space = VectorSpace.of(model)
 
@@ -144,6 +145,7 @@ def estimate(
             seconds_train=training.seconds,
             unet_forwards=forwards,
             unet_backwards=backwards,
+            stretches=training.stretches,
         )
 
 

@@ -46,6 +46,7 @@ class Job:
     stop: StopToken
     on_preview: OnPreview = lambda teacher, vectors, step: None
     learning_steps: int = 0  # of all parts; the settings' own where it is 0
+    stretch: str = ""  # what is trained, in a word; the settings' part where it is empty
 
     def counted_on(self, before: int, total: int) -> Job:
         """The same, for who listens: so many steps come before these, of so many in all."""
@@ -75,6 +76,7 @@ class Training:
     stopped: str = "done"  # or "early stop", "interrupted", "diverged", "exact", `NO_MEMORY`, `FAILED`
     losses: list[float] = field(default_factory=list)  # one per step, up to the last check
     checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
+    stretches: list[tuple[int, str]] = field(default_factory=list)  # (steps before it, its name); see `Progress`
     notes: list[str] = field(default_factory=list)
 
     def keep(self, vectors: dict[str, Tensor], error: float) -> None:
@@ -84,7 +86,14 @@ class Training:
 
     def continued(self) -> Training:
         """Another training that goes on from here."""
-        return replace(self, losses=[*self.losses], checks=[*self.checks], notes=[*self.notes])
+        return replace(
+            self, losses=[*self.losses], checks=[*self.checks], stretches=[*self.stretches], notes=[*self.notes]
+        )
+
+    def begin(self, stretch: str) -> None:
+        """Notes that what follows is measured anew, unless it goes on with the same."""
+        if not self.stretches or self.stretches[-1][1] != stretch:
+            self.stretches.append((self.step, stretch))
 
 
 def train(training: Training, objective: Objective, space: VectorSpace, job: Job) -> None:
@@ -95,6 +104,7 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
     """
     started = time.perf_counter()
     training.best_error = objective.held_out_start
+    training.begin(job.stretch or job.settings.part)
     training.notes += [note for note in objective.notes if note not in training.notes]
     last_step = training.step + job.settings.learning_steps
     optimizer = job.settings.optimizer_used
@@ -238,7 +248,8 @@ class _Run:
                     self.unjudged = training.step, _on_cpu(space.vectors(average.leaves))
                 explained = 1 - training.best_error / objective.held_out_empty
                 total = max(self.job.learning_steps, self.last_step)
-                self.job.on_progress(Progress("train", training.step, total, value, explained))
+                _, stretch = training.stretches[-1]
+                self.job.on_progress(Progress("train", training.step, total, value, explained, stretch))
             if stopped or stuck:
                 return "interrupted" if stopped else "stuck"
         return "done"

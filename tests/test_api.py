@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from test_jobs import Place, ended
 from toy import ToyHost
 
 from embedding_estimate.api import PREFIX, basic, router
-from embedding_estimate.settings import PARAMETERS
+from embedding_estimate.embedding import read
+from embedding_estimate.jobs import Job
+from embedding_estimate.progress import Progress
+from embedding_estimate.readings import MOST
+from embedding_estimate.settings import PARAMETERS, Settings
 
 GOOD = {"text": "(red:1.5) circle", "name": "it", "tokens": 2, "learning_steps": 5}
 
@@ -120,11 +125,69 @@ def test_a_second_job_is_refused_and_a_job_can_be_stopped(
     job = client.post(f"{PREFIX}/estimate", json=GOOD).json()["job"]
     refused = client.post(f"{PREFIX}/estimate", json=GOOD | {"name": "other"})
     assert refused.status_code == 409 and "is being estimated" in refused.json()["detail"][0]
-    assert client.post(f"{PREFIX}/jobs/{job}/stop").status_code == 422  # save has to be said
     assert client.post(f"{PREFIX}/jobs/{job}/stop", params={"save": False}).status_code == 200
     go.set()
     ended(place.jobs.find(job))
     assert client.get(f"{PREFIX}/jobs/{job}").json()["state"] == "dropped"
+
+
+def test_a_stop_saves_unless_it_says_otherwise(client: TestClient, place: Place) -> None:
+    job = client.post(f"{PREFIX}/estimate", json=GOOD | {"learning_steps": 100_000}).json()["job"]
+    while not place.jobs.find(job).curve:
+        time.sleep(0.01)
+    assert client.post(f"{PREFIX}/jobs/{job}/stop").json()["job"] == job
+    ended(place.jobs.find(job))
+    described = client.get(f"{PREFIX}/jobs/{job}").json()
+    assert (described["state"], described["result"]["stopped"]) == ("done", "interrupted")
+    assert Path(described["result"]["path"]).is_file()
+
+
+@pytest.mark.parametrize("body", ["[]", '"text"', "null", "3"])
+def test_a_body_that_is_no_object_is_refused_with_a_line(client: TestClient, place: Place, body: str) -> None:
+    answer = client.post(f"{PREFIX}/estimate", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json() == {"detail": ["the body is no object: give the settings as {name: value}"]}
+    assert place.jobs.latest is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "about"),
+    [
+        ("POST", "/estimate", "{", "body"),
+        ("POST", "/estimate", "", "body"),
+        ("POST", "/jobs/x/stop?save=maybe", "", "query.save"),
+        ("GET", "/jobs/x?since=later", "", "query.since"),
+    ],
+)
+def test_every_refusal_is_a_line(client: TestClient, method: str, path: str, body: str, about: str) -> None:
+    answer = client.request(method, PREFIX + path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    (line,) = answer.json()["detail"]
+    assert line.startswith(about)
+
+
+def test_choices_are_taken_in_any_case(client: TestClient, place: Place) -> None:
+    described = finished(client, place, part="u-NET", optimizer="ADAM", sampler="EULER", measure="nothing")
+    assert (described["state"], described["result"]["part"]) == ("done", "U-Net")
+    (file,) = place.embeddings.glob("it.*")
+    settings = read(file).provenance["settings"]
+    assert [settings[name] for name in ("optimizer", "sampler", "measure")] == ["Adam", "Euler", "Nothing"]
+
+
+def test_a_curve_is_bounded_and_given_from_a_step_on(client: TestClient, place: Place) -> None:
+    job = Job("long", Settings())
+    place.jobs._jobs["long"] = job
+    job.follow(Progress("train", 20, 60_020, 0.1, 0.93, "Sketch"))
+    for step in range(21, 60_021):
+        job.follow(Progress("train", step, 60_020, 0.5, 0.25, "Attention"))
+    answer = client.get(f"{PREFIX}/jobs/long")
+    curve = answer.json()["curve"]
+    assert len(curve) <= MOST and len(answer.content) < 50_000
+    assert curve[0] == {"step": 20, "loss": 0.1, "explained": 0.93, "stretch": "Sketch"}
+    assert curve[-1] == {"step": 60_020, "loss": 0.5, "explained": 0.25, "stretch": "Attention"}
+    later = client.get(f"{PREFIX}/jobs/long", params={"since": 30_000}).json()["curve"]
+    assert later == [reading for reading in curve if reading["step"] > 30_000] and 0 < len(later) < len(curve)
+    assert client.get(f"{PREFIX}/jobs/long", params={"since": 60_020}).json()["curve"] == []
 
 
 def test_an_unknown_job(client: TestClient) -> None:

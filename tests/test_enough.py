@@ -97,6 +97,14 @@ def test_a_plain_prompt_needs_no_training_at_its_own_number(toy_host: ToyHost, s
     assert single.embedding.tokens == 1 and single.stopped == "exact"
 
 
+def test_each_number_has_figures_of_its_own(toy_host: ToyHost, strict: None) -> None:
+    heard: list[Progress] = []
+    result = estimate(OPEN, toy_host, on_progress=heard.append)
+    stretches = dict.fromkeys(progress.stretch for progress in heard if progress.loss is not None)
+    assert list(stretches) == ["N = 1", "N = 2", "N = 4"][: len(stretches)] and len(stretches) > 1
+    assert result.stretches == [(0, f"N = {result.embedding.tokens}")]
+
+
 @pytest.mark.slow
 def test_steps_are_counted_over_all_numbers(toy_host: ToyHost, strict: None) -> None:
     heard: list[Progress] = []

@@ -426,6 +426,17 @@ def test_old_jobs_are_forgotten(place: Place) -> None:
     assert place.jobs.latest is place.jobs.find(ids[-1])
 
 
+def test_trials_are_no_part_of_the_curve(place: Place, few_trials: None) -> None:
+    """Behind the sketch the weight is tried, of which there is nothing to draw, and then the second part goes on."""
+    job = place.finished(part="Attention + U-Net", typed_weight=0.0, learning_steps=30, measure="Nothing")
+    assert job.state == "done" and job.saved
+    (_, sketch), (after, part), (refined, second) = job.saved.estimate.stretches
+    assert (sketch, part, second) == ("Sketch", "Attention", "U-Net")
+    lines = {stretch.name: [reading.step for reading in stretch.readings] for stretch in job.curve.stretches}
+    assert list(lines) == ["Sketch", "U-Net"]
+    assert lines["Sketch"][-1] == after and refined < min(lines["U-Net"])
+
+
 def test_time_left_of_a_part_that_counts_on() -> None:
     """The second training part begins behind the steps of the first."""
     job = Job("1", Settings(text="a", name="b"))

@@ -11,10 +11,10 @@ from toy import ToyModel
 
 from embedding_estimate import drawing
 from embedding_estimate.curve import Point
-from embedding_estimate.drawing import Canvas, Chart, Series, shortened, smoothed, text_width, ticks
+from embedding_estimate.drawing import Canvas, Chart, Series, divided, shortened, smoothed, text_width, ticks
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.fidelity import Fidelity, Images
-from embedding_estimate.report import COLUMNS, Report, draw, draw_curve, pictures, save
+from embedding_estimate.report import COLUMNS, Report, _running_means, draw, draw_curve, pictures, save
 
 FIGURES = Fidelity("v1", 0.9, 0.5, 0.8, 0.7, 0.85, 0.1, 0.3, {})
 NOTHING = Fidelity("v1", -math.inf, None, 0.8, 0.7, math.nan, None, None, {})
@@ -53,6 +53,37 @@ def test_a_chart_places_its_ends_on_its_axes() -> None:
     assert picture.size == (400, 300)
     assert picture.getpixel((62, 246))[0] > 200 > 100 > picture.getpixel((62, 246))[1]  # left, bottom
     assert picture.getpixel((376, 58))[0] > 200 > 100 > picture.getpixel((376, 58))[1]  # right, top
+
+
+def reds(picture: Image.Image, columns: range) -> int:
+    """How many of these columns hold a red pixel, between the axes' labels."""
+    pixels = [picture.getpixel((x, y)) for x in columns for y in range(70, 240)]
+    red = [r > 150 and g < 150 and b < 150 for r, g, b in pixels]
+    return sum(any(red[start : start + 170]) for start in range(0, len(red), 170))
+
+
+def test_no_line_joins_two_stretches() -> None:
+    points = [(1, 0.0), (20, 0.9), (60, 0.1), (100, 0.8)]  # the plot is 62 to 376 wide
+    for stretches, joined in (((), True), (((0, "Sketch"), (20, "Attention")), False)):
+        canvas = Canvas(400, 300)
+        Chart("t", "x", [Series(points, "#ff0000")], stretches=stretches).draw(canvas, 0, 0, 400, 300)
+        picture = canvas.finished()
+        between, within = range(130, 240), range(260, 370)
+        assert reds(picture, between) == (len(between) if joined else 0)
+        assert reds(picture, within) == len(within)
+
+
+def test_points_are_divided_behind_the_steps_that_come_before_a_stretch() -> None:
+    points = [(1, 0.1), (20, 0.2), (21, 0.3), (90, 0.4)]
+    assert divided(points, []) == [points]
+    assert divided(points, [(0, "Sketch"), (20, "Attention"), (90, "U-Net")]) == [points[:2], points[2:], []]
+
+
+def test_the_mean_of_a_stretch_knows_nothing_of_the_one_before() -> None:
+    losses = [(step, 0.0) for step in range(1, 31)] + [(step, 3.0) for step in range(31, 61)]
+    means = dict(_running_means(losses, [(0, "Sketch"), (30, "Attention")]))
+    assert (means[30], means[31]) == (0.0, 3.0)
+    assert 0 < dict(_running_means(losses, []))[31] < 3.0
 
 
 @pytest.mark.parametrize("losses", [[], [1.0], [math.nan, 1.0, 0.5, math.inf], [0.0] * 200])

@@ -45,6 +45,14 @@ def test_choices_are_taken_and_others_get_the_nearest(parameter: Parameter) -> N
     assert line is not None and parameter.choices[0] in line and "did you mean" in line
 
 
+@pytest.mark.parametrize("parameter", CHOICES, ids=lambda p: p.name)
+def test_choices_are_taken_in_any_case(parameter: Parameter) -> None:
+    for choice in parameter.choices:
+        for typed in (choice.upper(), choice.lower()):
+            assert getattr(Settings.from_mapping({parameter.name: typed}), parameter.name) == choice
+    assert Settings.from_mapping({parameter.name: 3}) == Settings(**{parameter.name: 3})
+
+
 @pytest.mark.parametrize(
     "value", [True, 1.5, "8", None, float("nan"), float("inf"), [8], pytest.param(10**400, id="huge")]
 )

@@ -343,6 +343,20 @@ def test_lbfgs_searches_along_its_lines(toy_host: ToyHost, monkeypatch: pytest.M
     assert len(evaluations) < 1.5 * result.steps
 
 
+def test_what_is_measured_anew_is_told_apart(toy_host: ToyHost) -> None:
+    """The figures of a sketch, of the part behind it and of the part that refines do not compare."""
+    heard: list[Progress] = []
+    both = settings(part="Attention + U-Net", learning_steps=40)
+    result = estimate(both, toy_host, on_progress=heard.append)
+    behind = [(0, "Sketch"), (SKETCH_STEPS, "Attention"), (40, "U-Net")]
+    assert result.stretches == behind
+    drawn = {(progress.stretch, progress.done) for progress in heard if progress.loss is not None}
+    for (start, name), (end, _) in zip(behind, [*behind[1:], (result.steps, "")], strict=True):
+        assert (name, end) in drawn
+        assert all(start < step <= end for stretch, step in drawn if stretch == name)
+    assert {stretch for stretch, _ in drawn} == {"Sketch", "Attention", "U-Net"}
+
+
 @pytest.mark.parametrize("part", ["Attention", "U-Net", "Transformer"])
 def test_every_part_trains_in_coordinates_of_its_own(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, part: str

@@ -52,6 +52,7 @@ def test_what_is_kept_is_what_was_judged(toy_host: ToyHost, few_trials: None) ->
     """A finalist's own training, trial steps included; all of the trials' time is told."""
     result = run(toy_host, typed_weight=0.0, part="U-Net")
     assert result.steps == len(result.losses) == typed.TRIAL_STEPS + EMPHASISED.learning_steps
+    assert result.stretches == [(0, "U-Net")]  # one measure for both
     assert result.seconds_train > result.seconds_prepare
 
 

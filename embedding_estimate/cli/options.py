@@ -12,7 +12,7 @@ import click
 
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.hosts.standalone.sampler_names import CHOICES
-from embedding_estimate.parameters import Parameter
+from embedding_estimate.parameters import Parameter, spelled
 from embedding_estimate.settings import PARAMETERS, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -41,7 +41,7 @@ def value_of(parameter: Parameter) -> Callable[[Any], Any]:
         if not isinstance(value, str):
             return value
         if parameter.choices:
-            return {choice.lower(): choice for choice in parameter.choices}.get(value.lower(), value)
+            return spelled(value, parameter.choices)
         try:
             return parameter.kind(value)
         except ValueError:

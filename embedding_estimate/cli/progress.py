@@ -41,6 +41,7 @@ class Bars:
             self._phase = progress.phase
             self._bar = self._opened(progress)
         if progress.loss is not None and progress.explained is not None:
+            self._bar.set_description_str(f"{self._label()} ({progress.stretch})", refresh=False)
             figures = f"loss {progress.loss:.3f}, explained {progress.explained:.3f}"
             self._bar.set_postfix_str(figures, refresh=False)
         self._bar.total = progress.total
@@ -49,13 +50,15 @@ class Bars:
     def _opened(self, progress: Progress) -> Any:
         from tqdm import tqdm
 
-        label = f"{self.prefix}{PHASES[progress.phase]}"
         return tqdm(
-            desc=label,
+            desc=self._label(),
             total=progress.total,
             bar_format="{desc:<20}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
             mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; a log is no terminal
         )
+
+    def _label(self) -> str:
+        return f"{self.prefix}{PHASES[self._phase]}"
 
     def close(self) -> None:
         if self._bar is not None:

@@ -7,31 +7,50 @@ from collections.abc import Mapping, Sequence
 
 from embedding_estimate.curve import Point
 from embedding_estimate.drawing import smoothed
+from embedding_estimate.readings import Reading, Readings, Stretch
 from embedding_estimate.ui import PREFIX, word
 
 WIDTH, HEIGHT = 480, 150  # of the drawing, which is stretched to its place
 TICKS = (1, 0.5)
 TOP = 1.2  # room for the loss to rise over its start
-POINTS = 240  # more cannot be told apart
 SMOOTH = 5  # readings of the loss, each of one draw
+ANEW = "each part is measured anew"
 
 
-def svg(curve: Sequence[tuple[int, float, float]], total: int) -> str:
-    """Loss and explained over the learning steps, from (step, loss, explained)."""
-    curve = [point for point in curve if all(map(math.isfinite, point))]
-    if not curve:
+def svg(curve: Readings, total: int) -> str:
+    """Loss and explained over the learning steps: lines of their own for each stretch, the earlier ones dim."""
+    stretches = [Stretch(each.name, _finite(each.readings)) for each in curve.stretches]
+    stretches = [stretch for stretch in stretches if stretch.readings]
+    if not stretches:
         return ""
-    steps = [step for step, _, _ in curve]
-    losses = smoothed([loss for _, loss, _ in curve], SMOOTH)
-    lines = {
-        "loss": [(0, 1.0), *zip(steps, losses, strict=True)],  # it is 1 at the start
-        "explained": [(step, explained) for step, _, explained in curve],
-    }
     drawn = "".join(
-        f'<polyline class="{PREFIX}{name}" points="{_points(line, total)}"/>' for name, line in lines.items()
+        f'<polyline class="{PREFIX}{name}{"" if stretch is stretches[-1] else f" {PREFIX}earlier"}" '
+        f'points="{_points(line, total)}"/>'
+        for stretch in stretches
+        for name, line in _lines(stretch, is_first=stretch is stretches[0]).items()
     )
-    _, loss, explained = curve[-1]
-    return _figure(drawn, {"loss": f"{word('loss')} {loss:.3f}", "explained": f"{word('explained')} {explained:.3f}"})
+    _, loss, explained = stretches[-1].readings[-1]
+    legend = {"loss": f"{word('loss')} {loss:.3f}", "explained": f"{word('explained')} {explained:.3f}"}
+    if len(stretches) == 1:
+        return _figure(drawn, legend)
+    names = "".join(
+        f'<small class="{PREFIX}stretch" style="left: {stretch.readings[0].step / total:.1%}">{stretch.name}</small>'
+        for stretch in stretches
+    )
+    return _figure(drawn, {**legend, "anew": ANEW}, names)
+
+
+def _lines(stretch: Stretch, is_first: bool) -> dict[str, list[tuple[float, float]]]:
+    steps, losses, explained = zip(*stretch.readings, strict=True)
+    start = [(0, 1.0)] if is_first else []  # the loss is 1 at the start of all
+    return {
+        "loss": [*start, *zip(steps, smoothed(losses, SMOOTH), strict=True)],
+        "explained": list(zip(steps, explained, strict=True)),
+    }
+
+
+def _finite(readings: Sequence[Reading]) -> list[Reading]:
+    return [reading for reading in readings if all(map(math.isfinite, reading))]
 
 
 def over_tokens(points: Sequence[Point], numbers: Sequence[int]) -> str:
@@ -73,5 +92,5 @@ def _below(y: float) -> float:
 
 
 def _points(line: Sequence[tuple[float, float]], total: int) -> str:
-    kept = [*line[:: math.ceil(len(line) / POINTS)], line[-1]]
-    return " ".join(f"{WIDTH * x / total:.1f},{HEIGHT * _below(y):.1f}" for x, y in kept)
+    """The last one twice, so that one alone is a dot."""
+    return " ".join(f"{WIDTH * x / total:.1f},{HEIGHT * _below(y):.1f}" for x, y in [*line, line[-1]])

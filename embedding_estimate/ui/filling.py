@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedding_estimate.errors import QUOTED
-from embedding_estimate.parameters import Parameter
+from embedding_estimate.parameters import Parameter, spelled
 from embedding_estimate.settings import PARAMETERS
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def _split(told: Mapping[str, Any], names: Names) -> dict[str, Any]:
 def _value(parameter: Parameter, written: str, names: Sequence[str]) -> Any:
     """As the setting's kind; None where it cannot be one."""
     if parameter.kind is str:
-        return written if written in names else None
+        name = spelled(written, names)
+        return name if name in names else None
     try:
         number = parameter.kind(float(written))
     except (ValueError, OverflowError):

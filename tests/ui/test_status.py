@@ -19,6 +19,7 @@ from embedding_estimate.embedding import Embedding
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Curve, Job, Saved
 from embedding_estimate.progress import Progress
+from embedding_estimate.readings import MOST, Reading, Readings
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate
 from embedding_estimate.ui import chart, status
@@ -196,7 +197,47 @@ def test_what_was_typed_is_escaped(tmp_path: Path) -> None:
     assert "<img" not in status.problems([NASTY]) and "<img" not in status.render(None, NASTY, in_webui=True)
 
 
-def test_a_long_curve_is_thinned() -> None:
-    html = chart.svg([(step, float("nan") if step == 3 else 0.5, 2.0) for step in range(1, 10_001)], 10_000)
-    assert html.count(",") < 2 * (chart.POINTS + 3) and "nan" not in html
-    assert chart.svg([], 10) == ""
+def curve(stretches: dict[str, dict[int, float]]) -> Readings:
+    """With these losses by step, and explained as much as is left."""
+    readings = Readings()
+    for name, losses in stretches.items():
+        for step, loss in losses.items():
+            readings.add(name, Reading(step, loss, 1 - loss))
+    return readings
+
+
+def lines(html: str) -> list[tuple[str, bool, list[float]]]:
+    """Name, whether it is dim, and the places along the steps, of each line."""
+    pattern = r'<polyline class="embedding_estimate_(\w+)( embedding_estimate_earlier)?" points="([^"]+)"'
+    found = re.findall(pattern, html)
+    return [(name, bool(dim), [float(at.split(",")[0]) for at in points.split()]) for name, dim, points in found]
+
+
+def test_a_long_curve_is_a_small_drawing() -> None:
+    html = chart.svg(curve({"U-Net": {step: float("nan") if step == 3 else 0.5 for step in range(1, 10_001)}}), 10_000)
+    assert html.count(",") < 2 * (MOST + 2) and "nan" not in html
+    assert [(name, places[-1]) for name, _, places in lines(html)] == [("loss", 480), ("explained", 480)]
+    assert chart.svg(Readings(), 10) == ""
+
+
+def test_no_line_joins_the_sketch_and_what_follows() -> None:
+    drawn = curve({"Sketch": {10: 0.4, 20: 0.07}, "Attention": {21: 3.2, 120: 0.45}})
+    html = chart.svg(drawn, 120)
+    assert lines(html) == [  # a line's last place stands there twice
+        ("loss", True, [0, 40, 80, 80]),  # 1 at the start
+        ("explained", True, [40, 80, 80]),
+        ("loss", False, [84, 480, 480]),
+        ("explained", False, [84, 480, 480]),
+    ]
+    assert re.findall(r'stretch" style="left: ([\d.]+)%">([\w-]+)<', html) == [("8.3", "Sketch"), ("17.5", "Attention")]
+    assert "loss</span> 0.450" in html and "explained</span> 0.550" in html and "each part is measured anew" in html
+
+
+def test_a_curve_of_one_measure_has_no_names() -> None:
+    html = chart.svg(curve({"U-Net": {10: 0.4, 20: 0.07}}), 120)
+    assert "U-Net" not in html and "anew" not in html and not any(dim for _, dim, _ in lines(html))
+
+
+def test_parts_without_a_finite_reading_are_not_drawn() -> None:
+    html = chart.svg(curve({"Sketch": {10: float("nan")}, "Attention": {21: 0.5}}), 120)
+    assert [(name, dim) for name, dim, _ in lines(html)] == [("loss", False), ("explained", False)]
