@@ -51,6 +51,9 @@ class Standalone:
     def token_count(self, text: str) -> int:
         return self._host.token_count(text)
 
+    def name_warnings(self, name: str) -> Sequence[str]:
+        return self._host.name_warnings(name)
+
     def txt2img(self) -> Mapping[str, Any]:
         return {}
 

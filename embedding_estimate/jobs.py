@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL.Image import Image
 
@@ -30,6 +30,7 @@ from embedding_estimate.trainer import Estimate
 logger = logging.getLogger(__name__)
 
 KEPT = 20  # jobs that can still be asked for
+EXPLORED: dict[str, Any] = {"name": "curve", "tokens": 1}  # what a curve's settings have whatever was asked for
 State = Literal["running", "done", "failed", "dropped"]
 
 
@@ -83,6 +84,11 @@ class Job:
         return self.settings.name
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """The settings that were asked for, by name."""
+        return self.settings.to_dict()
+
+    @property
     def seconds_left(self) -> float | None:
         """Of the phase it is in; None while that cannot be told."""
         if self.state != "running" or self.progress is None or not self.progress.done:
@@ -101,6 +107,10 @@ class Curve(Job):
     @property
     def title(self) -> str:
         return "the number of tokens"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return {name: value for name, value in super().asked.items() if name not in EXPLORED}
 
 
 class Jobs:
@@ -156,12 +166,23 @@ class Jobs:
             self._begin(job, lambda: self._save(job, folder, tree))
         return job
 
+    def name_problems(self, name: str, file_format: str, overwrite: bool) -> list[str]:
+        """Why nothing could be saved by this name now; the folder is looked through, no model is asked."""
+        folder = self._embeddings()
+        if not folder.is_dir():
+            return []  # it is made when a job starts
+        try:
+            names.target(name, folder, extension=f".{file_format}", overwrite=overwrite, tree=self._tree())
+        except EstimateError as error:
+            return str(error).splitlines()
+        return []
+
     def explore(self, settings: Settings) -> Curve:
         """Starts a curve and returns at once. The settings' name and number of tokens do not matter.
 
         Raises `SettingsError` with every problem, `Busy` while another job runs.
         """
-        settings = self._read(replace(settings, name="curve", tokens=1))
+        settings = self._read(replace(settings, **EXPLORED))
         variants(settings, [1])
         with self._lock:
             self._refuse_a_second()

@@ -1,25 +1,30 @@
-// The tab's own behaviour: it asks for the state of the job once a second while one runs, counts tokens while a prompt is
-// typed, and makes the result's buttons work. Needs nothing of the page but the tab.
+// The tab's own behaviour: it asks for the state of the job once a second while one runs, counts tokens and looks at the
+// name while they are typed, takes messages away that are out of date, makes the result's buttons work, and translates
+// what the WebUI cannot: lines with values in them. Needs nothing of the page but the tab.
 (() => {
     "use strict";
 
     const SECOND = 1000; // ms
-    const TYPING = 300; // ms without a key before tokens are counted
+    const TYPING = 300; // ms without a key before the server is asked what it makes of the text
     const PATIENCE = 5; // times the same answer; then the server may be gone, and is asked less often
+    const CHECKED = ["name", "format", "overwrite"].map((name) => `#embedding_estimate_${name}`).join();
+    const GENERATED = ["state", "problems", "filled", "text_count", "initial_prompt_count", "name_remarks"];
+    const LONGEST = 2000; // letters of a line; more is somebody's prompt
     const find = (id) => document.querySelector(`#embedding_estimate_${id}`);
 
     let known = null; // the tab that was asked for; Reload UI makes a new one
-    let typing = 0;
+    const typing = {};
     let seen = "";
     let repeated = 0;
     let uncounted = 0; // times that there was no model yet to count tokens with
 
     setInterval(() => {
-        if (!["poll", "count", "state", "text_count"].every((name) => find(name))) return; // not all of it is there yet
+        if (!["poll", "restore", "count", "state", "text_count"].every((name) => find(name))) return; // not yet all there
         const poll = find("poll");
         if (poll !== known) {
             known = poll;
-            find("count").click();
+            translateWhatComes();
+            find("restore").click();
             poll.click();
         } else if (find("state").querySelector("[data-state=running]")) {
             const now = find("state").innerHTML;
@@ -27,14 +32,28 @@
             seen = now;
             if (repeated < PATIENCE || repeated % PATIENCE === 0) poll.click();
         }
+        const idle = !find("state").querySelector("[data-state=running]");
+        if (idle && find("problems").querySelector("[data-until-idle]")) find("clear").click();
         if (find("text_count").textContent.includes("?") && ++uncounted % PATIENCE === 0) find("count").click();
     }, SECOND);
 
-    document.addEventListener("input", (event) => {
-        if (!event.target.closest(".embedding_estimate_counted")) return;
-        clearTimeout(typing);
-        typing = setTimeout(() => find("count")?.click(), TYPING);
+    document.addEventListener("input", ({ target }) => changed(target));
+
+    document.addEventListener("click", ({ target }) => {
+        if (target.closest?.("li")) changed(target); // of a list that opens
     });
+
+    function changed(field) {
+        if (!field.closest?.("#embedding_estimate_form")) return;
+        if (document.querySelector("#embedding_estimate_problems li, #embedding_estimate_filled p")) find("clear").click();
+        if (field.closest(".embedding_estimate_counted")) soon("count");
+        if (field.closest(CHECKED)) soon("check");
+    }
+
+    function soon(button) {
+        clearTimeout(typing[button]);
+        typing[button] = setTimeout(() => find(button)?.click(), TYPING);
+    }
 
     document.addEventListener("visibilitychange", () => {
         if (!document.hidden) find("poll")?.click(); // a job may have been started elsewhere
@@ -79,5 +98,46 @@
         box.value = before ? `${before}, ${typed}` : typed;
         box.dispatchEvent(new Event("input", { bubbles: true }));
         if (typeof switch_to_txt2img === "function") switch_to_txt2img();
+    }
+
+    // Localizations are the WebUI's, which translates pieces of text that are keys of its dictionary. Keys with {} are ours:
+    // each stands for a value, which may be a line of the dictionary again; {0} and {1} in a translation change their order.
+
+    let patterns = null;
+
+    function translateWhatComes() {
+        if (!Object.keys(window.localization ?? {}).length) return;
+        for (const part of GENERATED.map(find)) {
+            translate(part);
+            new MutationObserver(() => translate(part)).observe(part, { childList: true, subtree: true });
+        }
+    }
+
+    function translate(part) {
+        const texts = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            const text = texts.currentNode.data, line = text.trim();
+            const own = line && line.length <= LONGEST ? translated(line) : undefined;
+            if (own !== undefined && own !== line) texts.currentNode.data = text.replace(line, () => own);
+        }
+    }
+
+    function translated(line) {
+        if (Object.hasOwn(window.localization, line)) return window.localization[line];
+        patterns ??= Object.keys(window.localization).filter((key) => key.includes("{}")).map(pattern)
+            .sort((one, other) => other.fixed - one.fixed); // the most definite first
+        for (const { key, expression } of patterns) {
+            const values = expression.exec(line)?.slice(1).map((value) => translated(value) ?? value);
+            if (!values) continue;
+            let next = 0;
+            return window.localization[key].replace(/\{(\d*)\}/g, (_, place) => values[place || next++]);
+        }
+        return undefined;
+    }
+
+    function pattern(key) {
+        const fixed = key.split("{}");
+        const escaped = fixed.map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+        return { key, fixed: fixed.join("").length, expression: new RegExp(`^${escaped.join("([^]*?)")}$`) };
     }
 })();

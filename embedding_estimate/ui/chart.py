@@ -18,7 +18,7 @@ ANEW = "each part is measured anew"
 
 
 def svg(curve: Readings, total: int) -> str:
-    """Loss and explained over the learning steps: lines of their own for each stretch, the earlier ones dim."""
+    """Loss and explained over the learning steps: lines of their own for each stretch, the earlier ones pale."""
     stretches = [Stretch(each.name, _finite(each.readings)) for each in curve.stretches]
     stretches = [stretch for stretch in stretches if stretch.readings]
     if not stretches:
@@ -31,13 +31,10 @@ def svg(curve: Readings, total: int) -> str:
     )
     _, loss, explained = stretches[-1].readings[-1]
     legend = {"loss": f"{word('loss')} {loss:.3f}", "explained": f"{word('explained')} {explained:.3f}"}
-    if len(stretches) == 1:
-        return _figure(drawn, legend)
-    names = "".join(
-        f'<small class="{PREFIX}stretch" style="left: {stretch.readings[0].step / total:.1%}">{stretch.name}</small>'
-        for stretch in stretches
-    )
-    return _figure(drawn, {**legend, "anew": ANEW}, names)
+    if len(stretches) > 1:
+        names = ", ".join(word(stretch.name) for stretch in stretches[:-1])
+        legend["others"] = f"{word('pale:')} {names}; {word(ANEW)}"
+    return _figure(drawn, legend)
 
 
 def _lines(stretch: Stretch, is_first: bool) -> dict[str, list[tuple[float, float]]]:

@@ -43,7 +43,8 @@ class Form:
         self.counts: dict[str, Any] = {}  # the token counts
         for row in OPEN:
             self._row(row)
-        with gr.Accordion("More settings", open=False, elem_id=f"{PREFIX}more"):
+        self.name_remarks = gr.HTML(elem_id=f"{PREFIX}name_remarks")
+        with gr.Accordion("More settings", open=False, elem_id=f"{PREFIX}more") as self.more:
             for pair in _pairs(list(self._left)):
                 self._row(pair)
         for name in defaults:

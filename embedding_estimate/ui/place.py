@@ -33,6 +33,14 @@ class Place(Protocol):
         """
         ...
 
+    def name_warnings(self, name: str) -> Sequence[str]:
+        """`names.warnings` of a name that may be taken, with the loaded model. Called while jobs run, so it waits for
+        none.
+
+        Raises `EstimateError` where there is no model.
+        """
+        ...
+
     def txt2img(self) -> Mapping[str, Any]:
         """The components of txt2img on the same page by an infotext's words for what they hold; none standalone."""
         ...

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,8 +19,10 @@ from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Curve, Job, Saved
 from embedding_estimate.names import typed_name
 from embedding_estimate.previews import Preview
+from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.ui import PREFIX, chart, word
 
+SHOWN = 40  # letters of a prompt that was filled in
 THUMBNAIL = 256  # pixels, the longer side: it comes with every answer
 MANY = "How many tokens?"
 ROW = "A row sets Tokens."
@@ -44,11 +47,34 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
     return _section("failed", f"{failed}{problems(job.problems)}{_notes(job.notes)}")
 
 
-def problems(lines: Sequence[str]) -> str:
-    """What is wrong, one line each."""
+def problems(lines: Sequence[str], until_idle: bool = False) -> str:
+    """What is wrong, one line each; `until_idle` for what is wrong only while a job runs."""
     if not lines:
         return ""
-    return f'<ul class="{PREFIX}problems" role="alert">{_items(lines)}</ul>'
+    until = " data-until-idle" if until_idle else ""
+    return f'<ul class="{PREFIX}problems" role="alert"{until}>{_items(lines)}</ul>'
+
+
+def remarks(lines: Sequence[str]) -> str:
+    """What is to be said of a field, quietly."""
+    return "".join(map(_small, lines))
+
+
+def filled(values: Mapping[str, Any]) -> str:
+    """Which settings of the form were filled in, and with what."""
+    labels = {parameter.name: parameter.label for parameter in PARAMETERS}
+    pieces = [f"{word(labels[name])} {_shown(value)}" for name, value in values.items()]
+    return f'<p class="{PREFIX}small">{word("Filled in:")} {", ".join(pieces)}</p>' if pieces else ""
+
+
+def _shown(value: Any) -> str:
+    """A value of the form in a few letters."""
+    if not isinstance(value, str):
+        return f"{value:g}"
+    line = " ".join(value.split())
+    if not line:
+        return word("(emptied)")
+    return f"<q>{escape(line if len(line) <= SHOWN else line[:SHOWN] + '…')}</q>"
 
 
 def _section(state: str, body: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from embedding_estimate.errors import EstimateError, SettingsError
+from embedding_estimate import names
+from embedding_estimate.errors import Busy, EstimateError, SettingsError
 from embedding_estimate.jobs import Job
 from embedding_estimate.settings import PROMPT, Settings
 from embedding_estimate.ui import PREFIX, filling, status, word
@@ -20,10 +21,11 @@ def build(place: Place) -> None:
     """Fills the blocks it is called within. On the page it needs style.css and the javascript, which keeps it live."""
     neighbours = place.txt2img()
     with gr.Row(elem_id=f"{PREFIX}tab"):
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_id=f"{PREFIX}form"):
             with gr.Row(elem_id=f"{PREFIX}sources"):
                 taken = gr.Button("From txt2img", size="sm", elem_id=f"{PREFIX}take", visible=bool(neighbours))
                 infotext = gr.Button("Read infotext", size="sm", elem_id=f"{PREFIX}read")
+            filled_in = gr.HTML(elem_id=f"{PREFIX}filled")
             form = Form(place.choices, place.defaults())
         with gr.Column(scale=2, min_width=320, elem_id=f"{PREFIX}side"):
             estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
@@ -33,8 +35,7 @@ def build(place: Place) -> None:
                 drop = gr.Button("Interrupt (not save)", interactive=False, elem_id=f"{PREFIX}interrupt_drop")
             problems = gr.HTML(elem_id=f"{PREFIX}problems")
             state = gr.HTML(elem_id=f"{PREFIX}state")
-    poll = gr.Button("State", elem_id=f"{PREFIX}poll", elem_classes=[f"{PREFIX}hidden"])
-    count = gr.Button("Count", elem_id=f"{PREFIX}count", elem_classes=[f"{PREFIX}hidden"])
+    poll, restore, clear, count, check = map(_pressed_by_the_javascript, ("poll", "restore", "clear", "count", "check"))
 
     def now() -> tuple[Any, ...]:
         job = place.jobs.latest
@@ -42,10 +43,10 @@ def build(place: Place) -> None:
         return status.render(job, place.folder(), place.in_webui), running, running
 
     def start(*values: Any) -> tuple[Any, ...]:
-        return status.problems(refused(place.jobs.start, form, values)), *now()
+        return refused(place.jobs.start, form, values), *now()
 
     def try_numbers(*values: Any) -> tuple[Any, ...]:
-        return status.problems(refused(place.jobs.explore, form, values)), *now()
+        return refused(place.jobs.explore, form, values), *now()
 
     def stop(save: bool) -> tuple[Any, ...]:
         if job := place.jobs.latest:
@@ -58,9 +59,15 @@ def build(place: Place) -> None:
     save.click(lambda: stop(save=True), None, shown, **QUIET)
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
     poll.click(now, None, shown, **QUIET)
+    clear.click(lambda: ("", ""), None, [problems, filled_in], **QUIET)
     counted = [form.components[name] for name in form.counts]
     counting = (lambda *texts: counts(place, texts)), counted, list(form.counts.values())
     count.click(*counting, **LATEST)
+    named = [form.components[name] for name in ("name", "format", "overwrite")]
+    checking = (lambda *values: status.remarks(remarks(place, *values))), named, form.name_remarks
+    check.click(*checking, **LATEST)
+    restoring = (lambda: restored(place, form)), None, list(form.components.values())
+    restore.click(*restoring, **QUIET).then(*counting, **QUIET).then(*checking, **QUIET)
 
     def take(prompt_type: str, *values: Any) -> list[Any]:
         return filled(place, prompt_type, place.told(dict(zip(neighbours, values, strict=True))))
@@ -70,30 +77,62 @@ def build(place: Place) -> None:
             return filled(place, prompt_type, {}, else_say=too_long)
         return filled(place, prompt_type, place.infotext(filling.bare(text)), else_say=filling.NO_INFOTEXT)
 
-    written = [problems, *(form.components[name] for name in filling.FILLED)]
+    written = [problems, filled_in, form.more, *(form.components[name] for name in filling.FILLED)]
     prompt_type = form.components["prompt_type"]
     taken.click(take, [prompt_type, *neighbours.values()], written, **QUIET).then(*counting, **QUIET)
     infotext.click(read, [prompt_type, form.components["text"]], written, **QUIET).then(*counting, **QUIET)
 
 
-def refused(start: Callable[[Settings], Job], form: Form, values: tuple[Any, ...]) -> list[str]:
-    """Starts a job; the lines that say why it may not start, or none."""
+def _pressed_by_the_javascript(name: str) -> Any:
+    return gr.Button(name, elem_id=f"{PREFIX}{name}", elem_classes=[f"{PREFIX}hidden"])
+
+
+def refused(start: Callable[[Settings], Job], form: Form, values: tuple[Any, ...]) -> str:
+    """Starts a job; why it may not start, as HTML, or nothing."""
     try:
         start(form.settings(values))
     except SettingsError as error:
-        return error.problems
+        return status.problems(error.problems)
+    except Busy as error:
+        return status.problems([str(error)], until_idle=True)
     except EstimateError as error:
-        return [str(error)]
-    return []
+        return status.problems([str(error)])
+    return ""
+
+
+def restored(place: Place, form: Form) -> list[Any]:
+    """The new values of the form on a page that opens: those of the job that runs, if one does."""
+    job = place.jobs.latest
+    values = job.asked if job is not None and job.state == "running" else {}
+    updates = []
+    for name in form.components:
+        choices = place.choices(name)
+        known = name in values and (not choices or values[name] in choices)
+        updates.append(gr.update(value=values[name]) if known else gr.update())
+    return updates
+
+
+def remarks(place: Place, name: str, file_format: str, overwrite: bool) -> list[str]:
+    """What is to be said of a name while it is typed: why it cannot be one, or what will surprise."""
+    if not name.strip():
+        return []  # not typed yet
+    if wrong := names.problems(name) or place.jobs.name_problems(name, file_format, overwrite):
+        return wrong
+    try:
+        return list(place.name_warnings(name))
+    except EstimateError:  # there is no model yet
+        return []
 
 
 def filled(place: Place, prompt_type: str, told: Mapping[str, Any], else_say: str = "") -> list[Any]:
-    """What is wrong, and the new values of `filling.FILLED`; where nothing is told `else_say` and none."""
+    """What is wrong, what was filled in, the fold, and the new values of `filling.FILLED`; where nothing is told
+    `else_say` and none."""
     values, refused = filling.read(told, prompt_type == "Negative Prompt", place.choices)
     if else_say and not filling.tells(told):
         values, refused = {}, [else_say]
     kept = (gr.update(value=values[name]) if name in values else gr.update() for name in filling.FILLED)
-    return [status.problems(refused), *kept]
+    fold = gr.update(open=True) if values else gr.update()
+    return [status.problems(refused), status.filled(values), fold, *kept]
 
 
 def counts(place: Place, texts: tuple[str, ...]) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from embedding_estimate import names
 from embedding_estimate.errors import QUOTED, few
 from embedding_estimate.host import MODES, Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
@@ -235,6 +236,10 @@ class StandaloneHost:
     def token_count(self, text: str) -> int:
         """How many tokens a prompt counts, waiting for nobody. Raises EmbeddingError where a chunk cannot hold it."""
         return self._model.token_count(text)
+
+    def name_warnings(self, name: str) -> list[str]:
+        """`names.warnings` with this model, waiting for nobody."""
+        return names.warnings(name, self._model.token_ids, self._model.embedding_names())
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`: there is nobody here to show it to."""

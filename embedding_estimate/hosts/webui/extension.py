@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from embedding_estimate import saving
+from embedding_estimate import names, saving
 from embedding_estimate.errors import ModelError
 from embedding_estimate.hosts.webui import comments, networks, options, support, txt2img
+from embedding_estimate.hosts.webui.engine import engines
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
 from embedding_estimate.hosts.webui.publishing import publish
@@ -43,6 +45,12 @@ class WebuiPlace:
         if not isinstance(counted, int):
             raise ModelError("no checkpoint is loaded: choose one at the top of the page")
         return counted
+
+    def name_warnings(self, name: str) -> Sequence[str]:
+        from modules.sd_hijack import model_hijack
+
+        engine = engines(support.at_hand(), nullcontext)[0]
+        return names.warnings(name, engine.token_ids, list(model_hijack.embedding_db.word_embeddings))
 
     def txt2img(self) -> Mapping[str, Any]:
         return self.page.components

@@ -21,15 +21,21 @@ def refuse_forge() -> None:
         raise ModelError("this is Forge, whose models are kept in another way: use AUTOMATIC1111's WebUI or reForge")
 
 
+def at_hand() -> Any:
+    """The model that is there now. Loads, changes and waits for nothing. Raises `ModelError` as `checked` does."""
+    from modules import sd_models, shared
+
+    refuse_forge()
+    data = getattr(sd_models, "model_data", None)  # asking `shared` for the model would load it
+    return _of_a_known_kind(data.sd_model if data else shared.sd_model)
+
+
 def checked(model: Any) -> Any:
     """The loaded model. Raises `ModelError`, by name, for what cannot be used."""
     from modules import shared
 
     refuse_forge()
-    if model is None:
-        raise ModelError("no checkpoint is loaded: choose one at the top of the page")
-    if reason := _reason(model):
-        raise ModelError(f"{checkpoint(model)[0]}: {reason}")
+    _of_a_known_kind(model)
     if getattr(shared.opts, "use_old_emphasis_implementation", False):
         raise ModelError("the old emphasis implementation is switched on in the settings: switch it off")
     if shared.cmd_opts.lowvram and not hasattr(model, "forge_objects"):  # reForge manages memory in another way
@@ -38,6 +44,14 @@ def checked(model: Any) -> Any:
         )
     if unet := _replaced_unet():
         raise ModelError(f"{unet} stands in for the U-Net and passes no gradient back: choose None as 'SD Unet'")
+    return model
+
+
+def _of_a_known_kind(model: Any) -> Any:
+    if model is None:
+        raise ModelError("no checkpoint is loaded: choose one at the top of the page")
+    if reason := _reason(model):
+        raise ModelError(f"{checkpoint(model)[0]}: {reason}")
     return model
 
 
