@@ -74,8 +74,8 @@ def train_each(
         tokens: 1 - training.best_error / objective.held_out_empty for tokens, training in sorted(trained.items())
     }
     enough = fewest(explained)
-    each = ", ".join(f"N = {tokens} explains {value:.3f}" for tokens, value in explained.items())
-    found = f"{each}, on held-out states: {enough} {'is' if enough == 1 else 'are'} enough"
+    each = ", ".join(f"N = {tokens}: {value:.3f}" for tokens, value in explained.items())
+    found = f"explained, on held-out states: {each}; {enough} {'is' if enough == 1 else 'are'} enough"
     chosen = trained[enough]
     chosen.notes = list(dict.fromkeys([*(solved.notes if solved else []), *chosen.notes, found, *short]))
     chosen.seconds = sum(training.seconds for training in trained.values())

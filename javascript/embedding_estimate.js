@@ -101,7 +101,8 @@
     }
 
     // Localizations are the WebUI's, which translates pieces of text that are keys of its dictionary. Keys with {} are ours:
-    // each stands for a value, which may be a line of the dictionary again; {0} and {1} in a translation change their order.
+    // each stands for a value. A translation has {} for the next value, {0} or {1} for a certain one, and {t} or {0t} for one
+    // that is translated in turn.
 
     let patterns = null;
 
@@ -127,10 +128,13 @@
         patterns ??= Object.keys(window.localization).filter((key) => key.includes("{}")).map(pattern)
             .sort((one, other) => other.fixed - one.fixed); // the most definite first
         for (const { key, expression } of patterns) {
-            const values = expression.exec(line)?.slice(1).map((value) => translated(value) ?? value);
+            const values = expression.exec(line)?.slice(1);
             if (!values) continue;
             let next = 0;
-            return window.localization[key].replace(/\{(\d*)\}/g, (_, place) => values[place || next++]);
+            return window.localization[key].replace(/\{(\d*)(t?)\}/g, (_, place, again) => {
+                const value = values[place || next++];
+                return (again && translated(value)) || value;
+            });
         }
         return undefined;
     }

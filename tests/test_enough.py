@@ -26,7 +26,7 @@ def run(host: ToyHost, **values: Any) -> Estimate:
 def told(result: Estimate) -> dict[int, float]:
     """What the note says each number explains."""
     (note,) = (note for note in result.notes if "enough" in note)
-    return {int(tokens): float(value) for tokens, value in re.findall(r"N = (\d+) explains (-?[\d.]+)", note)}
+    return {int(tokens): float(value) for tokens, value in re.findall(r"N = (\d+): (-?[\d.]+)", note)}
 
 
 @pytest.fixture

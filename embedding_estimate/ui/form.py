@@ -25,7 +25,7 @@ OPEN: tuple[tuple[str, ...], ...] = (  # rows; all other settings follow in an a
 )
 COUNTED = ("text", "initial_prompt")  # prompts with a token count beside them
 STOPS = 300  # that can still be hit on a slider
-FEW = 3  # choices that are shown all at once
+FEW = 4  # choices that are shown all at once
 
 Names = Callable[[str], Sequence[str]]  # what a setting without choices of its own takes in this place; none: any text
 

@@ -42,7 +42,8 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
     if job.saved is not None and job.state == "done":
         return _section("done", _done(job, job.saved, in_webui))
     if job.state == "dropped":
-        return _section("dropped", f"<p><b>{name}</b>: {escape(' '.join(job.problems))}</p>{_notes(job.notes)}")
+        why = word(escape(" ".join(job.problems)))
+        return _section("dropped", f"<p><b>{name}</b>: {why}</p>{_notes(job.notes)}")
     failed = f"<p><b>{name}</b> could not be estimated</p>"
     return _section("failed", f"{failed}{problems(job.problems)}{_notes(job.notes)}")
 
@@ -92,7 +93,7 @@ def _running(job: Job) -> str:
         doing = f"stopping; {'nothing will be saved' if job.stop.dropped else kept}"
         left = None
     elif progress:
-        doing, count = wording.PHASES[progress.phase], f", {progress.done} of {progress.total}"
+        doing, count = wording.PHASES[progress.phase], f", {progress.done}/{progress.total}"
     else:
         doing = "waiting for the model"
     return (

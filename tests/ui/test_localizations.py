@@ -1,7 +1,12 @@
-"""Every text that is always the same has a translation, and no translation is left over."""
+"""Every text of the tab has a translation, and no translation is left over.
+
+Texts that are always the same are keys of the dictionary. So are lines with values in them: {} stands for each value,
+and the javascript translates these. A line without a translation is shown in English.
+"""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from toy import ToyHost
+from ui.lines import everything, lines
 from ui.test_status import point, unmeasured
 
 pytest.importorskip("gradio", reason="the tab needs the package's 'app' extra")
@@ -19,13 +25,15 @@ pytest.importorskip("gradio", reason="the tab needs the package's 'app' extra")
 import gradio as gr
 from ui.test_tab import Place
 
+from embedding_estimate import names, typed
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import MODES
 from embedding_estimate.hosts.webui import options
 from embedding_estimate.jobs import Curve, Job
+from embedding_estimate.optimizers import LOSSES, OPTIMIZERS
 from embedding_estimate.previews import Preview
 from embedding_estimate.progress import Progress
-from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings import FORMATS, PARAMETERS, PARTS, Settings
 from embedding_estimate.ui import PREFIX, status, tab
 from embedding_estimate.wording import PHASES
 
@@ -33,7 +41,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # se
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "localizations").glob("*.json"))
-CHOICES = {choice for parameter in PARAMETERS for choice in parameter.choices}  # some are words, most are names
+CHOICES = {choice for parameter in PARAMETERS for choice in parameter.choices}
+NAMES = {*PARTS, *OPTIMIZERS, *FORMATS, *(set(LOSSES) - {"cosine"})}  # that are the same in every language
+PLACE = re.compile(r"\{(\d*)(t?)\}")  # of a value in a translation; t: it is translated in turn
+NOT_SHOWN = {
+    *typed.TEMPLATES,
+    "Zero Terminal SNR",  # a WebUI's setting
+    "Embedding Estimate {}",  # on a card
+    "For the {}; {} vectors",
+    "To be typed as {}",
+    "Explained {} by protocol {}",
+    "Does what this does: {}",
+    "Embedding Estimate: {} {}/{}",  # in the WebUI's own progress
+    "typed as {}",  # on the command line
+    "typed as the word {}",
+    "{} or more",  # within a line that is known with it
+    "{} to {}",
+    "width: {}",  # a style
+    "{}:{} left",
+}
 SCRIPT = (ROOT / "javascript" / "embedding_estimate.js").read_text("utf-8")
 
 
@@ -107,11 +133,101 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         yield Job("1", settings, state="done", saved=replace(saved, estimate=bare))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_localization_knows_the_tab_and_the_settings_page(path: Path, toy_host: ToyHost, tmp_path: Path) -> None:
-    known = json.loads(path.read_text("utf-8")).keys()
-    settings_page = {options.TITLE, options.SUB_FOLDER, *options.DEFAULTS.values(), f"({options.STARTS})"}
-    same = of_jobs(3, tmp_path) & of_jobs(7, tmp_path)  # the others tell names and numbers
-    asked = of_the_form(Place(toy_host, tmp_path)) | settings_page | same
-    assert asked - known == set()
-    assert {text for text in known - asked - CHOICES if f'"{text}"' not in SCRIPT} == set()
+class Dictionary:
+    """A localization as the javascript reads it."""
+
+    def __init__(self, path: Path):
+        self.known: Mapping[str, str] = json.loads(path.read_text("utf-8"))
+        patterns = sorted((key for key in self.known if "{}" in key), key=lambda key: -len(key.replace("{}", "")))
+        self._patterns = {key: re.compile("(.*?)".join(map(re.escape, key.split("{}"))), re.DOTALL) for key in patterns}
+
+    def translated(self, line: str) -> str | None:
+        """None where there is no translation."""
+        if line in self.known:
+            return self.known[line]
+        for key, pattern in self._patterns.items():
+            if found := pattern.fullmatch(line):
+                return self._filled(self.known[key], found.groups())
+        return None
+
+    def _filled(self, own: str, values: Sequence[str]) -> str:
+        following = iter(values)
+
+        def value(place: re.Match[str]) -> str:
+            value = values[int(place[1])] if place[1] else next(following)
+            return self.translated(value) or value if place[2] else value
+
+        return PLACE.sub(value, own)
+
+    def lacks(self, line: str) -> bool:
+        """Whether all of a line stays as it is."""
+        return line not in self.known and self.translated(line) in (None, line)
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def dictionary(request: pytest.FixtureRequest) -> Dictionary:
+    return Dictionary(request.param)
+
+
+def settings_page() -> set[str]:
+    return {options.TITLE, options.SUB_FOLDER, *options.DEFAULTS.values(), f"({options.STARTS})"}
+
+
+def test_a_localization_knows_the_tab_and_the_settings_page(
+    dictionary: Dictionary, toy_host: ToyHost, tmp_path: Path
+) -> None:
+    place = Place(toy_host, tmp_path)
+    asked = of_the_form(place) | settings_page() | (CHOICES - NAMES)
+    assert asked - dictionary.known.keys() == set()
+    shown = of_jobs(3, tmp_path)
+    theirs = ("name3", str(tmp_path), "problem 3", "note 3")  # names and folders of users
+    assert {text for text in filter(dictionary.lacks, shown) if not any(own in text for own in theirs)} == set()
+
+
+def test_a_localization_knows_the_lines_of_problems_and_notes(dictionary: Dictionary) -> None:
+    asked = (lines() | set(names.GRAMMAR.values())) - NOT_SHOWN
+    assert sorted(filter(dictionary.lacks, asked)) == []
+
+
+def test_no_translation_is_left_over(dictionary: Dictionary, toy_host: ToyHost, tmp_path: Path) -> None:
+    asked = of_the_form(Place(toy_host, tmp_path)) | settings_page() | CHOICES | of_jobs(3, tmp_path)
+    asked |= {*names.GRAMMAR.values(), *everything()}
+    used = {key for key in dictionary.known if key in asked or f'"{key}"' in SCRIPT}
+    patterns = [re.compile("(.*?)".join(map(re.escape, text.split("{}"))), re.DOTALL) for text in asked if "{}" in text]
+    rest = {
+        key
+        for key in dictionary.known.keys() - used
+        if not any(map(re.Pattern.fullmatch, patterns, [key] * len(patterns)))
+    }
+    assert rest == set()
+
+
+def test_values_keep_their_places(dictionary: Dictionary) -> None:
+    """All values of a line are in its translation in order, or some by their numbers."""
+    for english, own in dictionary.known.items():
+        numbers = [place for place, _ in PLACE.findall(own)]
+        if any(numbers):
+            assert {int(number) for number in numbers} <= set(range(english.count("{}"))), english
+        else:
+            assert len(numbers) == english.count("{}"), english
+
+
+REFINER = "model.ckpt: refiner にはテキストエンコーダーが 1 つしかありません。base のチェックポイントを選んでください"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("tokens=900 is out of range: choose 0 to 75", "tokens=900 は範囲外です。0～75 の値にしてください"),  # noqa: RUF001
+        (
+            "name='a,b': stands for the end of a tag: ','; leave it out",
+            "name='a,b': タグの区切り（','）として解釈されます。取り除いてください",  # noqa: RUF001
+        ),
+        ("loss='MES' is unknown: did you mean MSE?", "loss='MES' は使えません。MSE のことですか？"),  # noqa: RUF001
+        ("model.ckpt: a refiner has one text encoder only: choose the base checkpoint", REFINER),
+        ("it: a tokens loss seconds", "it: a tokens loss seconds"),  # a user's words, whatever they are
+        ("nobody says this", None),
+    ],
+)
+def test_japanese_lines(line: str, told: str | None) -> None:
+    assert Dictionary(ROOT / "localizations" / "ja_JP.json").translated(line) == told

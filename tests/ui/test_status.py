@@ -55,7 +55,7 @@ def test_a_job_that_runs() -> None:
     running.follow(Progress("train", 75, 150, loss=0.5, explained=0.25))
     html = status.render(running, "", in_webui=False)
     assert 'data-state="running"' in html and 'aria-valuenow="50"' in html
-    assert "<span>training</span>, 75 of 150" in html
+    assert "<span>training</span>, 75/150" in html
     assert re.search("1:3[01] left", html)
     assert "loss</span> 0.500" in html and "explained</span> 0.250" in html
 
@@ -142,7 +142,7 @@ def test_a_curve_that_runs_shows_where_it_is_and_what_it_has() -> None:
     running.points.append(point(1, 0.5, None))
     running.follow(Progress("train", 20, 150, loss=0.5, explained=0.25))
     html = status.render(running, "", in_webui=False)
-    assert "N = 2, <span>training</span>, 20 of 150" in html and 'data-tokens="1"' in html
+    assert "N = 2, <span>training</span>, 20/150" in html and 'data-tokens="1"' in html
     assert html.count('embedding_estimate_number"') == 3  # the axis is there from the start
     running.stop.stop(save=True)
     assert "the rows so far will stay" in status.render(running, "", in_webui=False)
