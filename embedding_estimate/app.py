@@ -7,12 +7,16 @@ import sys
 import sysconfig
 import threading
 import time
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from embedding_estimate import saving
 from embedding_estimate.errors import EmbeddingError, EstimateError
@@ -21,10 +25,12 @@ from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.sampler_names import CHOICES
 from embedding_estimate.jobs import Job, Jobs
 from embedding_estimate.ui import tab
+from embedding_estimate.ui.guard import Guard, served_names
 
 TITLE = "Embedding Estimate"
 PORTS = range(7860, 7960)  # gradio's own
 PATIENCE = 300  # seconds that a job is given to stop: one pass of a large model on a slow processor takes a while
+CLOSING = 1  # seconds that are waited for answers under way
 
 
 class Standalone:
@@ -88,27 +94,49 @@ def serve(
 
     Raises `EstimateError` where nobody can listen there.
     """
+    listening = free(address, port)
+    url = url_of(address, listening)
+    app = guarded(page(place), address)
+    server = uvicorn.Server(uvicorn.Config(app, host=address, port=listening, log_level="warning"))
+    thread = threading.Thread(target=server.run, name="embedding-estimate-page", daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise EstimateError(f"{url} could not be opened; choose another address or port")
+            time.sleep(0.01)
+        on_start(url)
+        if in_browser:
+            webbrowser.open(url)
+        threading.Event().wait()
+    finally:
+        finish(place.jobs)
+        server.should_exit = True
+        thread.join(CLOSING)
+
+
+def url_of(address: str, port: int) -> str:
+    """Where a browser on this machine finds what listens there."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def guarded(blocks: gr.Blocks, address: str) -> FastAPI:
+    """The page as an application that listens on this address, for nobody but its own page. See `guard`."""
     root = assets()
-    blocks = page(place)
-    _, url, _ = blocks.launch(
-        server_name=address,
-        server_port=free(address, port),
-        inbrowser=in_browser,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
+    app = FastAPI(openapi_url=None, middleware=[Middleware(Guard, names=served_names(address))])
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        "/",
+        show_error=False,
         ssr_mode=False,
         run_history=False,
         footer_links=[],
         css_paths=root / "style.css",
         head=f"<script>{(root / 'javascript' / 'embedding_estimate.js').read_text('utf-8')}</script>",
     )
-    on_start(url)
-    try:
-        threading.Event().wait()
-    finally:
-        finish(place.jobs)
-        blocks.close(verbose=False)
+    return app
 
 
 def finish(jobs: Jobs, patience: float = PATIENCE) -> None:
@@ -131,8 +159,9 @@ def finish(jobs: Jobs, patience: float = PATIENCE) -> None:
 
 def free(address: str, port: int | None) -> int:
     """The port to listen on: the one asked for or the first free one. Raises `EstimateError` where there is none."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for candidate in PORTS if port is None else [port]:
-        with suppress(OSError), socket.create_server((address, candidate)):
+        with suppress(OSError), socket.create_server((address, candidate), family=family):
             return candidate
     where = address if port is None else f"{address}:{port}"
     raise EstimateError(f"{where}: cannot be listened on; choose another address or port")

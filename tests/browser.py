@@ -52,11 +52,10 @@ def served(
 
 
 @contextmanager
-def chromium() -> Iterator[object]:
+def chromium(*arguments: str) -> Iterator[object]:
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *(f"--disable-{what}" for what in QUIET)]
-        )
+        quiet = [f"--disable-{what}" for what in QUIET]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *quiet, *arguments])
         yield browser
         browser.close()
 
@@ -78,9 +77,10 @@ class Tab:
 
     @classmethod
     @contextmanager
-    def opened(cls, browser, url: str, about: str = "") -> Iterator["Tab"]:
-        """In a context of its own; in the end there may be no complaints."""
+    def opened(cls, browser, url: str, about: str = "", script: str = "") -> Iterator["Tab"]:
+        """In a context of its own, the script run before any of the page's; in the end there may be no complaints."""
         context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.add_init_script(script)
         tab = cls(context.new_page(), url, about)
         yield tab
         context.close()
@@ -95,10 +95,14 @@ class Tab:
             self.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first.fill(value)
 
     def choose(self, name: str, value: str) -> None:
-        """In a list that opens."""
+        """Among some that are shown, or in a list that opens."""
+        exactly = re.compile(rf"^\W*{re.escape(value)}\s*$")
+        if self.page.locator(f"#embedding_estimate_{name} input[type=radio]").count():
+            self.page.locator(f"#embedding_estimate_{name} label").filter(has_text=exactly).first.click()
+            return
         self.page.locator(f"#embedding_estimate_{name} input").first.click()
         options = self.page.locator(f"#embedding_estimate_{name} li, [role=listbox] li")
-        options.filter(has_text=re.compile(rf"^\W*{re.escape(value)}\s*$")).first.click()
+        options.filter(has_text=exactly).first.click()
 
     def press(self, button: str) -> None:
         self.page.click(f"#embedding_estimate_{button}:not([disabled])")
@@ -110,6 +114,17 @@ class Tab:
 
     def says(self, element: str, text: str) -> None:
         playwright.expect(self.page.locator(f"#embedding_estimate_{element}").first).to_contain_text(text, timeout=LONG)
+
+    def lacks(self, element: str, text: str) -> None:
+        """Waits until it does not say so any more."""
+        shown = self.page.locator(f"#embedding_estimate_{element}").first
+        playwright.expect(shown).not_to_contain_text(text, timeout=LONG)
+
+    def has(self, **values: str) -> None:
+        """Waits until the form shows these."""
+        for name, wanted in values.items():
+            box = self.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first
+            playwright.expect(box).to_have_value(wanted, timeout=LONG)
 
     def moves(self) -> None:
         """Waits until the training is a step further."""

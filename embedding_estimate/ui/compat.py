@@ -12,5 +12,9 @@ QUIET: dict[str, Any] = {  # for events that come by themselves: at once, past t
     "queue": False,
     "show_progress": False if VERSION < (3, 41) else "hidden",
 }
+if VERSION >= (6, 0):  # handlers are the page's own and no part of an API
+    QUIET["api_visibility"] = "private"
+elif VERSION >= (3, 41):  # an earlier one shows none that has no name
+    QUIET["api_name"] = False
 # and of which the last one counts, though one before it is not answered yet
 LATEST = QUIET if VERSION < (4, 0) else QUIET | {"trigger_mode": "always_last"}

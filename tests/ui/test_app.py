@@ -110,6 +110,20 @@ def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         app.free("192.0.2.1", None)  # of nobody, RFC 5737
 
 
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80/"),
+        ("0.0.0.0", "http://127.0.0.1:80/"),
+        ("::1", "http://[::1]:80/"),
+        ("::", "http://[::1]:80/"),
+        ("box.lan", "http://box.lan:80/"),
+    ],
+)
+def test_where_a_browser_finds_it(address: str, url: str) -> None:
+    assert app.url_of(address, 80) == url
+
+
 def test_style_and_javascript_are_found() -> None:
     assert (app.assets() / "javascript" / "embedding_estimate.js").is_file()
 

@@ -4,21 +4,17 @@ SCREENSHOTS=FOLDER keeps the pictures to look at.
 """
 
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shaking import shaken
 
 from embedding_estimate.embedding import read
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
 pytest.importorskip("diffusers", reason="the model needs diffusers: pip install -e '.[app]'")
-from browser import Tab, chromium, free_port, needed, served  # needs Playwright
-
-from embedding_estimate.demo.random_models import random_model
+from browser import Tab, chromium, needed, playwright  # needs Playwright
+from ui.running_app import running
 
 pytestmark = [
     needed,
@@ -37,19 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    """The command itself, ended by Ctrl-C."""
-    port, log = free_port(), folder / "log"
-    model = random_model("sd1", folder / "model", seed=shaken(0))
-    options = ["--no-browser", "--port", str(port), "--out", folder / "embeddings", "--model", model]
-    command = [sys.executable, "-m", "embedding_estimate", "ui", *options]
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell ignores it in the background, and children inherit
-    with served(command, log, ready="is ready", patience=120, cwd=ROOT) as server:
-        yield f"http://127.0.0.1:{port}/"
-        server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 130
-        assert "Traceback" not in log.read_text(), log.read_text()
+    with running(folder) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +62,7 @@ def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -
     opened.shoot("problems", shots)
 
     opened.fill(name="red-disc")
+    opened.lacks("problems", "stands for")  # it is out of date
     opened.page.get_by_text("More settings").click()
     opened.choose("measure", "Figures")
     opened.press("estimate")
@@ -138,6 +124,7 @@ def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, s
 
     opened.page.reload()
     assert "half-way" in opened.state("running")
+    opened.has(text="(red:1.5) circle", name="half-way", steps="4", learning_steps=ENDLESS)  # what is being estimated
 
     with Tab.opened(browser, url) as other:
         assert "half-way" in other.state("running")
@@ -146,6 +133,7 @@ def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, s
         other.says("problems", "half-way is being estimated")
         other.press("interrupt_save")
         assert "half-way" in other.state("done", "failed")
+        other.lacks("problems", "half-way")
 
     assert "typed as the word half-way" in opened.state("done")
     assert read(folder / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"
@@ -159,3 +147,55 @@ def test_a_job_is_dropped(opened: Tab, folder: Path) -> None:
     opened.press("interrupt_drop")
     assert "the result was dropped" in opened.state("dropped", "done", "failed")
     assert not (folder / "embeddings" / "unwanted.safetensors").exists()
+
+
+def test_a_name_is_looked_at_while_it_is_typed(opened: Tab, folder: Path, shots: Path) -> None:
+    opened.fill(name="a,b")
+    opened.says("name_remarks", "name='a,b': stands for the end of a tag: ','; leave it out")
+    opened.fill(name="red circle")
+    opened.says("name_remarks", "red circle: every prompt with these ordinary words would call it")
+    opened.shoot("name", shots)
+    (folder / "embeddings").mkdir(exist_ok=True)
+    (folder / "embeddings" / "zorgle.pt").write_bytes(b"")
+    opened.fill(name="Zorgle")
+    opened.says("name_remarks", "Zorgle: zorgle.pt has this name; choose another or overwrite it")
+    opened.page.locator("#embedding_estimate_format").get_by_label("pt", exact=True).check()
+    opened.page.locator("#embedding_estimate_overwrite input").check()
+    opened.lacks("name_remarks", "Zorgle")
+
+
+def test_what_is_read_from_an_infotext_is_said(opened: Tab, shots: Path) -> None:
+    settings = "Steps: 4, Sampler: Euler a, Schedule type: Karras, CFG scale: 6.5, Size: 64x32, Seed: 12"
+    opened.fill(text=f"a (red:1.5) circle\nNegative prompt: grey\n{settings}")
+    opened.press("read")
+    opened.says("filled", "Filled in: Text \u201ca (red:1.5) circle\u201d, Other side's text \u201cgrey\u201d")
+    for filled in (
+        "Sampler \u201cEuler a\u201d",
+        "Sampling steps 4",
+        "CFG scale 6.5",
+        "Width 64",
+        "Height 32",
+        "Seed 12",
+    ):
+        opened.says("filled", filled)
+    opened.has(text="a (red:1.5) circle", other_prompt="grey", steps="4", seed="12")
+    playwright.expect(
+        opened.page.locator("#embedding_estimate_other_prompt textarea")
+    ).to_be_visible()  # the fold is open
+    opened.shoot("filled", shots)
+    opened.fill(text="something else")
+    opened.lacks("filled", "Filled in")
+
+
+def test_lines_with_values_are_translated_as_a_webui_would_have_it(browser, url: str, shots: Path) -> None:
+    known = (ROOT / "localizations" / "ja_JP.json").read_text("utf-8")
+    with Tab.opened(browser, url, script=f"window.localization = {known}") as tab:
+        tab.fill(text="(red:1.5) circle", name="a,b", steps="4", learning_steps="5")
+        tab.says("text_count", "\u30c8\u30fc\u30af\u30f3")
+        tab.press("estimate")
+        tab.says("problems", "name='a,b': \u30bf\u30b0\u306e\u533a\u5207\u308a")
+        tab.fill(name="kyokuchi")
+        tab.choose("measure", "Figures")
+        tab.press("estimate")
+        assert "5 \u30b9\u30c6\u30c3\u30d7" in tab.state("done", "failed")
+        tab.shoot("japanese", shots)

@@ -97,13 +97,6 @@ def txt2img(tab: Tab, prompt: str = "", negative: str = "") -> None:
     tab.page.fill("#txt2img_seed input", "7")
 
 
-def has(tab: Tab, **values: str) -> None:
-    """Waits until the form shows these."""
-    for name, wanted in values.items():
-        box = tab.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first
-        playwright.expect(box).to_have_value(wanted, timeout=LONG)
-
-
 def start(tab: Tab, **values: str) -> None:
     small = {"text": "(red:1.5) circle", "steps": "3", "tokens": "2", "width": "64", "height": "64"}
     tab.page.locator("#embedding_estimate_more > .label-wrap:not(.open)").click()
@@ -155,13 +148,13 @@ def test_what_stands_in_txt2img_is_taken(opened: Tab) -> None:
     sampler = opened.page.locator("#txt2img_sampling input").first.input_value()
     enter(opened, "Embedding Estimate")
     opened.press("take")
-    has(opened, text="a (red:1.5) circle, an old painting", other_prompt="grey, blurry, photo")
-    has(opened, seed="7", steps="3", width="64", height="64", guidance_scale="7", sampler=sampler)
+    opened.has(text="a (red:1.5) circle, an old painting", other_prompt="grey, blurry, photo")
+    opened.has(seed="7", steps="3", width="64", height="64", guidance_scale="7", sampler=sampler)
     opened.says("text_count", "7 tokens")
 
     opened.page.get_by_label("Negative Prompt", exact=True).check()
     opened.press("take")
-    has(opened, text="grey,\nblurry, photo", other_prompt="a (red:1.5) circle, an old painting")
+    opened.has(text="grey,\nblurry, photo", other_prompt="a (red:1.5) circle, an old painting")
 
 
 def test_an_infotext_is_read(opened: Tab) -> None:
@@ -170,8 +163,8 @@ def test_an_infotext_is_read(opened: Tab) -> None:
     opened.says("problems", "there is no infotext in Text")
     opened.fill(text=INFOTEXT)
     opened.press("read")
-    has(opened, text="a (blue:1.4) square", other_prompt="grey", sampler="Euler a", seed="4")
-    has(opened, steps="3", guidance_scale="5", width="64", height="128")
+    opened.has(text="a (blue:1.4) square", other_prompt="grey", sampler="Euler a", seed="4")
+    opened.has(steps="3", guidance_scale="5", width="64", height="128")
 
 
 def test_a_second_estimate_is_refused_and_the_hosts_interrupt_saves(opened: Tab, data: Path) -> None:
@@ -211,7 +204,7 @@ def test_a_job_is_dropped(opened: Tab, data: Path) -> None:
 
 
 def test_the_settings_page_has_defaults(opened: Tab, data: Path) -> None:
-    has(opened, preview_every="0")
+    opened.has(preview_every="0")
     enter(opened, "Settings")
     opened.page.locator("#settings > .tab-nav button", has_text="Embedding Estimate").click()
     opened.page.locator("#setting_embedding_estimate_format").get_by_label("pt", exact=True).check()
@@ -219,7 +212,7 @@ def test_the_settings_page_has_defaults(opened: Tab, data: Path) -> None:
     opened.page.click("#settings_submit")
     playwright.expect(opened.page.locator("#settings_result").first).to_contain_text("changed", timeout=LONG)
     reload_ui(opened)
-    has(opened, preview_every="20")
+    opened.has(preview_every="20")
     assert opened.page.locator("#embedding_estimate_format").get_by_label("pt", exact=True).is_checked()
     remembered = json.loads((data / "ui-config.json").read_text("utf-8"))
     assert not [path for path in remembered if "File format" in path or "Preview every" in path]
