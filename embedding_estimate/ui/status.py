@@ -71,7 +71,7 @@ def filled(values: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     """A value of the form in a few letters."""
     if not isinstance(value, str):
-        return f"{value:g}"
+        return f"{value:.15g}"
     line = " ".join(value.split())
     if not line:
         return word("(emptied)")

@@ -10,14 +10,18 @@ from pathlib import Path
 import embedding_estimate
 
 PACKAGE = Path(embedding_estimate.__file__).parent
-ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or of a picture
+ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or nothing at all
+    "__main__.py",
     "api.py",
     "app.py",
     "cli",
     "demo",
     "drawing.py",
     "embedding.py",
+    "embedding_words.py",
+    "everyday_words.py",
     "fidelity.py",
+    "formats",
     "hosts/standalone",
     "hosts/attention.py",
     "hosts/webui/options.py",
@@ -25,9 +29,10 @@ ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or of a pictur
     "out_of_memory.py",
     "report.py",
     "ui/form.py",
+    "ui/guard.py",
 }
 SETTING = "setting"  # what a parameter is declared with: the form shows it
-LOGGED = ("debug", "info", "warning", "error", "exception")
+LOGGED = ("debug", "info", "warning", "error", "exception", "logged")
 WORD = re.compile(r"[A-Za-z]{2,}")
 
 

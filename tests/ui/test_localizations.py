@@ -58,6 +58,15 @@ NOT_SHOWN = {
     "{} or more",  # within a line that is known with it
     "{} to {}",
     "width: {}",  # a style
+    "a number of {} bits",  # within a line that quotes it
+    "words look like names of embeddings that are not there",  # within the next line
+    "embeddings get in the way of {} like that; rename it",
+    "{} more {}",
+    "{} stands for {}",  # with its quotes in the dictionary
+    "{} (before {})",  # a folder
+    "{} (before)",
+    "{} (before*)",
+    "before the {} part",  # part of the next line
     "{}:{} left",
 }
 SCRIPT = (ROOT / "javascript" / "embedding_estimate.js").read_text("utf-8")

@@ -1,5 +1,6 @@
 """The tab without a browser, on the toy host."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 from toy import ToyHost
 
-from embedding_estimate.errors import EmbeddingError
+from embedding_estimate import names as names_of_embeddings
+from embedding_estimate.errors import EmbeddingError, ModelError
 from embedding_estimate.jobs import Curve, Jobs
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
 from embedding_estimate.ui import status
@@ -44,6 +46,13 @@ class Place:
         if text == "wrong":
             raise EmbeddingError("too long")
         return len(text.split())
+
+    def name_warnings(self, name: str) -> list[str]:
+        return names_of_embeddings.warnings(name, self._token_ids, ())
+
+    def _token_ids(self, text: str) -> list[int]:
+        """Two for a word that is none."""
+        return [token for word in text.split() for token in range(1 if word in ("red", "circle") else 2)]
 
     def txt2img(self) -> dict[str, Any]:
         return {"Prompt": gr.Textbox(elem_id="embedding_estimate_test"), "Steps": gr.Slider(1, 150)}
@@ -140,17 +149,21 @@ def test_the_tab_builds_within_other_blocks(place: Place) -> None:
 
 
 def test_problems_come_back_as_lines(place: Place, built: form.Form) -> None:
-    lines = tab.refused(place.jobs.start, built, values(built, text="", name="a,b|c"))
-    assert len(lines) == 3 and "text is empty" in lines[0] and "','" in lines[1] and "'|'" in lines[2]
+    html = tab.refused(place.jobs.start, built, values(built, text="", name="a,b|c"))
+    lines = re.findall("<li>(.*?)</li>", html)
+    assert len(lines) == 3 and "text is empty" in lines[0]
+    assert "stands for the end of a tag" in lines[1] and "stands for alternation" in lines[2]
+    assert "data-until-idle" not in html
     assert place.jobs.latest is None
 
 
 def test_a_job_starts_and_a_second_is_refused(place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Jobs, "_work", lambda self, job, work: None)
     good = values(built, text="red circle", name="it", schedule="Karras")
-    assert tab.refused(place.jobs.start, built, good) == []
+    assert tab.refused(place.jobs.start, built, good) == ""
     assert place.jobs.latest is not None and place.jobs.latest.settings.name == "it"
-    assert "it is being estimated" in tab.refused(place.jobs.start, built, good)[0]
+    html = tab.refused(place.jobs.start, built, good)
+    assert "<li>it is being estimated" in html and "data-until-idle" in html  # it is wrong only as long as that runs
 
 
 def test_tokens_are_counted(place: Place) -> None:
@@ -178,20 +191,95 @@ def test_a_text_that_is_too_long_is_neither_counted_nor_read(place: Place, monke
 
 def test_the_form_is_filled(place: Place) -> None:
     told = place.told({"Prompt": "circle", "Negative prompt": "grey", "Steps": 7})
-    problems, text, other, *rest = tab.filled(place, "Prompt", told)
+    problems, said, fold, text, other, *rest = tab.filled(place, "Prompt", told)
     assert (problems, text["value"], other["value"]) == ("", "circle, styled", "grey")
     assert [update["value"] for update in rest if "value" in update] == [7]
-    assert tab.filled(place, "Negative Prompt", told)[1]["value"] == "grey"
+    assert fold["open"] is True
+    assert re.sub("<[^>]+>", "", said) == "Filled in: Text circle, styled, Other side's text grey, Sampling steps 7"
+    _, said, _, text, *_ = tab.filled(place, "Negative Prompt", told)
+    assert text["value"] == "grey"
+    assert tab.filled(place, "Prompt", {"Prompt": "a", "Steps": 7})[1].count("<span>(emptied)</span>") == 1
 
 
 def test_a_text_that_is_no_infotext_changes_nothing(place: Place) -> None:
-    problems, *rest = tab.filled(place, "Prompt", place.infotext("a circle"), else_say="paste one")
-    assert "paste one" in problems and not any("value" in update for update in rest)
+    problems, said, *rest = tab.filled(place, "Prompt", place.infotext("a circle"), else_say="paste one")
+    assert "paste one" in problems and said == ""
+    assert not any("value" in update or "open" in update for update in rest)
+
+
+def test_what_was_filled_in_is_short_and_escaped() -> None:
+    html = status.filled({"text": "<b>" + 100 * "x", "other_prompt": " ", "seed": 1_999_999_999})
+    assert "&lt;b&gt;" + 37 * "x" + "…" in html and 38 * "x" not in html
+    assert "<span>Seed</span> 1999999999" in html
+
+
+# a name, while it is typed
+
+
+@pytest.mark.parametrize(
+    ("name", "overwrite", "said"),
+    [
+        ("", False, []),
+        ("zorgle", False, []),
+        ("a,b", False, ["name='a,b': stands for the end of a tag: ','; leave it out"]),
+        ("taken", False, ["taken: taken.safetensors has this name; choose another or overwrite it"]),
+        ("taken", True, []),
+        ("red circle", False, ["every prompt with these ordinary words would call it", "ComfyUI's embedding:NAME"]),
+    ],
+)
+def test_a_name_is_looked_at(place: Place, tmp_path: Path, name: str, overwrite: bool, said: list[str]) -> None:
+    assert tab.remarks(place, "taken", "safetensors", overwrite) == []  # there is no folder yet
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "taken.safetensors").write_bytes(b"")
+    found = tab.remarks(place, name, "safetensors", overwrite)
+    assert len(found) == len(said) and all(line in given for line, given in zip(said, found, strict=True))
+
+
+def test_a_name_is_looked_at_without_a_model(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> list[str]:
+        raise ModelError("no checkpoint is loaded")
+
+    monkeypatch.setattr(place, "name_warnings", none)
+    assert tab.remarks(place, "zorgle", "safetensors", False) == []
+    assert len(tab.remarks(place, "a,b", "safetensors", False)) == 1
+
+
+# a page that opens
+
+
+def restored(place: Place, built: form.Form) -> dict[str, Any]:
+    updates = dict(zip(built.components, tab.restored(place, built), strict=True))
+    return {name: update["value"] for name, update in updates.items() if "value" in update}
+
+
+def test_a_page_that_opens_while_a_job_runs_has_its_settings(
+    place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert restored(place, built) == {}
+    monkeypatch.setattr(Jobs, "_work", lambda self, job, work: None)
+    asked = Settings(
+        text="red (circle:1.2)", name="it", other_prompt="grey", steps=7, sampler="Euler", schedule="Karras"
+    )
+    job = place.jobs.start(asked)
+    expected = asked.to_dict()
+    del expected["schedule"]  # the form has no such choice
+    assert restored(place, built) == expected
+    job.state = "done"
+    assert restored(place, built) == {}
+
+
+def test_a_curve_leaves_the_name_and_the_number_alone(
+    place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "_work", lambda self, job, work: None)
+    place.jobs.explore(Settings(text="red (circle:1.2)", name="mine", tokens=5))
+    values = restored(place, built)
+    assert values["text"] == "red (circle:1.2)" and not {"name", "tokens"} & values.keys()
 
 
 def test_the_number_in_the_form_does_not_matter_to_a_curve(place: Place, built: form.Form) -> None:
     good = values(built, text="(red:1.5) circle", schedule="Karras", learning_steps=3, tokens=0)
-    assert tab.refused(place.jobs.explore, built, good) == []
+    assert tab.refused(place.jobs.explore, built, good) == ""
     explored = place.jobs.latest
     while explored.state == "running":
         time.sleep(0.01)
