@@ -176,3 +176,19 @@ def test_without_a_checkpoint(loaded: Any) -> None:
         from embedding_estimate.hosts.webui import extension
 
         extension.place().token_count("a")
+    with pytest.raises(ModelError, match="no checkpoint"):
+        extension.place().name_warnings("a")
+
+
+def test_a_name_is_looked_at_with_the_loaded_model_and_its_embeddings(loaded: Any) -> None:
+    """While a job has the queue, too."""
+    from modules.call_queue import queue_lock
+
+    from embedding_estimate.hosts.webui import extension
+
+    (line,) = extension.place().name_warnings("red")
+    assert line.startswith("red: every prompt with these ordinary words would call it")
+    finished(loaded, name="zebra-two", measure="Nothing")
+    with queue_lock:
+        lines = extension.place().name_warnings("zebra-two-three")
+    assert any(line.startswith("zebra-two-three: begins with zebra-two, and replaces it") for line in lines)
