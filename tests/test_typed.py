@@ -141,7 +141,7 @@ def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkey
 
     monkeypatch.setattr(typed, "train", train)
     monkeypatch.setattr(typed, "inside", lambda teacher, template, seeds, batch: explained)
-    result = run(toy_host, text="red (circle:1.8)", typed_weight=0.0, learning_steps=60)
+    result = run(toy_host, text="(red:1.4) (circle:1.2)", typed_weight=0.0, learning_steps=60)
     assert result.stopped == "interrupted" and harmful and result.typed_weight not in harmful
 
 
