@@ -25,7 +25,6 @@ from torch import Tensor
 from benchmarks.random_models import random_sd15
 from benchmarks.reference import Reference
 from embedding_estimate.demo import demo_model_path
-from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
@@ -151,7 +150,7 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
         compared = _larger(loaded, settings.part, latent, Reference(model, task, settings.seed), start)
         began = _now(loaded)
 
-        def after_step(embedding: Embedding, step: int) -> None:
+        def after_step(teacher: Teacher, vectors: Vectors, step: int) -> None:
             nonlocal began
             steps.append(_now(loaded) - began)
             bares.append(_seconds(loaded, bare.step))
@@ -159,7 +158,8 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
                 larger.append(_seconds(loaded, compared))
             began = _now(loaded)
 
-        train(Training(start), objective, VectorSpace.of(model), Job(settings, lambda progress: None, after_step, stop))
+        job = Job(settings, lambda progress: None, lambda *snapshot: None, stop, after_step)
+        train(Training(start), objective, VectorSpace.of(model), job)
 
     seconds, seconds_larger = statistics.median(steps[1:]), statistics.median(larger)
     with_states = settings.part == "U-Net"
@@ -263,7 +263,7 @@ def main(model: str | None, shape: str, latent: int, device: str | None, parts: 
             batch=batch,
             optimizer="Adam",
             learning_steps=steps,
-            save_every=1,
+            preview_every=1,  # unlike a snapshot it comes without a check
             steps=1,
             width=size,
             height=size,

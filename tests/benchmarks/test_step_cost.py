@@ -18,7 +18,7 @@ ROW = Row("toy", "U-Net", 4, "8x8", 0.10, 0.095, 1.05, 0.15, 0.167, None, None)
 
 def settings(**values) -> Settings:
     return Settings(
-        **{"text": "a (red:1.5) circle", "tokens": TOKENS, "learning_steps": 8, "save_every": 1, **values},
+        **{"text": "a (red:1.5) circle", "tokens": TOKENS, "learning_steps": 8, "preview_every": 1, **values},
         sampler="Euler",
         steps=2,
     )
