@@ -27,6 +27,7 @@ THUMBNAIL = 256  # pixels, the longer side: it comes with every answer
 MANY = "How many tokens?"
 ROW = "A row sets Tokens."
 TRAINED = "Saved. Interrupt (save) leaves the figures out:"
+CARD = "Its card shows after Refresh among the Textual Inversion cards, or when the page is loaded again."
 HELLO = "A prompt goes in, an embedding comes out: one word to type in its place."
 
 
@@ -170,7 +171,7 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
         f"<p>{word('Saved:')} {vectors}, {word('typed as the word' if typed == name else 'typed as')} "
         f"<code>{escape(typed)}</code></p>"
         f"{_uses(typed, job.settings.negative, in_webui)}"
-        f"{_small(str(saved.path))}{figures}"
+        f"{_small(str(saved.path))}{_small('', word(CARD)) if in_webui else ''}{figures}"
         f"<p>{result.steps} steps ({result.stopped}{unmeasured}) in "
         f"{result.seconds_prepare + result.seconds_train:.1f} s; "
         f"longest vector {result.norm_ratio:.1f} times a word's</p>"

@@ -82,7 +82,8 @@ def test_a_job_that_is_done(place: Place) -> None:
         assert f"<dt>{label}</dt>" in html
     assert "data:image/png;base64," in html
     assert html.index("txt2img_prompt") < html.index("txt2img_neg_prompt")
-    assert "txt2img" not in status.render(done, "", in_webui=False)
+    assert status.CARD in html
+    assert "txt2img" not in (alone := status.render(done, "", in_webui=False)) and status.CARD not in alone
 
     done.saved.report.unlink()
     assert "data:image" not in status.render(done, "", in_webui=True)
