@@ -30,7 +30,7 @@ from embedding_estimate.trainer import Estimate
 logger = logging.getLogger(__name__)
 
 KEPT = 20  # jobs that can still be asked for
-EXPLORED: dict[str, Any] = {"name": "curve", "tokens": 1}  # what a curve's settings have whatever was asked for
+EXPLORED: dict[str, Any] = {"name": "curve", "tokens": 1}  # what a curve has, whatever was asked for
 State = Literal["running", "done", "failed", "dropped"]
 
 
@@ -84,11 +84,6 @@ class Job:
         return self.settings.name
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The settings that were asked for, by name."""
-        return self.settings.to_dict()
-
-    @property
     def seconds_left(self) -> float | None:
         """Of the phase it is in; None while that cannot be told."""
         if self.state != "running" or self.progress is None or not self.progress.done:
@@ -107,10 +102,6 @@ class Curve(Job):
     @property
     def title(self) -> str:
         return "the number of tokens"
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        return {name: value for name, value in super().asked.items() if name not in EXPLORED}
 
 
 class Jobs:

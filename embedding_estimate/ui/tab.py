@@ -9,7 +9,7 @@ import gradio as gr
 
 from embedding_estimate import names
 from embedding_estimate.errors import Busy, EstimateError, SettingsError
-from embedding_estimate.jobs import Job
+from embedding_estimate.jobs import EXPLORED, Curve, Job
 from embedding_estimate.settings import PROMPT, Settings
 from embedding_estimate.ui import PREFIX, filling, status, word
 from embedding_estimate.ui.compat import LATEST, QUIET
@@ -103,7 +103,9 @@ def refused(start: Callable[[Settings], Job], form: Form, values: tuple[Any, ...
 def restored(place: Place, form: Form) -> list[Any]:
     """The new values of the form on a page that opens: those of the job that runs, if one does."""
     job = place.jobs.latest
-    values = job.asked if job is not None and job.state == "running" else {}
+    values = job.settings.to_dict() if job is not None and job.state == "running" else {}
+    if isinstance(job, Curve):
+        values = {name: value for name, value in values.items() if name not in EXPLORED}
     updates = []
     for name in form.components:
         choices = place.choices(name)
