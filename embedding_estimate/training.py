@@ -271,7 +271,7 @@ class _Run:
 
     def _read_losses(self) -> None:
         if self.unread:
-            self.training.losses += torch.stack(self.unread).tolist()
+            self.training.losses += torch.stack(self.unread).cpu().tolist()
             self.unread.clear()
 
     @property
