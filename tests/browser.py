@@ -97,6 +97,9 @@ class Tab:
     def choose(self, name: str, value: str) -> None:
         """Among some that are shown, or in a list that opens."""
         exactly = re.compile(rf"^\W*{re.escape(value)}\s*$")
+        self.page.locator(f"#embedding_estimate_{name} input").first.wait_for(
+            state="attached"
+        )  # its fold has just opened
         if self.page.locator(f"#embedding_estimate_{name} input[type=radio]").count():
             self.page.locator(f"#embedding_estimate_{name} label").filter(has_text=exactly).first.click()
             return
