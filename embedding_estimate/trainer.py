@@ -166,9 +166,9 @@ def _train_part(
     if training.stopped in ("interrupted", "exact", NO_MEMORY, FAILED):
         return training, teacher
     first = not training.step
-    objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
     solved = None
     try:
+        objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
         with meter.interruptible(job.stop):
             _prepare(objective, starts[count(training.best)], teacher, job)
             if not first:

@@ -490,6 +490,22 @@ def test_what_one_part_has_reached_is_kept_where_the_next_has_no_memory(
     assert not toy_host.lent
 
 
+@pytest.mark.parametrize(
+    ("error", "stopped"),
+    [(torch.cuda.OutOfMemoryError("CUDA out of memory"), "out of memory"), (RuntimeError("CUDA error"), "failed")],
+)
+def test_what_one_part_has_reached_is_kept_where_the_next_cannot_begin(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, error: Exception, stopped: str
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(UNetObjective, "__init__", broken)
+    result = run(toy_host, part="Attention + U-Net")
+    assert (result.stopped, result.steps) == (stopped, 60)
+    assert any("before the U-Net part: what was reached by then is kept" in note for note in result.notes)
+
+
 @pytest.mark.parametrize("part", ["Attention", "U-Net"])
 def test_a_model_that_gives_no_numbers_is_told(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     real = toy_host.model.denoise
