@@ -45,10 +45,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    if SHAKE:
-        import torch
+    import torch
 
-        torch.manual_seed(SHAKE)  # before each, so that a test alone draws what it draws among all
+    torch.manual_seed(SHAKE)  # before each, so that a test alone draws what it draws among all
 
 
 @pytest.fixture

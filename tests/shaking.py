@@ -1,7 +1,7 @@
 """Other seeds than the tests' own, with which nothing holds that held by luck.
 
-`SHAKE=7` in the environment adds 7 to the seed of each random model and input that the tests draw, and seeds torch
-before each test and Hypothesis with it. Without it every seed is the test's own.
+`SHAKE=7` in the environment adds 7 to the seed of each random model and input that the tests draw, to the
+seed of torch before each test, and seeds Hypothesis. Without it every seed is the test's own.
 """
 
 import os

@@ -252,8 +252,9 @@ class HostContract(AttentionContract):
         found = torch.autograd.grad(loss(0, direction), list(vectors.values()))
         slope = sum(float((g * d).sum()) for g, d in zip(found, direction.values(), strict=True))
         with torch.no_grad():
+            usual = sum(float(g.square().sum() * value.var()) for g, value in zip(found, vectors.values(), strict=True))
             measured = float(loss(0.01, direction) - loss(-0.01, direction)) / 0.02
-        assert slope == pytest.approx(measured, rel=0.02)
+        assert abs(slope - measured) < 0.005 * usual**0.5  # not of the slope: one direction in fifty is almost level
 
     # the U-Net
 
@@ -287,9 +288,10 @@ class HostContract(AttentionContract):
 
         found = torch.autograd.grad(loss(0), inputs)
         slope = sum(float((g * d).sum()) for g, d in zip(found, directions, strict=True))
+        usual = sum(float(g.square().sum()) for g in found) ** 0.5
         with torch.no_grad():
             measured = float(loss(0.02) - loss(-0.02)) / 0.04
-        assert slope == pytest.approx(measured, rel=0.05, abs=1e-3)
+        assert abs(slope - measured) < 0.02 * usual
 
     # sampling
 
