@@ -59,7 +59,7 @@ def foresee(host: Host, prompt: Prompt, others: Sequence[Prompt], seed: int) -> 
         states = states[states.evaluation.argsort(stable=True)]
         states = states[torch.linspace(0, len(states) - 1, AttentionObjective.select_states).round().long()]
         generator = torch.Generator().manual_seed(seed)
-        probes = probe(model, side, states, rows=AttentionObjective.select_rows, batch=BATCH, generator=generator)
+        probes = probe(model, [(side, states)], rows=AttentionObjective.select_rows, batch=BATCH, generator=generator)
         flat = uniform(probes, side, teacher.replaced("", TRAJECTORY), generator)
         found = [
             (
@@ -100,7 +100,8 @@ def uniform(probes: Probes, prompt: Side, empty: Side, generator: torch.Generato
         scale = (blind.read(nothing) - blind.read(context)).norm(dim=1).clamp(min=1e-12)  # (A,)
         found.append(replace(layers, gradients=signs / scale[:, None, None, None]))
         aims.append(found[-1].read(context).flatten())
-    return Probes(found, None, torch.cat(aims))
+    aim = torch.cat(aims)
+    return Probes(found, None, aim, probes.evaluation[: len(aim)])
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.host import Family
 from embedding_estimate.hosts.standalone.loading import PADDING, LoadedModel, TextEncoder
@@ -96,6 +97,7 @@ def _model(
         unet=unet,
         vae=vae,
         alphas_cumprod=_alphas_cumprod(),
+        contexts={"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS},
         device=place,
         dtype=dtype,
     )

@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
+
 Family = Literal["sd1", "sd2", "sdxl"]
 Prediction = Literal["epsilon", "v"]
 MODES = ("Original", "No norm")  # for emphasis, of those that apply it
@@ -37,6 +39,8 @@ class ModelInfo:
     clip_skip: int
     emphasis: str  # "Original", "No norm", "Ignore" or "None"
     networks: Sequence[str] = ()  # extra networks that the host's settings add to every prompt, as they are typed
+    contexts: Contexts = PROMPTS  # that embeddings are trained in, in words that mean something to this model
+    negative_contexts: Contexts = NEGATIVE_PROMPTS
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -55,17 +55,16 @@ class Prober:
             Way("nothing: all layers count the same", uniform),
         ]
 
-    def __call__(self, side: Side, states: States, rows: int) -> Probes:
+    def __call__(self, seen: Sequence[tuple[Side, States]], rows: int) -> Probes:
         """Raises the last way's error where there is no memory for that either."""
-        cells = states.x[0, 0].numel()
+        cells = seen[0][1].x[0, 0].numel()
         while True:
             way = self._ways[0]
             try:
                 with self.model.checkpointed() if way.checkpointed or cells > TOGETHER else nullcontext():
                     return probe(
                         self.model,
-                        side,
-                        states.spread(way.states or len(states)),
+                        [(side, _at_most(way.states / len(seen), states)) for side, states in seen],
                         rows=max(1, int(rows * self.rows)),
                         batch=max(1, min(way.batch, TOGETHER // cells)),
                         generator=self.generator,
@@ -81,3 +80,8 @@ class Prober:
             if way.sensitivity is by_gradient and (cells > TOGETHER or (way.batch == 1 and way.checkpointed)):
                 self._ways = [other for other in self._ways if other.sensitivity is not by_gradient]  # the same again
             self.notes.append(f"out of memory: how much each layer counts was found by {self._ways[0].name}")
+
+
+def _at_most(share: float, states: States) -> States:
+    """So many of them, one at least, spread over the sampling; all for 0."""
+    return states.spread(round(share)) if share else states

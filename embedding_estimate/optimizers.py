@@ -67,7 +67,7 @@ AUTOMATIC = "Automatic"
 BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
 
-FEW_STEPS = 140
+FEW_STEPS = 80
 
 
 def automatic_steps(name: str, part: str) -> int:

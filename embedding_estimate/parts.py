@@ -44,7 +44,7 @@ def _sketched(single: Settings) -> list[Settings]:
         typed_weight=single.typed_weight or 1.0,
         learning_steps=SKETCH_STEPS,
         steps=min(single.steps, SKETCH_SAMPLING),
-        templates="\n".join(single.template_list[:1]),
+        templates=next(iter(single.template_list), "{}"),
     )
     return [sketch, replace(single, learning_steps=single.learning_steps - SKETCH_STEPS)]
 

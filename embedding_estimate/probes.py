@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -65,6 +65,7 @@ class Probes:
     layers: Sequence[LayerProbes]
     vector: Tensor | None  # (S, V): gradients by the conditioning's vector
     aim: Tensor  # (all R, and S): the prompt's readings
+    evaluation: Tensor  # (all R, and S): of each reading's state, the 0-based denoiser evaluation
 
     def read(self, conditioning: Conditioning) -> Tensor:
         """The readings of a conditioning, one number a row; differentiable."""
@@ -77,6 +78,39 @@ class Probes:
         """The error that the rows foresee, in epsilon units; differentiable."""
         return (self.read(conditioning) - self.aim).square().sum()
 
+    @torch.no_grad()
+    def aimed(self, side: Side) -> Probes:
+        """The same rows with another prompt's readings: at each state those of its stage. The U-Net is not asked."""
+        ends = torch.tensor([stage.until for stage in side.stages[:-1]], device=self.evaluation.device)
+        stage = torch.bucketize(self.evaluation, ends)  # (all R, and S)
+        readings = torch.stack([self.read(stage.parts[0][0]) for stage in side.stages])
+        return replace(self, aim=readings.gather(0, stage[None])[0])
+
+    def dealt(self, number: int) -> list[Probes]:
+        """The rows in so many portions, each of which stands for all of them. These probes are used up."""
+        scale = math.sqrt(number)
+        for layers in self.layers:
+            layers.gradients.mul_(scale)
+        sizes = [layers.queries.shape[2] for layers in self.layers for _ in layers.attentions]
+        sizes += [] if self.vector is None else [len(self.vector)]
+
+        def every(values: Tensor, first: int) -> Tensor:
+            """Of (all R, and S)."""
+            return torch.cat([part[first::number] for part in torch.split(values, sizes)])
+
+        return [
+            Probes(
+                [
+                    LayerProbes(own.attentions, own.queries[:, :, first::number], own.gradients[:, :, first::number])
+                    for own in self.layers
+                ],
+                None if self.vector is None else self.vector[first::number] * scale,
+                every(self.aim, first) * scale,
+                every(self.evaluation, first),
+            )
+            for first in range(number)
+        ]
+
 
 def heads(value: Tensor, number: int) -> Tensor:
     """(B, T, H * d) to (B, H, T, d)."""
@@ -85,8 +119,7 @@ def heads(value: Tensor, number: int) -> Tensor:
 
 def probe(
     model: BorrowedModel,
-    side: Side,
-    states: States,
+    seen: Sequence[tuple[Side, States]],
     *,
     rows: int,
     batch: int,
@@ -94,30 +127,35 @@ def probe(
     sensitivity: Sensitivity = by_gradient,
     on_pass: Callable[[int], None] = lambda states: None,
 ) -> Probes:
-    """Probes of about `rows` rows in each layer, spread over the states; `batch` states go through together.
+    """Probes of about `rows` rows in each layer, spread over states of several prompts.
 
-    `on_pass` is told how many, after each pass. Each stretch of a schedule is read with its own conditioning; a side
-    that composes predictions with `AND` has no one context to read, and is not for this.
+    At most `batch` states of one prompt go through together; `on_pass` is told how many, after each pass. Each stretch
+    of a schedule is read with its own conditioning; a side that composes predictions with `AND` has no one context to
+    read, and is not for this.
     """
     attentions = model.cross_attentions()
-    share = math.ceil(rows / len(states))
+    total = sum(len(states) for _, states in seen)
+    share = math.ceil(rows / total)
     kept: list[list[LayerProbes]] = [[] for _ in attentions]
     vectors: list[Tensor] = []
     aims: list[list[Tensor]] = [[] for _ in (*attentions, "vector")]
-    for part in by_stage(side, states[states.evaluation.argsort(stable=True)]):
-        conditioning = side.stage(int(part.evaluation[0])).parts[0][0]
-        for chunk in part.split(batch):
-            with _queries(attentions, share, generator) as picked:
-                found = sensitivity(Pass(model, attentions, chunk, conditioning), generator)
-            weights = found.weights / math.sqrt(len(states))  # (B,)
-            for layer, (attention, gradient) in enumerate(zip(attentions, found.vectors, strict=False)):
-                kept[layer].append(picked[layer].with_gradient(attention, gradient, weights))
-                with torch.no_grad():
-                    aims[layer].append(kept[layer][-1].read(conditioning.context)[0])
-            if conditioning.vector is not None:
-                vectors.append(found.vectors[-1] * weights[:, None])
-                aims[-1].append(vectors[-1] @ conditioning.vector[0])
-            on_pass(len(chunk))
+    evaluations: list[list[Tensor]] = [[] for _ in aims]
+    for side, chunk in _chunks(seen, batch):
+        conditioning = side.stage(int(chunk.evaluation[0])).parts[0][0]
+        with _queries(attentions, share, generator) as picked:
+            found = sensitivity(Pass(model, attentions, chunk, conditioning), generator)
+        weights = found.weights / math.sqrt(total)  # (B,)
+        for layer, (attention, gradient) in enumerate(zip(attentions, found.vectors, strict=False)):
+            kept[layer].append(picked[layer].with_gradient(attention, gradient, weights))
+            with torch.no_grad():
+                aims[layer].append(kept[layer][-1].read(conditioning.context)[0])
+        if conditioning.vector is not None:
+            vectors.append(found.vectors[-1] * weights[:, None])
+            aims[-1].append(vectors[-1] @ conditioning.vector[0])
+        for readings, those in zip(aims, evaluations, strict=True):
+            if readings:
+                those.append(chunk.evaluation.repeat_interleave(len(readings[-1]) // len(chunk)))
+        on_pass(len(chunk))
     groups = _alike(kept)
     layers = []
     for group in groups:
@@ -129,7 +167,16 @@ def probe(
         layers,
         torch.cat(vectors) if vectors else None,
         torch.cat([aim for layer in order for aim in aims[layer]]),
+        torch.cat([those for layer in order for those in evaluations[layer]]),
     )
+
+
+def _chunks(seen: Sequence[tuple[Side, States]], batch: int) -> Iterator[tuple[Side, States]]:
+    """At most `batch` states of one stage."""
+    for side, states in seen:
+        for part in by_stage(side, states[states.evaluation.argsort(stable=True)]):
+            for chunk in part.split(batch):
+                yield side, chunk
 
 
 def _alike(kept: Sequence[Sequence[LayerProbes]]) -> list[list[int]]:

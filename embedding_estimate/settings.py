@@ -80,10 +80,10 @@ class Settings:
         maximum=2.0,
     )
     templates: str = setting(
-        "{}\na picture of {}, in the morning",
+        "",
         "Templates",
-        "Prompts that the embedding must work inside, one per line, {} where it stands. "
-        "LBFGS takes all at each step, the others draw one.",
+        "Prompts that the embedding must work inside, one per line, {} where it stands; empty: contexts of many kinds "
+        "and the embedding by itself; a single {}: by itself only. LBFGS takes all at each step, the others some.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )
@@ -204,6 +204,7 @@ class Settings:
 
     @property
     def template_list(self) -> tuple[str, ...]:
+        """The user's; none where the model's contexts are taken."""
         return lines(self.templates)
 
     def problems(self) -> list[str]:
@@ -222,8 +223,6 @@ class Settings:
         if sound("text") and not self.text.strip():
             found.append("text is empty: give the prompt that the embedding is to stand for")
         if sound("templates"):
-            if not self.template_list:
-                found.append("templates is empty: give one per line, {} alone for the embedding by itself")
             for template in self.template_list:
                 if "{}" not in template:
                     found.append(f"template {quoted(template)} has no {{}}: write {{}} where the embedding stands")

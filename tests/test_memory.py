@@ -66,7 +66,7 @@ def test_the_best_way_there_is_memory_for(failures: int, way: str | None) -> Non
     side, states = prepared(model)
     model.gradients = failures
     prober = Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)
-    probes = prober(side, states, 10**6)
+    probes = prober([(side, states)], 10**6)
     assert len(prober.notes) == failures and (way is None or way in prober.notes[-1])
     assert model.entered == (failures > 0)
     conditioning = side.stages[0].parts[0][0]
@@ -80,7 +80,7 @@ def test_the_best_way_there_is_memory_for(failures: int, way: str | None) -> Non
         true += error(Side(model, [type(side.stages[0])(0, ((there, 1.0),))]), states, len(states))
     off = 1.2 if failures < 2 else 3  # one number for a whole layer knows of no direction in it
     assert true / off < foreseen < true * off
-    prober(side, states, 100)
+    prober([(side, states)], 100)
     assert len(prober.notes) == failures  # what failed is not tried again
 
 
@@ -90,7 +90,7 @@ def test_what_the_host_can_do_without_goes_first(monkeypatch: pytest.MonkeyPatch
     model.gradients = 2
     monkeypatch.setattr(model, "release", lambda **_: held.pop(0))
     prober = Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)
-    prober(side, states, 10)
+    prober([(side, states)], 10)
     assert held == [] and len(prober.notes) == 1 and "one state at a time" in prober.notes[0]
 
 
@@ -99,7 +99,7 @@ def test_equal_weights_when_nothing_else_is_left(monkeypatch: pytest.MonkeyPatch
     side, states = prepared(model)
     model.gradients, model.passes = 2, 1
     prober = Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)
-    probes = prober(side, states, 10**6)
+    probes = prober([(side, states)], 10**6)
     assert "count the same" in prober.notes[-1] and len(prober.notes) == 3
     assert float(probes.error(side.stages[0].parts[0][0])) < 1e-20
 
@@ -113,14 +113,14 @@ def test_other_failures_are_not_taken_for_it() -> None:
 
     model.denoise = broken
     with pytest.raises(RuntimeError, match="shapes"):
-        Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)(side, states, 10)
+        Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 10)
 
 
 def test_less_memory_keeps_fewer_rows() -> None:
     model = Narrow()
     side, states = prepared(model)
     whole, half = (
-        Prober(model, rows=share, batch=8, seed=0, checkpointed=False)(side, states, 1000) for share in (1.0, 0.5)
+        Prober(model, rows=share, batch=8, seed=0, checkpointed=False)([(side, states)], 1000) for share in (1.0, 0.5)
     )
     assert len(half.aim) < 0.6 * len(whole.aim)
 
@@ -130,8 +130,8 @@ def test_large_states_go_through_alone_and_with_checkpoints(monkeypatch: pytest.
     side, states = prepared(model)
     model.batches.clear()
     monkeypatch.setattr(memory, "TOGETHER", 3 * 16)
-    Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)(side, states, 100)
+    Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 100)
     assert max(model.batches) == 3 and not model.entered
     monkeypatch.setattr(memory, "TOGETHER", 15)
-    Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)(side, states, 100)
+    Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 100)
     assert model.batches[-1] == 1 and model.entered == 1

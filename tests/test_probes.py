@@ -29,7 +29,7 @@ def states(teacher: Teacher, side: Side) -> States:
 
 
 def probed(toy: ToyModel, side: Side, states: States, rows: int) -> Probes:
-    return probe(toy, side, states, rows=rows, batch=7, generator=torch.Generator().manual_seed(shaken(0)))
+    return probe(toy, [(side, states)], rows=rows, batch=7, generator=torch.Generator().manual_seed(shaken(0)))
 
 
 def context_of(side: Side) -> torch.Tensor:
@@ -74,3 +74,45 @@ def test_the_global_random_state_plays_no_part(toy: ToyModel, side: Side, states
     before = torch.get_rng_state()
     probed(toy, side, states, rows=50)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_rows_are_read_for_another_prompt_without_the_unet(toy: ToyModel, teacher: Teacher, states: States) -> None:
+    """As if they had been probed with its readings for an aim, each stage of its schedule at its own states."""
+    side, other = (teacher.replaced(text, TRAJECTORY) for text in ("red (circle:1.8)", "[blue:green:2] star"))
+    probes = probed(toy, side, states, rows=4 * len(states))
+    toy.denoised = 0
+    aimed = probes.aimed(other)
+    assert toy.denoised == 0
+    blue, green = (stage.parts[0][0] for stage in other.stages)
+    until = other.stages[0].until
+    early, late = (aimed.evaluation <= until), (aimed.evaluation > until)
+    assert 0 < int(early.sum()) < len(aimed.aim) and int(late.sum()) == len(aimed.aim) - int(early.sum())
+    torch.testing.assert_close(aimed.aim[early], probes.read(blue)[early], rtol=0, atol=0)
+    torch.testing.assert_close(aimed.aim[late], probes.read(green)[late], rtol=0, atol=0)
+    assert float(probes.aimed(side).error(side.stages[0].parts[0][0])) < 1e-20
+
+
+def test_rows_that_are_dealt_out_stand_for_all(toy: ToyModel, side: Side, states: States) -> None:
+    there = moved(toy, side, 0.3, seed=2).stages[0].parts[0][0]
+    probes = probed(toy, side, states, rows=4 * len(states))
+    whole, rows = float(probes.error(there)), len(probes.aim)
+    portions = probes.dealt(3)
+    assert sum(len(portion.aim) for portion in portions) == rows
+    assert sum(float(portion.error(there)) for portion in portions) == pytest.approx(3 * whole)
+    for portion in portions:
+        assert set(portion.evaluation.tolist()) == set(range(6))
+        assert float(portion.error(side.stages[0].parts[0][0])) < 1e-20
+
+
+def test_states_of_several_prompts_are_probed_each_with_its_own(toy: ToyModel, teacher: Teacher) -> None:
+    sides = [teacher.replaced(text, TRAJECTORY) for text in ("red (circle:1.8)", "blue star")]
+    seen = [(side, teacher.record(side, TRAJECTORY, range(20), 8)) for side in sides]
+    there = moved(toy, sides[0], 0.3, seed=1)
+    generator = torch.Generator().manual_seed(shaken(0))
+    probes = probe(toy, seen, rows=16 * 240, batch=7, generator=generator)
+    own = float(probes.aimed(sides[0]).error(there.stages[0].parts[0][0]))
+    alone = [
+        float(probed(toy, side, states, 16 * 120).aimed(sides[0]).error(there.stages[0].parts[0][0]))
+        for side, states in seen
+    ]
+    assert own == pytest.approx(sum(alone) / 2, rel=0.2)  # other signs are drawn

@@ -132,10 +132,10 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
             {"guidance_scale": 1.0, "other_prompt": "grey"},
             ["guidance_scale=1 draws the latents without the negative prompt, so other_prompt counts in figures only"],
         ),
-        ({"save_every": 140, "preview_every": 140}, []),
+        ({"save_every": 80, "preview_every": 80}, []),
         (
-            {"save_every": 141},
-            ["save_every=141: there are 140 learning steps, so there will be no snapshots"],
+            {"save_every": 81},
+            ["save_every=81: there are 80 learning steps, so there will be no snapshots"],
         ),
         (
             {"preview_every": 30, "learning_steps": 20, "part": "U-Net"},

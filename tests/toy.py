@@ -15,11 +15,24 @@ import torch
 from shaking import shaken
 from torch import Tensor, nn
 
+from embedding_estimate.contexts import Contexts
 from embedding_estimate.host import MODES, Conditioning, Denoise, ModelInfo, Stage, Vectors
 
 WIDTH, ROWS, CHANNELS, SIDE, WORDS, HEADS = 6, 6, 4, 4, 64, 2
 INFO = ModelInfo(
-    "sd1", "epsilon", "toy", "0123456789", {"clip_l": WIDTH}, ROWS - 2, CHANNELS, 8, 8 * SIDE, 1, "No norm"
+    "sd1",
+    "epsilon",
+    "toy",
+    "0123456789",
+    {"clip_l": WIDTH},
+    ROWS - 2,
+    CHANNELS,
+    8,
+    8 * SIDE,
+    1,
+    "No norm",
+    contexts=Contexts(train=("a {}", "{} star"), select=("big {}",)),
+    negative_contexts=Contexts(train=("{} cat",), select=("blue {}",)),
 )
 
 

@@ -13,6 +13,7 @@ from demo_unet import new_scheduler
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
+CONTEXTS = "contexts.json"
 MACHINE_KEYS = ("_name_or_path", "_commit_hash")
 
 
@@ -35,6 +36,7 @@ def export_model(
         for folder in draft.glob("tokenizer*"):
             shutil.rmtree(folder)
             shutil.copytree(tokenizer_files, folder)
+        shutil.copy(tokenizer_files.parent / CONTEXTS, draft)  # the same words, but for an earth palette's colours
         for path in draft.glob("tokenizer_2/*_*.json"):  # its configuration and its map of special tokens
             _change(path, lambda config: config | {"pad_token": SECOND_PAD})
         for path in sorted(draft.rglob("*")):

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from embedding_estimate.contexts import Contexts
 from embedding_estimate.errors import ModelError, PromptError, quoted
 from embedding_estimate.host import Vectors
 from embedding_estimate.parts import SKETCH
@@ -90,10 +91,23 @@ def check_matchable(side: Side, where: str, notes: list[str]) -> None:
         notes.append(SCHEDULED)
 
 
+def contexts_of(settings: Settings, teacher: Teacher) -> Contexts:
+    """What an embedding is trained in, the bare prompt `{}` first, and what the best is chosen by: the templates of the
+    settings or, where they hold none, the model's contexts."""
+    if settings.template_list:
+        return Contexts(settings.template_list, settings.template_list)
+    info = teacher.model.info
+    own = info.negative_contexts if settings.negative else info.contexts
+    return Contexts(("{}", *own.train), ("{}", *own.select))
+
+
+FEW = 3  # of the model's contexts, for parts in which each has a cost of its own
+
+
 def templates_of(settings: Settings, teacher: Teacher) -> tuple[str, ...]:
-    """The templates; of a prompt with `AND` only the bare one, where it is among them, since words around the prompt
-    would stand in one of its parts only."""
-    templates = settings.template_list
+    """The templates, or a few of the model's contexts; of a prompt with `AND` only the bare one, where it is among
+    them, since words around the prompt would stand in one of its parts only."""
+    templates = settings.template_list or tuple(contexts_of(settings, teacher).train[:FEW])
     composed = teacher.replaced(settings.text, Trajectory.of(settings)).composed
     return tuple(template for template in templates if not composed or template == "{}") or templates
 

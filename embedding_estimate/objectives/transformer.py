@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import PromptError, quoted
 from embedding_estimate.host import Conditioning, Vectors
-from embedding_estimate.objectives import Loss, check_matchable, mean
+from embedding_estimate.objectives import Loss, check_matchable, mean, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Side, Teacher, Trajectory
 
@@ -51,7 +51,7 @@ class TransformerObjective:
 
     @torch.no_grad()
     def prepare(self, start: Vectors) -> None:
-        first, *others = self.settings.template_list
+        first, *others = templates_of(self.settings, self.teacher)
         self._lessons = [self._lesson(first, start)]
         for template in others:
             try:

@@ -28,7 +28,7 @@ def test_uniform_probes_count_every_layer_alike_and_find_no_error_in_the_prompt(
         side, empty = (teacher.replaced(text, TRAJECTORY) for text in (teacher.task.text, ""))
         generator = torch.Generator().manual_seed(shaken(0))
         states = teacher.record(side, TRAJECTORY, [0], 1)
-        probes = uniform(probe(model, side, states, rows=20, batch=4, generator=generator), side, empty, generator)
+        probes = uniform(probe(model, [(side, states)], rows=20, batch=4, generator=generator), side, empty, generator)
         layers = sum(len(alike.attentions) for alike in probes.layers)
         assert float(probes.error(empty.stages[0].parts[0][0])) == pytest.approx(layers)
         assert float(probes.error(side.stages[0].parts[0][0])) == pytest.approx(0)

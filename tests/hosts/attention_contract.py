@@ -103,7 +103,7 @@ class AttentionContract:
         same = here[torch.zeros(AT_ONCE, dtype=torch.long)]  # with random signs of its own each
         foreseen = 0.0
         for _ in range(DRAWS // AT_ONCE):
-            probes = probe(model, side, same, rows=10**6, batch=AT_ONCE, generator=generator)
+            probes = probe(model, [(side, same)], rows=10**6, batch=AT_ONCE, generator=generator)
             with torch.no_grad():
                 foreseen += float(_moves(probes, conditioning, there).square().sum()) * AT_ONCE / DRAWS
         with torch.no_grad():
@@ -120,7 +120,7 @@ class AttentionContract:
         errors, sizes = [], []
         for most in (probing.TOGETHER, 2**12, 1):
             monkeypatch.setattr(probing, "TOGETHER", most)
-            probes = probe(model, side, here, rows=5, batch=1, generator=torch.Generator().manual_seed(shaken(1)))
+            probes = probe(model, [(side, here)], rows=5, batch=1, generator=torch.Generator().manual_seed(shaken(1)))
             with torch.no_grad():
                 torch.testing.assert_close(probes.read(conditioning), probes.aim, rtol=1e-3, atol=1e-5)
                 errors.append(float(probes.error(nothing)))

@@ -190,22 +190,44 @@ def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> 
     contexts = [
         toy.encode(text, evaluations=6, width=0, height=0)[0].parts[0][0] for text in ("red circle", "green circle")
     ]
-    red, green = ((lesson.train.read(context) - lesson.train.aim).abs() < 1e-12 for context in contexts)
+    red, green = ((lesson.probes.read(context) - lesson.probes.aim).abs() < 1e-12 for context in contexts)
     assert bool((red ^ green).all()) and red[0] and green[-1]  # rows come in the order of evaluations
 
 
 def test_no_unet_in_the_loop_of_the_attention_part(toy: ToyModel) -> None:
     meter = Meter(toy)
     objective = prepared(meter, part="Attention")
-    assert meter.backwards == 32 + 6 * 2  # states of both sets, of the second all there are
+    assert meter.backwards == 32 + 16  # states of both sets
     meter.forwards = 0
     objective.loss(start(), objective.draw(torch.Generator().manual_seed(shaken(0))))
     objective.held_out(start())
     assert meter.forwards == 0
 
 
+def test_more_contexts_cost_the_unet_nothing(toy: ToyModel) -> None:
+    """From six on, which is as many as there are trajectories; each is trained in, and each chosen by."""
+    templates = ["{}", "a {}", "{} star", "red {}", "a {} star", "big {}", "{} cat", "blue {}", "{} blue", "{} red"]
+    calls = []
+    for number in (6, 10):
+        meter = Meter(toy)
+        objective = prepared(meter, part="Attention", templates="\n".join(templates[:number]))
+        calls.append((meter.forwards, meter.backwards))
+        drawn = [lesson.template for group in objective.fixed(torch.Generator(), sparing=False) for lesson in group]
+        assert drawn == templates[:number]
+    assert calls[0] == calls[1]
+
+
+def test_a_batch_of_contexts_is_drawn(toy: ToyModel) -> None:
+    objective = prepared(toy, part="Attention", templates="{}\na {}\n{} star\nbig {}\nred {}", batch=3)
+    generator = torch.Generator().manual_seed(shaken(0))
+    draws = [[lesson.template for lesson in objective.draw(generator)] for _ in range(40)]
+    assert all(len(set(draw)) == 3 for draw in draws)
+    assert {template for draw in draws for template in draw} == {"{}", "a {}", "{} star", "big {}", "red {}"}
+
+
 def test_what_the_attention_part_holds_out_is_in_true_units(toy: ToyModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unet, "SELECT_SEEDS", AttentionObjective.select_seeds)  # so that both judge on the same states
+    monkeypatch.setattr(unet, "SELECT_STATES", AttentionObjective.select_states)
     one, other = prepared(toy, part="Attention"), prepared(toy, part="U-Net")
     assert one.held_out_start == pytest.approx(other.held_out(start()))
     assert one.held_out_empty == pytest.approx(other.held_out_empty)

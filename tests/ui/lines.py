@@ -15,6 +15,7 @@ ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or nothing at 
     "api.py",
     "app.py",
     "cli",
+    "contexts.py",
     "demo",
     "drawing.py",
     "embedding.py",

@@ -47,6 +47,8 @@ class StandaloneModel:
             default_size=unet.sample_size * scale,
             clip_skip=clip_skip if loaded.family == "sd1" else 1,  # which alone heeds it
             emphasis=emphasis,
+            contexts=loaded.contexts["prompt"],
+            negative_contexts=loaded.contexts["negative"],
         )
         self.device = loaded.device
         self.samplers: Sequence[str] = SAMPLER_NAMES

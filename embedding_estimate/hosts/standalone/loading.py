@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedding_estimate.contexts import Contexts
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.errors import QUOTED, ModelError, quoted
 from embedding_estimate.host import Family, Prediction
@@ -24,6 +25,7 @@ from embedding_estimate.hosts.standalone.model_config import (
     MOST_SCALE,
     alphas_cumprod,
     between,
+    contexts,
     sample_size,
     whole,
 )
@@ -54,6 +56,7 @@ class LoadedModel:
     unet: Any  # diffusers' UNet2DConditionModel
     vae: Any  # diffusers' AutoencoderKL
     alphas_cumprod: Tensor  # (T,), on the CPU
+    contexts: Mapping[str, Contexts]  # by side of the guidance
     device: torch.device
     dtype: torch.dtype  # of the U-Net
 
@@ -85,7 +88,7 @@ def load(
     loaded["unet"].register_to_config(sample_size=size)
     for module in (loaded["unet"], loaded["vae"], *(part.model for part in loaded["text_encoders"].values())):
         module.to(device).eval()
-    return LoadedModel(**loaded | {"prediction": prediction}, device=device, dtype=dtype)
+    return LoadedModel(**loaded | {"prediction": prediction}, contexts=contexts(path), device=device, dtype=dtype)
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> dict[str, Any]:

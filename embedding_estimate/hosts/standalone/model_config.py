@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.errors import ModelError, nearest, quoted
 from embedding_estimate.host import Family, Prediction
 
 WAY_OUT = "correct it, or get another copy"
+SIDES = ("prompt", "negative")
 MOST_CELLS = 256  # of a latent's side: 2,048 pixels, the most that a picture may have
 MOST_LEVELS = 100_000
 MOST_SCALE = 1000  # of latents
@@ -23,6 +27,29 @@ SCHEDULE_KEYS = (
     "trained_betas",
     "rescale_betas_zero_snr",
 )
+
+
+def contexts(folder: Path) -> dict[str, Contexts]:
+    """The prompts that embeddings are trained in, in the model's own words, by the side of the guidance.
+
+    They are in `contexts.json` in its folder; without one they are those of every model. Raises `ModelError` for a file
+    that is wrong.
+    """
+    path = folder / "contexts.json"
+    if not path.is_file():
+        return {"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS}
+    try:
+        lists = json.loads(path.read_text("utf-8"))
+        found = {side: Contexts(tuple(lists[side]["train"]), tuple(lists[side]["select"])) for side in SIDES}
+        all_well = all("{}" in each for one in found.values() for each in (*one.train, *one.select))
+    except (ValueError, KeyError, TypeError):
+        all_well = False
+    if not all_well or not all(one.train and one.select for one in found.values()):
+        raise ModelError(
+            f'{path}: {{"prompt": {{"train": [...], "select": [...]}}, "negative": ...}} is needed, lists of prompts '
+            f"with {{}} in each; {WAY_OUT}"
+        )
+    return found
 
 
 def whole(where: str, key: str, value: Any, low: int, high: int) -> int:

@@ -15,6 +15,7 @@ import torch
 from hosts.standalone.ldm_models import make
 from safetensors.torch import load_file
 
+from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.demo.random_models import random_model
 from embedding_estimate.errors import ModelError
 from embedding_estimate.hosts.standalone import model_config
@@ -178,3 +179,28 @@ def test_only_files_that_are_loaded_are_hashed(tmp_path: Path) -> None:
     assert loaded_from(tmp_path) == [tmp_path / name for name in wanted]
     assert short_hash(loaded_from(tmp_path)) == hashlib.sha256("".join(wanted).encode()).hexdigest()[:10]
     assert short_hash([]) == ""
+
+
+def test_a_model_brings_its_contexts(folder: Path) -> None:
+    assert load(folder, device="cpu").contexts == {"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS}
+    lists = {"train": ["a {}"], "select": ["{}, b"]}
+    (folder / "contexts.json").write_text(json.dumps({"prompt": lists, "negative": lists}), "utf-8")
+    info = StandaloneHost.of(load(folder, device="cpu")).info
+    assert info.contexts == info.negative_contexts == Contexts(("a {}",), ("{}, b",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"prompt": {"train": ["a {}"], "select": ["{} b"]}}',
+        '{"prompt": {"train": ["a"], "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
+        '{"prompt": {"train": [], "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
+        '{"prompt": {"train": [3], "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
+        '{"prompt": {"train": "a {}", "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
+    ],
+)
+def test_wrong_contexts_are_one_line(folder: Path, text: str) -> None:
+    (folder / "contexts.json").write_text(text, "utf-8")
+    assert "lists of prompts with {} in each" in refusal(folder)

@@ -1,0 +1,76 @@
+"""Prompts that an embedding stands in: nobody types one alone.
+
+Each is a prompt with `{}` where the embedding stands: at its start, in its middle or at its end, among tags or in a
+sentence, on the side of the guidance that it is made for. A host may bring others for a model with another vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Two lists without a context in common."""
+
+    train: Sequence[str]
+    select: Sequence[str]  # to choose the best vectors by
+
+
+PROMPTS = Contexts(
+    train=(
+        "a portrait of a young woman, {}",
+        "{}, a castle on a hill, at sunset",
+        "masterpiece, best quality, {}",
+        "an oil painting of a harbour, {}, soft light",
+        "a cat sleeping on a sofa, {}, indoors",
+        "{}, city street at night, neon lights",
+        "1girl, solo, {}, looking at viewer, outdoors",
+        "a photo of an old man with a beard, {}",
+        "{}, forest, fog, (cinematic lighting:1.2)",
+        "a red sports car parked by the sea, {}",
+        "{}, sketch, ink, black and white",
+        "a bowl of fruit on a wooden table, {}, studio light",
+        "(detailed background:1.2), {}, 1boy, armor",
+        "{}, watercolor, mountains, lake",
+        "an astronaut on the moon, {}, highly detailed, 8k",
+    ),
+    select=(
+        "a fisherman in a boat, {}, early morning",
+        "{}, a library full of books, warm light",
+        "(best quality:1.1), {}, 1girl, red dress, dancing",
+        "a steam train crossing a bridge, autumn, {}",
+        "{}, pencil drawing of a bird",
+        "a market in a desert town, {}, crowds, dust",
+        "{}, macro photo, dew on a leaf, green",
+    ),
+)
+NEGATIVE_PROMPTS = Contexts(
+    train=(
+        "{}, blurry, low quality",
+        "worst quality, {}, jpeg artifacts",
+        "lowres, bad anatomy, {}, extra fingers",
+        "text, watermark, {}",
+        "{}, cropped, out of frame",
+        "ugly, {}, deformed, mutated hands",
+        "(worst quality:1.4), (low quality:1.4), {}",
+        "{}, monochrome, signature",
+        "disfigured, {}, poorly drawn face, missing limbs",
+        "{}, grainy, overexposed",
+        "cartoon, 3d render, {}, painting",
+        "a dark room, {}, shadows",
+        "long neck, {}, (bad hands:1.2), duplicate",
+        "{}, oversaturated, plastic skin, makeup",
+        "crowd, {}, clutter, busy background",
+    ),
+    select=(
+        "{}, noise, dull colors",
+        "bad proportions, cloned face, {}",
+        "logo, {}, frame, border",
+        "(bad quality:1.3), {}, fused fingers",
+        "{}, unfinished sketch",
+        "old, {}, wrinkles, (asymmetric eyes:1.1)",
+        "low contrast, {}, underexposed, artifacts",
+    ),
+)

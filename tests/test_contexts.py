@@ -1,0 +1,64 @@
+"""The prompts that embeddings are trained in."""
+
+import json
+
+import pytest
+from toy import ToyModel
+
+from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
+from embedding_estimate.demo import demo_model_path
+from embedding_estimate.objectives import FEW, contexts_of, templates_of
+from embedding_estimate.settings import Settings
+from embedding_estimate.teacher import Task, Teacher
+
+DEMO = json.loads((demo_model_path() / "contexts.json").read_text("utf-8"))
+ALL = {
+    "everybody's": PROMPTS,
+    "everybody's negative": NEGATIVE_PROMPTS,
+    "demo": Contexts(**DEMO["prompt"]),
+    "demo negative": Contexts(**DEMO["negative"]),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_contexts_are_trained_in_or_chosen_by(name: str) -> None:
+    """With the bare prompt they are whole batches of the default size."""
+    contexts = ALL[name]
+    every = [*contexts.train, *contexts.select]
+    assert len(set(every)) == len(every)
+    assert (len(contexts.train), len(contexts.select)) == (15, 7)
+    batch = Settings().batch
+    assert (1 + len(contexts.train)) % batch == 0 and (1 + len(contexts.select)) % batch == 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_embedding_stands_at_the_start_in_the_middle_and_at_the_end(name: str) -> None:
+    for contexts in (ALL[name].train, ALL[name].select):
+        assert all(context.count("{}") == 1 and context != "{}" for context in contexts)
+        starts = sum(context.startswith("{}") for context in contexts)
+        ends = sum(context.endswith("{}") for context in contexts)
+        assert starts > 0 and ends > 0 and starts + ends < len(contexts)
+
+
+def chosen(toy: ToyModel, **values: object) -> tuple[Contexts, tuple[str, ...]]:
+    settings = Settings(**{"text": "red circle", **values})
+    teacher = Teacher(toy, Task.of(settings, toy))
+    return contexts_of(settings, teacher), templates_of(settings, teacher)
+
+
+def test_the_models_contexts_are_taken_where_the_settings_have_no_templates(toy: ToyModel) -> None:
+    info = toy.info
+    contexts, few = chosen(toy)
+    assert contexts == Contexts(("{}", *info.contexts.train), ("{}", *info.contexts.select))
+    assert few == contexts.train[:FEW]
+    contexts, _ = chosen(toy, prompt_type="Negative Prompt")
+    assert contexts == Contexts(("{}", *info.negative_contexts.train), ("{}", *info.negative_contexts.select))
+
+
+def test_templates_of_the_settings_go_first(toy: ToyModel) -> None:
+    contexts, few = chosen(toy, templates="{}\nbig {}\n{} star\na {}")
+    assert contexts == Contexts(few, few) and few == ("{}", "big {}", "{} star", "a {}")
+
+
+def test_a_composed_prompt_is_trained_by_itself(toy: ToyModel) -> None:
+    assert chosen(toy, text="red AND green")[1] == ("{}",)
