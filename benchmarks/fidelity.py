@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from benchmarks.prompts import Prompt
 from benchmarks.summary import CEILING, REFERENCE, RIVALS, Row, summarise
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.errors import PromptError
+from embedding_estimate.fidelity import NO_EMPHASIS
 from embedding_estimate.host import Host
 
 ALL = (REFERENCE, *METHODS)
@@ -51,7 +51,9 @@ def compare(
 
 
 def _row(case: Case, method: str, run: Run) -> Row:
-    nothing = [inside.nothing for inside in case.yardstick.insides]
+    contexts = case.yardstick.contexts
+    words, nothing = (sum(getattr(context, name) for context in contexts) for name in ("words", "nothing"))
+    emphasised = words >= NO_EMPHASIS * nothing
     return Row(
         prompt=case.prompt.text,
         negative=case.prompt.negative,
@@ -60,7 +62,8 @@ def _row(case: Case, method: str, run: Run) -> Row:
         typed_weight=run.typed_weight,
         explained=run.result.explained,
         emphasis_explained=run.result.emphasis_explained,
-        in_template=statistics.mean(1 - found / empty for found, empty in zip(run.inside, nothing, strict=True)),
+        explained_in_context=1 - sum(run.inside) / nothing,
+        emphasis_in_context=1 - sum(run.inside) / words if emphasised else None,
         seconds=run.seconds,
         seconds_to_reference_best=run.seconds_to.get(REFERENCE),
         seconds_to_unet_best=run.seconds_to.get("unet"),
@@ -69,12 +72,22 @@ def _row(case: Case, method: str, run: Run) -> Row:
         error=run.result.error,
         error_empty=case.yardstick.empty,
         error_without_weights=case.yardstick.unweighted,
-        error_in_template=statistics.mean(run.inside),
-        error_template_empty=statistics.mean(nothing),
+        error_in_context=sum(run.inside),
+        error_in_context_empty=nothing,
+        error_in_context_without_weights=words,
     )
 
 
-COLUMNS = (("expl.", 7), ("emph.", 7), ("inside", 7), ("typed", 6), ("s", 7), ("s to ref.", 10), ("s to U-Net", 11))
+COLUMNS = (
+    ("expl.", 7),
+    ("emph.", 7),
+    ("inside", 7),
+    ("emph. inside", 13),
+    ("typed", 6),
+    ("s", 7),
+    ("s to ref.", 10),
+    ("s to U-Net", 11),
+)
 TABLE_HEAD = f"  {'prompt':44}{'N':>3}  {'method':15}" + "".join(f"{name:>{width}}" for name, width in COLUMNS)
 
 
@@ -83,7 +96,8 @@ def _table_line(row: Row) -> str:
     cells = (
         (row.explained, 3),
         (row.emphasis_explained, 3),
-        (row.in_template, 3),
+        (row.explained_in_context, 3),
+        (row.emphasis_in_context, 3),
         (row.typed_weight, 2),
         (row.seconds, 1),
         (row.seconds_to_reference_best, 2),

@@ -1,4 +1,4 @@
-"""Protocol v1's figures (see `embedding_estimate.fidelity`), many times for one prompt.
+"""Protocol v2's figures (see `embedding_estimate.fidelity`), many times for one prompt.
 
 The teacher's states and the baselines' errors are found once; vectors are then measured for one pass over the states.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from embedding_estimate.fidelity import NO_EMPHASIS, SEEDS, TEMPLATE_SEEDS, TEMPLATES, TRAJECTORY
+from embedding_estimate.among_words import Context
+from embedding_estimate.fidelity import NO_EMPHASIS, SEEDS, TRAJECTORY
 from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.teacher import States, Task, Teacher, error
 
@@ -31,23 +32,6 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Inside:
-    """A prompt inside another one."""
-
-    template: str
-    states: States
-    nothing: float  # err(T[nothing])
-
-    @classmethod
-    def of(cls, teacher: Teacher, template: str) -> Inside:
-        text, nothing = (
-            teacher.replaced(template.replace("{}", filling), TRAJECTORY) for filling in (teacher.task.text, "")
-        )
-        states = teacher.record(text, TRAJECTORY, TEMPLATE_SEEDS, len(TEMPLATE_SEEDS))
-        return cls(template, states, error(nothing, states, BATCH))
-
-
-@dataclass(frozen=True)
 class Yardstick:
     """One prompt's report states, and the errors that others are compared with."""
 
@@ -55,7 +39,7 @@ class Yardstick:
     states: States
     empty: float  # err(empty prompt)
     unweighted: float  # err(prompt with every weight 1)
-    insides: Sequence[Inside]
+    contexts: Sequence[Context]
 
     @classmethod
     def of(cls, model: BorrowedModel, task: Task) -> Yardstick:
@@ -63,8 +47,11 @@ class Yardstick:
         states = teacher.record(teacher.replaced(task.text, TRAJECTORY), TRAJECTORY, SEEDS, len(SEEDS))
         empty = teacher.replaced("", TRAJECTORY)
         unweighted = teacher.replaced(task.text, TRAJECTORY, weights=False)
-        insides = [Inside.of(teacher, template) for template in TEMPLATES]
-        return cls(task, states, error(empty, states, BATCH), error(unweighted, states, BATCH), insides)
+        contexts = [
+            Context.of(teacher, template, SEEDS[number % len(SEEDS)], BATCH)
+            for number, template in enumerate(teacher.contexts.report)
+        ]
+        return cls(task, states, error(empty, states, BATCH), error(unweighted, states, BATCH), contexts)
 
     def typed(self, weight: float) -> Yardstick:
         """The same for vectors that are typed with a weight."""
@@ -84,6 +71,6 @@ class Yardstick:
         return Score(found, 1 - found / self.empty, 1 - found / self.unweighted if self.emphasised else None)
 
     def inside(self, model: BorrowedModel, vectors: Vectors) -> list[float]:
-        """err(T[vectors]) for each of `insides`."""
+        """err(T[vectors]) for each of `contexts`."""
         teacher = Teacher(model, self.task)
-        return [error(teacher.student(vectors, i.template), i.states, BATCH) for i in self.insides]
+        return [context.error(teacher, vectors, BATCH) for context in self.contexts]

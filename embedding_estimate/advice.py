@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from embedding_estimate import embedding_words, foreign_syntax, unused_settings
-from embedding_estimate.errors import few
+from embedding_estimate.errors import few, quoted
+from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import MODES, BorrowedModel, Stage
 from embedding_estimate.objectives import SCHEDULED, make_objective
 from embedding_estimate.optimizers import make_loss
@@ -72,6 +73,17 @@ def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
 def of_training(settings: Settings, teacher: Teacher) -> list[str]:
     """What the training will do with these settings; it may not be what they were meant for."""
     return [line for rule in (_text, _initial_prompt, _stops, _sizes) for line in rule(settings, teacher)]
+
+
+def of_figures(figures: Fidelity) -> list[str]:
+    """What to do where the result is worse than what it stands for."""
+    if figures.emphasis_in_context is None or figures.emphasis_in_context >= 0:
+        return []
+    return [
+        f"among other words the prompt without weights does better (emphasis there {figures.emphasis_in_context:.2f}, "
+        f"most is lost in {quoted(figures.worst_context)}): type the prompt, take more tokens, or give prompts like "
+        "yours as templates"
+    ]
 
 
 def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Contexts:
-    """Two lists without a context in common."""
+    """Three lists without a context in common."""
 
     train: Sequence[str]
     select: Sequence[str]  # to choose the best vectors by
+    report: Sequence[str]  # to measure in; one is longer than a chunk
 
 
 PROMPTS = Contexts(
@@ -45,6 +46,23 @@ PROMPTS = Contexts(
         "a market in a desert town, {}, crowds, dust",
         "{}, macro photo, dew on a leaf, green",
     ),
+    report=(
+        "a portrait of a sailor, {}",
+        "{}, a bridge in the rain",
+        "(masterpiece:1.2), {}, 2girls, holding hands, school uniform",
+        "a photo of a bakery, {}, early light, 35mm",
+        "a dragon above a burning village, {}",
+        "{}, minimalist poster, flat colors",
+        "a glass of water on a table, {}, (sharp focus:1.1)",
+        "an old woman reading a letter, {}, candlelight",
+        "{}, desert, lone tree, wide angle",
+        "futuristic robot, {}, chrome, studio background",
+        "close-up of a horse, {}, winter",
+        "a very detailed landscape with mountains, a river, a small village with red roofs, a stone bridge, "
+        "people in the market, carts, horses, dogs, birds in the sky, white clouds, a castle on the hill, "
+        "green fields, old trees, flowers in the foreground, a blue lake, boats, fishermen, children playing, "
+        "smoke from the chimneys, warm evening light, long shadows, {}, in the style of an old master",
+    ),
 )
 NEGATIVE_PROMPTS = Contexts(
     train=(
@@ -72,5 +90,22 @@ NEGATIVE_PROMPTS = Contexts(
         "{}, unfinished sketch",
         "old, {}, wrinkles, (asymmetric eyes:1.1)",
         "low contrast, {}, underexposed, artifacts",
+    ),
+    report=(
+        "{}, watermark",
+        "lowres, {}, bad hands",
+        "blurry background, {}",
+        "(low quality:1.2), {}, worst detail, pixelated",
+        "{}, extra limbs, missing fingers, bad feet",
+        "sepia, {}, faded, dusty",
+        "deformed iris, {}, cross-eyed",
+        "text, {}, speech bubble, caption",
+        "harsh shadows, {}, flash",
+        "{}, (jpeg:1.1), compression, banding",
+        "3d, cgi, render, {}",
+        "lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, "
+        "worst quality, low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry, "
+        "bad feet, mutation, deformed, ugly, duplicate, morbid, mutilated, out of frame, extra limbs, poorly "
+        "drawn face, {}, long neck, cloned face, gross proportions",
     ),
 )

@@ -1,16 +1,17 @@
 """How faithful an embedding is to its prompt: one protocol, the same for every part, host and tool.
 
-Protocol v1. States x of the teacher's own trajectories: 20 Euler steps on Karras sigmas (Karras et al. 2022) at
+Protocol v2. States x of the teacher's own trajectories: 20 Euler steps on Karras sigmas (Karras et al. 2022) at
 guidance scale 7 and the model's own size, from 8 seeds that nothing was trained or chosen on. For the side replaced:
 
     err(c)             = mean over states of |D(x; c) - D(x; prompt)|^2 / sigma^2
     explained          = 1 - err(embedding) / err(empty prompt)
     emphasis_explained = 1 - err(embedding) / err(prompt with every weight 1)
-    in_template        = 1 - err(T[embedding]) / err(T[nothing]), T[prompt] being the teacher, over `TEMPLATES`
+    explained_in_context = 1 - sum of err(T[embedding]) / sum of err(T[nothing]), over contexts T; see `among_words`
+    emphasis_in_context  = 1 - sum of err(T[embedding]) / sum of err(T[prompt with every weight 1])
     image_distance     = |z(embedding) - z(prompt)|^2 / |z(empty) - z(prompt)|^2, same-seed latents of 16 seeds
 
-1 is the prompt itself (0 for `image_distance`). `explained` alone flatters: the bare words of a long prompt already
-reach 0.99, so `emphasis_explained` is the figure to look at wherever the prompt has weights.
+1 is the prompt itself (0 for `image_distance`). `explained` flatters: the bare words of a long prompt reach 0.99. So
+where the prompt has weights `emphasis_in_context` is the figure to look at; below 0 one had better type the words.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedding_estimate import among_words
+from embedding_estimate.among_words import Context, by_seed, standard_error
 from embedding_estimate.host import MODES, BorrowedModel, Vectors
 from embedding_estimate.progress import Meter
-from embedding_estimate.teacher import REPORT_SEED, Side, Task, Teacher, Trajectory, error
+from embedding_estimate.teacher import REPORT_SEED, Side, States, Task, Teacher, Trajectory, errors
 from embedding_estimate.vectors import count, fit
 
-PROTOCOL = "v1"
+PROTOCOL = "v2"
 TRAJECTORY = Trajectory("Euler", "Karras", 20, 7.0)
 SEEDS = range(REPORT_SEED, REPORT_SEED + 8)
-TEMPLATE_SEEDS = SEEDS[:2]
 IMAGE_SEEDS = range(REPORT_SEED, REPORT_SEED + 16)
-TEMPLATES = ("a photo of {}, at night", "{}, on a wooden table", "an old painting, {}")
 PICTURED = ("prompt", "embedding", "without weights", "empty")  # rows that images are made of
 NO_EMPHASIS = 0.01  # weights that move the prediction less than this share of err(empty) do nothing to speak of
 
@@ -48,14 +49,19 @@ class Fidelity:
     emphasis_explained: float | None
     explained_without_weights: float  # the prompt's own words, every weight 1
     explained_truncated: float  # the plain token vectors cut to as many as the embedding has: free of charge
-    in_template: float
+    explained_in_context: float
+    emphasis_in_context: float | None
+    worst_context: str  # where most is lost against the bare words
+    contexts: Sequence[Mapping[str, Any]]  # errors in each: of the embedding, the bare words, nothing
+    standard_errors: Mapping[str, float | None]  # of the figures over seeds or contexts, by name
     image_distance: float | None  # None where not all images were asked for
     image_distance_without_weights: float | None  # over the distance of the unweighted prompt's images instead
     errors: Mapping[str, float]  # err by row; beside a typed weight also of the bare name and of other modes
     typed_weight: float = 1.0  # that all of the above is measured at, as in (name:1.2)
     explained_bare: float | None = None  # of the name typed without that weight; None where there is none
     emphasis_explained_bare: float | None = None
-    in_template_bare: float | None = None
+    explained_in_context_bare: float | None = None
+    emphasis_in_context_bare: float | None = None
     explained_in_modes: Mapping[str, float] = field(default_factory=dict)
     """Of a typed weight under other settings for emphasis, by `host.MODES`; under "Ignore" it is the bare name."""
 
@@ -79,7 +85,7 @@ def measure(
     images: int = len(IMAGE_SEEDS),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Fidelity, Images]:
-    """Measures vectors against the task's prompt by protocol v1.
+    """Measures vectors against the task's prompt by protocol v2.
 
     `batch` states go through the U-Net at once; it changes the speed and nothing else. `images` is the number of seeds
     to make images of, most of the work; with fewer than the protocol's 16 the image distances are None. `on_progress`
@@ -104,24 +110,25 @@ def measure(
     drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in twins}
     drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the first images are what its states end in
     total = _work(len(SEEDS), 2 + len(rows) - len(known))
-    total += len(TEMPLATES) * _work(len(TEMPLATE_SEEDS), 2 + 1 + len(weights))
+    contexts = teacher.contexts.report
+    total += among_words.work(len(contexts), len(weights))
     total += sum(_work(len(seeds), 1 if name in one_sided else 2) for name, seeds in drawn.items())
     on_progress(0, total)
     states, ends = teacher.record_and_end(rows["prompt"], TRAJECTORY, SEEDS, batch)
-    errors = {"prompt": 0.0}
+    squares = {"prompt": torch.zeros_like(states.sigma)}  # by row: (S,)
     for name, side in rows.items():
         if name in twins:
-            errors[name] = errors[twins[name]]
+            squares[name] = squares[twins[name]]
         elif name == "empty":
-            errors[name] = teacher.error_of_nothing(states, TRAJECTORY, batch)
+            squares[name] = teacher.errors_of_nothing(states, TRAJECTORY, batch)
         elif name != "prompt":
-            errors[name] = error(side, states, batch)
+            squares[name] = errors(side, states, batch)
 
-    in_template = dict.fromkeys(weights, 0.0)
-    for template in TEMPLATES:
-        explained = inside(teacher, template, TEMPLATE_SEEDS, batch)
+    measured = []
+    for number, context in enumerate(contexts):
+        here = Context.of(teacher, context, SEEDS[number % len(SEEDS)], batch)
         for weight in weights:
-            in_template[weight] += explained(teacher.typed(weight), vectors) / len(TEMPLATES)
+            measured.append((weight, here, here.error(teacher.typed(weight), vectors, batch)))
 
     latents: dict[str, Tensor] = {}
     for name, seeds in drawn.items() if images else ():
@@ -132,7 +139,7 @@ def measure(
     latents = {name: latents[twins.get(name, name)] for name in PICTURED if images}
     on_progress(total, total)
     compared = latents if images == len(IMAGE_SEEDS) else {}
-    return _figures(task.typed_weight, errors, in_template, compared), Images(latents)
+    return _figures(task.typed_weight, squares, states, measured, compared), Images(latents)
 
 
 def _work(seeds: int, calls: int) -> int:
@@ -169,46 +176,80 @@ def _twins(rows: Mapping[str, Side]) -> dict[str, str]:
     return {later: earlier for earlier, later in reversed(list(pairs)) if rows[earlier].same_as(rows[later])}
 
 
-def inside(teacher: Teacher, template: str, seeds: Sequence[int], batch: int) -> Callable[[Teacher, Vectors], float]:
-    """What vectors explain inside another prompt, T[prompt] being the teacher and T[nothing] the baseline.
-
-    Asked with a teacher of the weight that they are typed with.
-    """
-    prompt = teacher.replaced(template.replace("{}", teacher.task.text), TRAJECTORY)
-    nothing = teacher.replaced(template.replace("{}", ""), TRAJECTORY)
-    states = teacher.record(prompt, TRAJECTORY, seeds, batch)
-    baseline = error(nothing, states, batch)
-    return lambda typed, vectors: 1 - _ratio(error(typed.student(vectors, template), states, batch), baseline)
-
-
 def _figures(
     typed_weight: float,
-    errors: Mapping[str, float],
-    in_template: Mapping[float, float],
+    squares: Mapping[str, Tensor],
+    states: States,
+    measured: Sequence[tuple[float, Context, float]],
     latents: Mapping[str, Tensor],
 ) -> Fidelity:
-    """`in_template` goes by the weight typed."""
-    empty, unweighted, bare = errors["empty"], errors["without weights"], errors.get("bare name")
+    """`squares` (S,) are by row; `measured` is the error with each weight typed in each context."""
+    rows = {name: by_seed(value, states) for name, value in squares.items()}  # (seeds,)
+    err = {name: float(value.mean()) for name, value in rows.items()}
+    empty, unweighted, bare = err["empty"], err["without weights"], err.get("bare name")
     emphasised = unweighted >= NO_EMPHASIS * empty
     distance = {name: _distance(value, latents["prompt"]) for name, value in latents.items()}
+    inside = _InContexts.of([(here, found) for weight, here, found in measured if weight == typed_weight])
+    inside_bare = _InContexts.of([(here, found) for weight, here, found in measured if weight == 1])
     return Fidelity(
         protocol=PROTOCOL,
-        explained=1 - _ratio(errors["embedding"], empty),
-        emphasis_explained=1 - _ratio(errors["embedding"], unweighted) if emphasised else None,
+        explained=1 - _ratio(err["embedding"], empty),
+        emphasis_explained=1 - _ratio(err["embedding"], unweighted) if emphasised else None,
         explained_without_weights=1 - _ratio(unweighted, empty),
-        explained_truncated=1 - _ratio(errors["truncated"], empty),
-        in_template=in_template[typed_weight],
+        explained_truncated=1 - _ratio(err["truncated"], empty),
+        explained_in_context=inside.explained,
+        emphasis_in_context=inside.emphasis,
+        worst_context=inside.worst,
+        contexts=inside.rows,
+        standard_errors={
+            "explained": standard_error(rows["embedding"], rows["empty"]),
+            "emphasis_explained": standard_error(rows["embedding"], rows["without weights"]) if emphasised else None,
+            **inside.standard_errors,
+        },
         image_distance=_ratio(distance["embedding"], distance["empty"]) if distance else None,
         image_distance_without_weights=(
             _ratio(distance["embedding"], distance["without weights"]) if distance and emphasised else None
         ),
-        errors=errors,
+        errors=err,
         typed_weight=typed_weight,
         explained_bare=None if bare is None else 1 - _ratio(bare, empty),
         emphasis_explained_bare=None if bare is None or not emphasised else 1 - _ratio(bare, unweighted),
-        in_template_bare=None if bare is None else in_template[1.0],
-        explained_in_modes={mode: 1 - _ratio(errors[mode], empty) for mode in MODES if mode in errors},
+        explained_in_context_bare=None if bare is None else inside_bare.explained,
+        emphasis_in_context_bare=None if bare is None else inside_bare.emphasis,
+        explained_in_modes={mode: 1 - _ratio(err[mode], empty) for mode in MODES if mode in err},
     )
+
+
+@dataclass(frozen=True)
+class _InContexts:
+    """What comes of the errors in all contexts."""
+
+    explained: float
+    emphasis: float | None
+    worst: str
+    rows: Sequence[Mapping[str, Any]]
+    standard_errors: Mapping[str, float | None]
+
+    @classmethod
+    def of(cls, measured: Sequence[tuple[Context, float]]) -> _InContexts:
+        mine = [found for _, found in measured]
+        words, nothing = [here.words for here, _ in measured], [here.nothing for here, _ in measured]
+        emphasised = sum(words) >= NO_EMPHASIS * sum(nothing)
+        worst, _ = max(measured, key=lambda pair: pair[1] - pair[0].words)
+        tensors = [torch.tensor(values, dtype=torch.float64) for values in (mine, words, nothing)]
+        return cls(
+            explained=1 - _ratio(sum(mine), sum(nothing)),
+            emphasis=1 - _ratio(sum(mine), sum(words)) if emphasised else None,
+            worst=worst.template,
+            rows=[
+                {"context": here.template, "embedding": found, "without weights": here.words, "nothing": here.nothing}
+                for here, found in measured
+            ],
+            standard_errors={
+                "explained_in_context": standard_error(tensors[0], tensors[2]),
+                "emphasis_in_context": standard_error(tensors[0], tensors[1]) if emphasised else None,
+            },
+        )
 
 
 def _ratio(a: float, b: float) -> float:

@@ -125,7 +125,11 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
     cards = [
         (figures.explained, "explained", f"without weights {_number(figures.explained_without_weights)}"),
         (figures.emphasis_explained, "emphasis explained", "without weights 0"),
-        (figures.in_template, "inside other prompts", "1 is the prompt itself"),
+        (
+            figures.emphasis_in_context,
+            "emphasis in other prompts",
+            f"without weights 0; explained there {_number(figures.explained_in_context)}",
+        ),
     ]
     if figures.image_distance is not None:
         cards.append((figures.image_distance, "image distance", "0 same images, 1 as far as empty"))
@@ -134,7 +138,7 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
     for index, (value, label, beside) in enumerate(cards):
         left, top = x + index % columns * (each + 16), y + index // columns * (CARD + 16)
         canvas.panel(left, top, each, CARD)
-        canvas.text(left + 18, top + 22, _number(value), 34, BLUE if index < 2 else INK)
+        canvas.text(left + 18, top + 22, _number(value), 34, BLUE if index < 3 else INK)
         canvas.text(left + 116, top + 22, label, _fitting(label, 16, each - 130))
         canvas.text(left + 116, top + 45, beside, _fitting(beside, 13, each - 130), MUTED)
 

@@ -17,7 +17,11 @@ FIGURES = (
     "emphasis_explained",
     "explained_without_weights",
     "explained_truncated",
-    "in_template",
+    "explained_in_context",
+    "emphasis_in_context",
+    "worst_context",
+    "contexts",
+    "standard_errors",
     "image_distance",
 )
 
@@ -42,7 +46,7 @@ def of_estimate(settings: Settings, estimate: Estimate, path: Path, seconds: flo
     }
 
 
-def of_figures(figures: Fidelity | None) -> dict[str, float | None]:
+def of_figures(figures: Fidelity | None) -> dict[str, Any]:
     return {name: getattr(figures, name) if figures else None for name in FIGURES}
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from embedding_estimate.contexts import Contexts
 from embedding_estimate.host import BorrowedModel, Conditioning, Stage, Vectors
 from embedding_estimate.names import typed_name
 from embedding_estimate.out_of_memory import ran_out
@@ -162,6 +163,12 @@ class Teacher:
         self.task = task
         self.on_record = on_record
 
+    @property
+    def contexts(self) -> Contexts:
+        """The model's, for the side of the guidance that is replaced."""
+        info = self.model.info
+        return info.negative_contexts if self.task.negative else info.contexts
+
     def side(self, prompt: str, trajectory: Trajectory, *, negative: bool, weights: bool = True) -> Side:
         """A prompt on the side named, its schedule counted along the trajectory."""
         evaluations = self.model.evaluations(trajectory.sampler, trajectory.steps)
@@ -254,11 +261,15 @@ class Teacher:
         return not more and other.same_as(self.replaced("", trajectory))
 
     @torch.no_grad()
-    def error_of_nothing(self, states: States, trajectory: Trajectory, batch: int) -> float:
-        """err(empty prompt), without the U-Net where the other side's recorded predictions are that prompt's."""
+    def errors_of_nothing(self, states: States, trajectory: Trajectory, batch: int) -> Tensor:
+        """The empty prompt's `errors` (S,), without the U-Net where the other side recorded them."""
         if self.other_is_empty(trajectory):
-            return float(_squares(states.other, states).mean())
-        return error(self.replaced("", trajectory), states, batch)
+            return _squares(states.other, states)
+        return errors(self.replaced("", trajectory), states, batch)
+
+    def error_of_nothing(self, states: States, trajectory: Trajectory, batch: int) -> float:
+        """err(empty prompt)."""
+        return _mean(self.errors_of_nothing(states, trajectory, batch))
 
     def _guided(
         self, side: Side, other: Side, guidance_scale: float, seeds: Sequence[int], see: Callable[[States], None]
@@ -327,16 +338,26 @@ def epsilon(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
     return (x - denoised) / sigma.view(-1, 1, 1, 1)
 
 
-@torch.no_grad()
 def error(side: Side, states: States, batch: int) -> float:
     """err(c) = mean over states of |D(x; c) - D(x; prompt)|^2 / sigma^2, per element, in epsilon units."""
-    batch, total = _fitting(batch, states.x[0, 0].numel()), 0.0
+    return _mean(errors(side, states, batch))
+
+
+@torch.no_grad()
+def errors(side: Side, states: States, batch: int) -> Tensor:
+    """What `error` is the mean of, of each state (S,)."""
+    batch, squares = _fitting(batch, states.x[0, 0].numel()), []
     order = states.evaluation.argsort(stable=True)  # neighbours share a stage
     for part in by_stage(side, states[order]):
         for chunk in part.split(batch):
             denoised = side.denoise(chunk.x, chunk.sigma, int(chunk.evaluation[0]), chunk.other)
-            total += float(_squares(denoised, chunk).sum())
-    return total / len(states)
+            squares.append(_squares(denoised, chunk))
+    return torch.cat(squares)[order.argsort()]
+
+
+def _mean(squares: Tensor) -> float:
+    """Of (S,), in double precision whatever the model's is."""
+    return float(squares.cpu().double().mean())
 
 
 def _squares(denoised: Tensor, states: States) -> Tensor:

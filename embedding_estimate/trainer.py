@@ -127,6 +127,7 @@ def estimate(
         if settings.measure != "Nothing" and training.stopped not in ("interrupted", FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
                 figures, images = _measure(teacher, training, job)
+                training.notes += advice.of_figures(figures)
             if figures and images.latents:
                 with _worth_no_loss(training, "no pictures"):
                     on_images(model, images)

@@ -15,10 +15,10 @@ from itertools import islice
 from typing import Any
 
 from embedding_estimate import failures
+from embedding_estimate.among_words import Context
 from embedding_estimate.failures import FAILED, NO_MEMORY
-from embedding_estimate.fidelity import inside
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import Objective, mean, starting_from
+from embedding_estimate.objectives import Objective, starting_from
 from embedding_estimate.progress import Progress, Stopped
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teacher import SELECT_SEED
@@ -31,7 +31,7 @@ GRID = (0.8, 0.9, 1.1, 1.2, 1.3, 1.45)
 FINER = 0.05  # on both sides of the best of them
 TRIAL_STEPS = 25  # what tells a good weight from a poor one
 FINALISTS = 2  # beside the bare name; trained to the end, for gain and harm after a few steps are others than then
-TEMPLATES = ("a drawing of {}, on a wall", "{}, beside a tree", "from afar, {}")  # not trained on, nor the report's
+CONTEXTS = 3  # of those that are chosen by
 HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
 
 
@@ -49,7 +49,10 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
     The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours. A stop or an
     error ends in the best so far of what was last found to do no harm; it is raised where there is nothing yet.
     """
-    explained = [inside(objective.teacher, template, [SELECT_SEED], job.settings.batch) for template in TEMPLATES]
+    batch = job.settings.batch
+    contexts = [
+        Context.of(objective.teacher, each, SELECT_SEED, batch) for each in objective.teacher.contexts.select[:CONTEXTS]
+    ]
     to_the_end = job.settings.learning_steps
     total = (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * to_the_end
     trials: dict[float, Training] = {}
@@ -84,7 +87,8 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
     @functools.cache
     def among_words(weight: float, _step: int) -> float:
         """What is explained inside other prompts, as trained up to that step."""
-        return mean([of(objective.teacher.typed(weight), trials[weight].best) for of in explained])
+        typed, vectors = objective.teacher.typed(weight), trials[weight].best
+        return 1 - sum(here.error(typed, vectors, batch) for here in contexts) / sum(here.nothing for here in contexts)
 
     def best() -> float:
         for weight in (1.0, *GRID):

@@ -65,10 +65,22 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
         Row("cut to fit", figures.explained_truncated, cut, baseline=True),
         Row("emphasis explained", figures.emphasis_explained, weights),
         *bare(figures.emphasis_explained_bare),
-        Row("in other prompts", figures.in_template, "explained, with other words around it"),
-        *bare(figures.in_template_bare),
+        Row("in other prompts", figures.explained_in_context, "explained, among other words"),
+        *bare(figures.explained_in_context_bare),
+        Row("emphasis in those", figures.emphasis_in_context, _among_words(figures)),
+        *bare(figures.emphasis_in_context_bare),
     ]
     if figures.image_distance is not None:
         distance = "same-seed images: 0 the prompt's, 1 as far as empty"
         found.append(Row("image distance", figures.image_distance, distance, share=False))
     return found
+
+
+def _among_words(figures: Fidelity) -> str:
+    """What emphasis among other words means, with how sure the figure is."""
+    if figures.emphasis_in_context is None:
+        return "the prompt's weights do next to nothing there"
+    error = figures.standard_errors["emphasis_in_context"]
+    if error is None:
+        return "0: as good as the bare words there, below is worse"
+    return f"0: as good as the bare words there, below is worse; give or take {number(error)}"

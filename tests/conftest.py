@@ -65,11 +65,11 @@ def toy(toy_host: ToyHost) -> ToyModel:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who looks at what becomes of figures and not at their values: a protocol of a few states."""
-    from embedding_estimate import fidelity
+    from embedding_estimate import among_words, fidelity
 
     monkeypatch.setattr(fidelity, "TRAJECTORY", replace(fidelity.TRAJECTORY, steps=3))
     monkeypatch.setattr(fidelity, "SEEDS", fidelity.SEEDS[:1])
-    monkeypatch.setattr(fidelity, "TEMPLATE_SEEDS", fidelity.TEMPLATE_SEEDS[:1])
+    monkeypatch.setattr(among_words, "TRAJECTORY", replace(among_words.TRAJECTORY, steps=2))
 
 
 @pytest.fixture

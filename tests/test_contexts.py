@@ -1,6 +1,7 @@
 """The prompts that embeddings are trained in."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from toy import ToyModel
@@ -24,16 +25,16 @@ ALL = {
 def test_contexts_are_trained_in_or_chosen_by(name: str) -> None:
     """With the bare prompt they are whole batches of the default size."""
     contexts = ALL[name]
-    every = [*contexts.train, *contexts.select]
+    every = [*contexts.train, *contexts.select, *contexts.report]
     assert len(set(every)) == len(every)
-    assert (len(contexts.train), len(contexts.select)) == (15, 7)
+    assert (len(contexts.train), len(contexts.select), len(contexts.report)) == (15, 7, 12)
     batch = Settings().batch
     assert (1 + len(contexts.train)) % batch == 0 and (1 + len(contexts.select)) % batch == 0
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_embedding_stands_at_the_start_in_the_middle_and_at_the_end(name: str) -> None:
-    for contexts in (ALL[name].train, ALL[name].select):
+    for contexts in (ALL[name].train, ALL[name].select, ALL[name].report):
         assert all(context.count("{}") == 1 and context != "{}" for context in contexts)
         starts = sum(context.startswith("{}") for context in contexts)
         ends = sum(context.endswith("{}") for context in contexts)
@@ -49,15 +50,16 @@ def chosen(toy: ToyModel, **values: object) -> tuple[Contexts, tuple[str, ...]]:
 def test_the_models_contexts_are_taken_where_the_settings_have_no_templates(toy: ToyModel) -> None:
     info = toy.info
     contexts, few = chosen(toy)
-    assert contexts == Contexts(("{}", *info.contexts.train), ("{}", *info.contexts.select))
+    assert contexts == replace(info.contexts, train=("{}", *info.contexts.train), select=("{}", *info.contexts.select))
     assert few == contexts.train[:FEW]
     contexts, _ = chosen(toy, prompt_type="Negative Prompt")
-    assert contexts == Contexts(("{}", *info.negative_contexts.train), ("{}", *info.negative_contexts.select))
+    own = info.negative_contexts
+    assert contexts == replace(own, train=("{}", *own.train), select=("{}", *own.select))
 
 
 def test_templates_of_the_settings_go_first(toy: ToyModel) -> None:
     contexts, few = chosen(toy, templates="{}\nbig {}\n{} star\na {}")
-    assert contexts == Contexts(few, few) and few == ("{}", "big {}", "{} star", "a {}")
+    assert contexts == replace(toy.info.contexts, train=few, select=few) and few == ("{}", "big {}", "{} star", "a {}")
 
 
 def test_a_composed_prompt_is_trained_by_itself(toy: ToyModel) -> None:

@@ -1,4 +1,4 @@
-"""Protocol v1 against its own definition."""
+"""Protocol v2 against its own definition."""
 
 import dataclasses
 import json
@@ -9,8 +9,8 @@ import torch
 from shaking import shaken
 from toy import ToyModel
 
-from embedding_estimate import fidelity
-from embedding_estimate.teacher import Task, Teacher
+from embedding_estimate import advice, among_words, fidelity
+from embedding_estimate.teacher import Task, Teacher, error
 from embedding_estimate.wording import number, rows
 
 TEXT = "red (circle:1.8)"
@@ -32,9 +32,9 @@ def test_the_prompt_itself_is_explained_whole(toy: ToyModel, negative: bool) -> 
     assert figures.explained == 1
     assert figures.explained_without_weights == 1
     assert figures.explained_truncated == 1
-    assert figures.in_template == pytest.approx(1)  # here the U-Net is asked again, in batches of another size
+    assert figures.explained_in_context == pytest.approx(1)  # here the U-Net is asked again, in batches of another size
     assert figures.image_distance == 0
-    assert figures.emphasis_explained is None
+    assert figures.emphasis_explained is figures.emphasis_in_context is None
     assert figures.image_distance_without_weights is None
 
 
@@ -88,6 +88,69 @@ def test_errors_by_hand(toy: ToyModel) -> None:
     assert figures.errors["embedding"] == pytest.approx(float(by_hand), rel=1e-9)
 
 
+def test_among_other_words_by_hand(toy: ToyModel) -> None:
+    """Sums over the contexts, each with the states of a seed of its own: 10 Euler steps of T[prompt]."""
+    vectors = random_vectors(2)
+    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=0)
+    teacher, trajectory = Teacher(toy, task()), among_words.TRAJECTORY
+    mine = words = nothing = 0.0
+    for seed, context in zip(fidelity.SEEDS, toy.info.contexts.report, strict=False):
+        prompt, bare, empty = (
+            teacher.replaced(context.replace("{}", text), trajectory) for text in (TEXT, "red circle", "")
+        )
+        states = teacher.record(prompt, trajectory, [seed], 8)
+        assert len(states) == 10
+        mine += error(teacher.student(vectors, context), states, 8)
+        words += error(bare, states, 8)
+        nothing += error(empty, states, 8)
+    assert figures.explained_in_context == pytest.approx(1 - mine / nothing)
+    assert figures.emphasis_in_context == pytest.approx(1 - mine / words)
+    assert [row["context"] for row in figures.contexts] == list(toy.info.contexts.report)
+    assert sum(row["embedding"] for row in figures.contexts) == pytest.approx(mine)
+    lost = {row["context"]: row["embedding"] - row["without weights"] for row in figures.contexts}
+    assert lost[figures.worst_context] == max(lost.values())
+
+
+def test_a_context_keeps_its_own_weights_beside_the_bare_words(toy: ToyModel) -> None:
+    contexts = dataclasses.replace(toy.info.contexts, report=("(blue:1.6) {}", "blue {}"))
+    toy.info = dataclasses.replace(toy.info, contexts=contexts)
+    plain = {"clip_l": toy.token_vectors(TEXT)["clip_l"]}
+    figures, _ = fidelity.measure(toy, task(), plain, batch=8, images=0)  # which are the bare words
+    assert figures.emphasis_in_context == pytest.approx(0)
+    weighted, unweighted = (row["without weights"] for row in figures.contexts)
+    assert weighted != unweighted
+
+
+def test_the_words_themselves_are_the_zero_of_emphasis_in_context_and_less_is_told(toy: ToyModel) -> None:
+    figures, _ = fidelity.measure(toy, task(), random_vectors(2), batch=8, images=0)
+    assert figures.emphasis_in_context is not None and figures.emphasis_in_context < 0
+    (line,) = advice.of_figures(figures)
+    assert f"emphasis there {figures.emphasis_in_context:.2f}" in line and figures.worst_context in line
+    better = dataclasses.replace(figures, emphasis_in_context=0.0)
+    assert advice.of_figures(better) == advice.of_figures(dataclasses.replace(figures, emphasis_in_context=None)) == []
+
+
+def test_a_standard_error_by_hand() -> None:
+    """Leaving out one of 1 - (1 + 2 + 3) / 12: 1 - 5/8, 1 - 4/8 and 1 - 3/8."""
+    found = among_words.standard_error(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 4.0, 4.0]))
+    assert found == pytest.approx((2 / 3 * (0.125**2 + 0 + 0.125**2)) ** 0.5)
+    assert among_words.standard_error(torch.ones(1), torch.ones(1)) is None
+    assert among_words.standard_error(torch.ones(2), torch.zeros(2)) is None
+
+
+def test_standard_errors_say_how_far_the_figures_of_other_states_are(toy: ToyModel) -> None:
+    """By seed: the figure of twice as many states is within a few of them."""
+    vectors = random_vectors(2)
+    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=0)
+    teacher = Teacher(toy, task())
+    side = teacher.replaced(TEXT, fidelity.TRAJECTORY)
+    states = teacher.record(side, fidelity.TRAJECTORY, range(100, 140), 8)
+    other = 1 - error(teacher.student(vectors), states, 8) / error(teacher.replaced("", fidelity.TRAJECTORY), states, 8)
+    error_of_it = figures.standard_errors["explained"]
+    assert error_of_it is not None and error_of_it > 0
+    assert abs(other - figures.explained) < 5 * error_of_it
+
+
 def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
     """Room for all the words: those cut to fit are those without weights, and one pass over 160 states is saved."""
 
@@ -107,21 +170,26 @@ def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
 def test_the_batch_changes_nothing(toy: ToyModel) -> None:
     asked = dataclasses.replace(task(), typed_weight=1.2)
     one, many = (fidelity.measure(toy, asked, random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))
-    assert one.pop("protocol") == many.pop("protocol") == "v1"
-    for key in ("errors", "explained_in_modes"):
+    assert one.pop("protocol") == many.pop("protocol") == "v2"
+    for key in ("errors", "explained_in_modes", "standard_errors"):
         assert one.pop(key) == pytest.approx(many.pop(key), rel=1e-9)
+    assert one.pop("worst_context") == many.pop("worst_context")
+    for mine, other in zip(one.pop("contexts"), many.pop("contexts"), strict=True):
+        assert mine.pop("context") == other.pop("context")
+        assert mine == pytest.approx(other, rel=1e-9)
     assert one == pytest.approx(many, rel=1e-9)
 
 
 def test_a_typed_weight_is_measured_beside_the_bare_name(toy: ToyModel) -> None:
     bare, _ = fidelity.measure(toy, task(), random_vectors(2), batch=8)
     assert bare.typed_weight == 1 and "bare name" not in bare.errors
-    assert bare.explained_bare is bare.emphasis_explained_bare is bare.in_template_bare is None
+    assert bare.explained_bare is bare.emphasis_explained_bare is bare.explained_in_context_bare is None
     typed, _ = fidelity.measure(toy, dataclasses.replace(task(), typed_weight=1.2), random_vectors(2), batch=8)
     assert typed.typed_weight == 1.2 and typed.explained != bare.explained
     assert typed.explained_bare == bare.explained
     assert typed.emphasis_explained_bare == bare.emphasis_explained
-    assert typed.in_template_bare == bare.in_template != typed.in_template
+    assert typed.explained_in_context_bare == bare.explained_in_context != typed.explained_in_context
+    assert typed.emphasis_in_context_bare == bare.emphasis_in_context != typed.emphasis_in_context
     assert typed.explained_truncated == bare.explained_truncated  # what is free of charge has no weight
     assert typed.errors["bare name"] == bare.errors["embedding"]
 
@@ -161,6 +229,7 @@ def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
         *("explained", "bare name", "in mode Original", "bare words", "cut to fit"),
         *("emphasis explained", "bare name"),
         *("in other prompts", "bare name"),
+        *("emphasis in those", "bare name"),
     ]
 
 

@@ -177,7 +177,7 @@ def test_the_embedding_is_there_before_it_is_measured(place: Place, monkeypatch:
     assert job.saved and job.trained == job.saved.path
     (before,), after = found, read(job.saved.path)
     assert all(map(torch.equal, before.vectors.values(), after.vectors.values()))
-    assert before.provenance["fidelity"] is None and after.provenance["fidelity"]["protocol"] == "v1"
+    assert before.provenance["fidelity"] is None and after.provenance["fidelity"]["protocol"] == "v2"
     assert before.provenance == after.provenance | {"fidelity": None}
 
 

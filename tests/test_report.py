@@ -2,10 +2,12 @@
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from figures import FIGURES
 from PIL import Image, ImageFont
 from toy import ToyModel
 
@@ -16,8 +18,10 @@ from embedding_estimate.errors import EstimateError
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.report import COLUMNS, Report, _running_means, draw, draw_curve, pictures, save
 
-FIGURES = Fidelity("v1", 0.9, 0.5, 0.8, 0.7, 0.85, 0.1, 0.3, {})
-NOTHING = Fidelity("v1", -math.inf, None, 0.8, 0.7, math.nan, None, None, {})
+NOTHING = replace(
+    FIGURES, explained=-math.inf, emphasis_explained=None, explained_in_context=math.nan, emphasis_in_context=None,
+    image_distance=None, image_distance_without_weights=None,
+)  # fmt: skip
 ONE = {row: [Image.new("RGB", (16, 12), "red")] for row in COLUMNS}
 IMAGES = {row: [Image.new("RGB", (16, 12), "red")] * 4 for row in COLUMNS}
 

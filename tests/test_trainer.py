@@ -291,7 +291,7 @@ def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
 def test_provenance_is_json_and_keeps_secrets(toy_host: ToyHost) -> None:
     told = run(toy_host, learning_steps=5, measure="Figures").embedding.provenance
     assert json.loads(json.dumps(told))["settings"]["text"] == "red (circle:1.8)"
-    assert told["model"]["hash"] == "0123456789" and told["fidelity"]["protocol"] == "v1"
+    assert told["model"]["hash"] == "0123456789" and told["fidelity"]["protocol"] == "v2"
     private = run(toy_host, learning_steps=5, private=True).embedding.provenance
     assert "circle" not in json.dumps(private)
 

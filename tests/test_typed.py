@@ -1,7 +1,9 @@
 """The weight that a name is typed with: given, solved for, and told by the file."""
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,9 +76,20 @@ def test_a_stop_keeps_the_best_weight_so_far(
     assert result.checks and (result.typed_weight == 1 or after > 0.1)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A context in which so much is explained."""
+
+    explained: Callable[[Teacher, Vectors], float]
+    nothing: float = 1.0
+
+    def error(self, teacher: Teacher, vectors: Vectors, batch: int) -> float:
+        return 1 - self.explained(teacher, vectors)
+
+
 def test_a_stop_before_the_first_step_has_nothing_to_keep(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = StopToken()
-    monkeypatch.setattr(typed, "inside", lambda *_: stop.stop(save=True))
+    monkeypatch.setattr(typed, "Context", SimpleNamespace(of=lambda *_: stop.stop(save=True)))
     with pytest.raises(Interrupted):
         estimate(replace(EMPHASISED, part="U-Net", typed_weight=0.0), toy_host, stop=stop)
 
@@ -97,7 +110,8 @@ def test_previews_are_typed_with_the_weights_that_are_tried(toy_host: ToyHost, f
 def test_a_weight_that_does_harm_among_other_words_is_not_taken(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(typed, "inside", lambda *_: lambda teacher, vectors: -abs(teacher.task.typed_weight - 1))
+    judged = Judged(lambda teacher, vectors: -abs(teacher.task.typed_weight - 1))
+    monkeypatch.setattr(typed, "Context", SimpleNamespace(of=lambda *_: judged))
     seen: list[Progress] = []
     result = estimate(replace(EMPHASISED, typed_weight=0.0), toy_host, on_progress=seen.append)
     assert result.typed_weight == 1
@@ -140,7 +154,7 @@ def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkey
         return 1.0 if weight == 1 or not to_the_end else 0.0
 
     monkeypatch.setattr(typed, "train", train)
-    monkeypatch.setattr(typed, "inside", lambda teacher, template, seeds, batch: explained)
+    monkeypatch.setattr(typed, "Context", SimpleNamespace(of=lambda *_: Judged(explained)))
     result = run(toy_host, text="(red:1.4) (circle:1.2)", typed_weight=0.0, learning_steps=60)
     assert result.stopped == "interrupted" and harmful and result.typed_weight not in harmful
 

@@ -31,8 +31,8 @@ INFO = ModelInfo(
     8 * SIDE,
     1,
     "No norm",
-    contexts=Contexts(train=("a {}", "{} star"), select=("big {}",)),
-    negative_contexts=Contexts(train=("{} cat",), select=("blue {}",)),
+    contexts=Contexts(train=("a {}", "{} star"), select=("big {}",), report=("blue {}", "{} cat")),
+    negative_contexts=Contexts(train=("{} cat",), select=("blue {}",), report=("big {}", "{} star")),
 )
 
 

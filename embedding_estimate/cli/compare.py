@@ -117,7 +117,6 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
                 "clip_skip": clip_skip,
                 "emphasis": emphasis,
                 **summary.of_figures(figures),
-                "in_template": figures.in_template,
                 "protocol": figures.protocol,
             }
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -94,11 +95,10 @@ def check_matchable(side: Side, where: str, notes: list[str]) -> None:
 def contexts_of(settings: Settings, teacher: Teacher) -> Contexts:
     """What an embedding is trained in, the bare prompt `{}` first, and what the best is chosen by: the templates of the
     settings or, where they hold none, the model's contexts."""
+    own = teacher.contexts
     if settings.template_list:
-        return Contexts(settings.template_list, settings.template_list)
-    info = teacher.model.info
-    own = info.negative_contexts if settings.negative else info.contexts
-    return Contexts(("{}", *own.train), ("{}", *own.select))
+        return replace(own, train=settings.template_list, select=settings.template_list)
+    return replace(own, train=("{}", *own.train), select=("{}", *own.select))
 
 
 FEW = 3  # of the model's contexts, for parts in which each has a cost of its own

@@ -14,8 +14,7 @@ from benchmarks.methods import Case, run_ours
 from benchmarks.prompts import Prompt
 from benchmarks.summary import Row, summarise
 from benchmarks.yardstick import Yardstick
-from embedding_estimate.fidelity import TEMPLATE_SEEDS, TEMPLATES, inside
-from embedding_estimate.teacher import Teacher
+from embedding_estimate.fidelity import measure
 
 REFERENCE = Row(
     prompt="a",
@@ -25,7 +24,8 @@ REFERENCE = Row(
     typed_weight=1.0,
     explained=0.9,
     emphasis_explained=0.5,
-    in_template=0.8,
+    explained_in_context=0.8,
+    emphasis_in_context=0.2,
     seconds=40.0,
     seconds_to_reference_best=20.0,
     seconds_to_unet_best=None,
@@ -34,8 +34,9 @@ REFERENCE = Row(
     error=0.5,
     error_empty=5.0,
     error_without_weights=1.0,
-    error_in_template=0.4,
-    error_template_empty=2.0,
+    error_in_context=0.4,
+    error_in_context_empty=2.0,
+    error_in_context_without_weights=0.5,
 )
 OURS = replace(
     REFERENCE,
@@ -48,8 +49,8 @@ OURS = replace(
     error=0.1,
 )
 ATTENTION = replace(
-    OURS, method="attention", in_template=0.9, seconds=2.0, seconds_to_reference_best=0.9, seconds_to_unet_best=2.0,
-    error_in_template=0.2,
+    OURS, method="attention", seconds=2.0, seconds_to_reference_best=0.9, seconds_to_unet_best=2.0,
+    explained_in_context=0.9, emphasis_in_context=0.6, error_in_context=0.2,
 )  # fmt: skip
 
 
@@ -102,8 +103,9 @@ def test_the_attention_part_races_the_reference_and_the_unet_part() -> None:
     assert mine == {
         "explained, ratio_of_sums": True,
         "emphasis_explained, ratio_of_sums": True,
-        "emphasis_explained, worst": True,
-        "in_template, ratio_of_sums": True,
+        "explained_in_context, ratio_of_sums": True,
+        "emphasis_in_context, ratio_of_sums": True,
+        "emphasis_in_context, worst": True,
         "seconds, worst": True,
         "time_of_reference, worst": True,
         "time_of_unet, worst": False,
@@ -112,7 +114,12 @@ def test_the_attention_part_races_the_reference_and_the_unet_part() -> None:
 
 def test_what_is_to_reach_depends_on_the_vectors_per_token() -> None:
     poorer = replace(ATTENTION, emphasis_explained=0.6, error=0.4)
-    assert gates([poorer], 2.0) == {"attention emphasis_explained, ratio_of_sums": False}
+    assert gates([poorer], 2.0) == {
+        "attention explained_in_context, ratio_of_sums": True,
+        "attention emphasis_in_context, ratio_of_sums": True,
+        "attention emphasis_in_context, worst": True,
+        "attention emphasis_explained, ratio_of_sums": False,
+    }
     assert gates([poorer], 0.5) == {"attention emphasis_explained, ratio_of_sums": True}
     assert gates([poorer], 3.0) == {}
 
@@ -174,15 +181,16 @@ def test_a_found_weight_is_typed_when_it_is_measured(toy_host: ToyHost, monkeypa
     assert case.yardstick.task.typed_weight == 1
 
 
-def test_inside_other_prompts_vectors_explain_what_the_protocol_says(toy_host: ToyHost) -> None:
-    yardstick = Case.of(Prompt("red (circle:1.8)"), toy_host).yardstick
+def test_among_other_words_vectors_have_the_errors_of_the_protocol(toy_host: ToyHost) -> None:
+    case = Case.of(Prompt("red (circle:1.8)"), toy_host)
     with toy_host.borrow() as model:
         vectors = model.token_vectors("red star")
-        teacher = Teacher(model, yardstick.task)
-        expected = [inside(teacher, template, TEMPLATE_SEEDS, 4)(teacher, vectors) for template in TEMPLATES]
-        found = yardstick.inside(model, vectors)
-    explained = [1 - error / other.nothing for error, other in zip(found, yardstick.insides, strict=True)]
-    assert explained == pytest.approx(expected)
+        figures, _ = measure(model, case.yardstick.task, vectors, batch=4, images=0)
+        found = case.yardstick.inside(model, vectors)
+    assert found == pytest.approx([row["embedding"] for row in figures.contexts])
+    assert [context.words for context in case.yardstick.contexts] == pytest.approx(
+        [row["without weights"] for row in figures.contexts]
+    )
 
 
 def test_a_report_is_replaced_whole(tmp_path: Path) -> None:

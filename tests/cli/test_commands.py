@@ -27,7 +27,8 @@ KEYS = [
         "emphasis_explained",
         "explained_without_weights",
     ),
-    *("explained_truncated", "in_template", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
+    *("explained_truncated", "explained_in_context", "emphasis_in_context", "worst_context", "contexts"),
+    *("standard_errors", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
     *("unet_forwards", "unet_backwards", "stopped", "notes"),
 ]
 
@@ -172,7 +173,7 @@ def test_inspect_shows_own_and_foreign_files(run: Run, tmp_path: Path) -> None:
     result = run("inspect", "embeddings/x1.safetensors", "--json")
     assert result.exit_code == 0 and "red (circle:1.8)" in result.stdout
     told = last(result)
-    assert told["provenance"]["fidelity"]["protocol"] == "v1"
+    assert told["provenance"]["fidelity"]["protocol"] == "v2"
     assert told["vectors"]["emb_params"]["width"] == 6 and len(told["vectors"]["emb_params"]["norms"]) == 2
 
     hostile = {"settings": {"text": "\x1b[2J"}, "fidelity": 5, "model": ["\x07"]}

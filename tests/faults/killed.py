@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from toy import ToyHost
 
-from embedding_estimate import fidelity, saving, training, typed
+from embedding_estimate import among_words, fidelity, saving, training, typed
 from embedding_estimate.cli import main
 from embedding_estimate.cli.progress import Bars
 from embedding_estimate.embedding import Embedding, read, write
@@ -108,7 +108,8 @@ def quicken() -> None:
     host.StandaloneHost = types.SimpleNamespace(load=lambda *args, **options: ToyHost())  # type: ignore[attr-defined]
     sys.modules["embedding_estimate.hosts.standalone.host"] = host
     fidelity.TRAJECTORY = replace(fidelity.TRAJECTORY, steps=3)
-    fidelity.SEEDS, fidelity.TEMPLATE_SEEDS = fidelity.SEEDS[:1], fidelity.TEMPLATE_SEEDS[:1]
+    fidelity.SEEDS = fidelity.SEEDS[:1]
+    among_words.TRAJECTORY = replace(among_words.TRAJECTORY, steps=2)
     typed.GRID, typed.TRIAL_STEPS, training.READ_EVERY = (0.9, 1.2), 5, 0.0
 
 

@@ -25,7 +25,7 @@ pytest.importorskip("gradio", reason="the tab needs the package's 'app' extra")
 import gradio as gr
 from ui.test_tab import Place
 
-from embedding_estimate import names, typed
+from embedding_estimate import names
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.host import MODES
 from embedding_estimate.hosts.webui import options
@@ -45,7 +45,6 @@ CHOICES = {choice for parameter in PARAMETERS for choice in parameter.choices}
 NAMES = {*PARTS, *OPTIMIZERS, *FORMATS, *(set(LOSSES) - {"cosine"})}  # that are the same in every language
 PLACE = re.compile(r"\{(\d*)(t?)\}")  # of a value in a translation; t: it is translated in turn
 NOT_SHOWN = {
-    *typed.TEMPLATES,
     "Zero Terminal SNR",  # a WebUI's setting
     "Embedding Estimate {}",  # on a card
     "For the {}; {} vectors",

@@ -5,18 +5,19 @@ import io
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from figures import FIGURES
 from PIL import Image
 from test_jobs import Place
 from toy import ToyHost
 
 from embedding_estimate.curve import Point
 from embedding_estimate.embedding import Embedding
-from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Curve, Job, Saved
 from embedding_estimate.progress import Progress
 from embedding_estimate.readings import MOST, Reading, Readings
@@ -134,7 +135,7 @@ def test_a_job_that_was_interrupted_has_no_figures(tmp_path: Path) -> None:
 
 
 def point(tokens: int, explained: float, emphasis: float | None) -> Point:
-    return Point(tokens, Fidelity("v1", explained, emphasis, 0.5, 0.5, 0.75, None, None, {}), 1.5)
+    return Point(tokens, replace(FIGURES, explained=explained, emphasis_explained=emphasis), 1.5)
 
 
 def test_a_curve_that_runs_shows_where_it_is_and_what_it_has() -> None:

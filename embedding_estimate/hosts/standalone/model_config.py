@@ -14,7 +14,7 @@ from embedding_estimate.errors import ModelError, nearest, quoted
 from embedding_estimate.host import Family, Prediction
 
 WAY_OUT = "correct it, or get another copy"
-SIDES = ("prompt", "negative")
+SIDES, USES = ("prompt", "negative"), ("train", "select", "report")
 MOST_CELLS = 256  # of a latent's side: 2,048 pixels, the most that a picture may have
 MOST_LEVELS = 100_000
 MOST_SCALE = 1000  # of latents
@@ -40,14 +40,15 @@ def contexts(folder: Path) -> dict[str, Contexts]:
         return {"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS}
     try:
         lists = json.loads(path.read_text("utf-8"))
-        found = {side: Contexts(tuple(lists[side]["train"]), tuple(lists[side]["select"])) for side in SIDES}
-        all_well = all("{}" in each for one in found.values() for each in (*one.train, *one.select))
+        found = {side: Contexts(**{use: tuple(lists[side][use]) for use in USES}) for side in SIDES}
+        every = [vars(found[side])[use] for side in SIDES for use in USES]
+        all_well = all(every) and all("{}" in context for contexts in every for context in contexts)
     except (ValueError, KeyError, TypeError):
         all_well = False
-    if not all_well or not all(one.train and one.select for one in found.values()):
+    if not all_well:
         raise ModelError(
-            f'{path}: {{"prompt": {{"train": [...], "select": [...]}}, "negative": ...}} is needed, lists of prompts '
-            f"with {{}} in each; {WAY_OUT}"
+            f'{path}: {{"prompt": {{"train": [...], "select": [...], "report": [...]}}, "negative": ...}} is needed, '
+            f"lists of prompts with {{}} in each; {WAY_OUT}"
         )
     return found
 

@@ -183,24 +183,32 @@ def test_only_files_that_are_loaded_are_hashed(tmp_path: Path) -> None:
 
 def test_a_model_brings_its_contexts(folder: Path) -> None:
     assert load(folder, device="cpu").contexts == {"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS}
-    lists = {"train": ["a {}"], "select": ["{}, b"]}
-    (folder / "contexts.json").write_text(json.dumps({"prompt": lists, "negative": lists}), "utf-8")
+    (folder / "contexts.json").write_text(json.dumps({"prompt": LISTS, "negative": LISTS}), "utf-8")
     info = StandaloneHost.of(load(folder, device="cpu")).info
-    assert info.contexts == info.negative_contexts == Contexts(("a {}",), ("{}, b",))
+    assert info.contexts == info.negative_contexts == Contexts(("a {}",), ("{} b",), ("c {}",))
+
+
+LISTS = {"train": ["a {}"], "select": ["{} b"], "report": ["c {}"]}
 
 
 @pytest.mark.parametrize(
-    "text",
+    "told",
     [
-        "{",
-        "[]",
-        '{"prompt": {"train": ["a {}"], "select": ["{} b"]}}',
-        '{"prompt": {"train": ["a"], "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
-        '{"prompt": {"train": [], "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
-        '{"prompt": {"train": [3], "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
-        '{"prompt": {"train": "a {}", "select": ["{} b"]}, "negative": {"train": ["a {}"], "select": ["{} b"]}}',
+        [],
+        {"prompt": LISTS},
+        {"prompt": LISTS, "negative": {"train": ["a {}"], "select": ["{} b"]}},
+        {"prompt": LISTS, "negative": LISTS | {"train": ["a"]}},
+        {"prompt": LISTS, "negative": LISTS | {"select": []}},
+        {"prompt": LISTS, "negative": LISTS | {"report": [3]}},
+        {"prompt": LISTS, "negative": LISTS | {"report": 3}},
+        {"prompt": LISTS, "negative": LISTS | {"train": "a {}"}},
     ],
 )
-def test_wrong_contexts_are_one_line(folder: Path, text: str) -> None:
-    (folder / "contexts.json").write_text(text, "utf-8")
+def test_wrong_contexts_are_one_line(folder: Path, told: Any) -> None:
+    (folder / "contexts.json").write_text(json.dumps(told), "utf-8")
+    assert "lists of prompts with {} in each" in refusal(folder)
+
+
+def test_contexts_that_are_no_json_are_one_line(folder: Path) -> None:
+    (folder / "contexts.json").write_text("{", "utf-8")
     assert "lists of prompts with {} in each" in refusal(folder)

@@ -1,0 +1,19 @@
+"""Figures for tests of whatever shows some."""
+
+from embedding_estimate.fidelity import Fidelity
+
+FIGURES = Fidelity(
+    protocol="v2",
+    explained=0.9,
+    emphasis_explained=0.5,
+    explained_without_weights=0.8,
+    explained_truncated=0.7,
+    explained_in_context=0.85,
+    emphasis_in_context=0.45,
+    worst_context="a {}",
+    contexts=(),
+    standard_errors={"emphasis_in_context": 0.02},
+    image_distance=0.1,
+    image_distance_without_weights=0.3,
+    errors={},
+)
