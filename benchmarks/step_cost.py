@@ -145,7 +145,7 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
         objective = make_objective(settings, Teacher(model, task), make_loss(settings.loss))
         objective.prepare(start)
         latent = (task.height // model.info.latent_scale, task.width // model.info.latent_scale)
-        probes = objective.draw(torch.Generator())[0].train.layers if settings.part == "Attention" else ()
+        probes = objective.draw(torch.Generator())[0].probes.layers if settings.part == "Attention" else ()
         bare = Bare(loaded, settings.part, tokens=TOKENS, batch=settings.batch, latent=latent, probes=probes)
         compared = _larger(loaded, settings.part, latent, Reference(model, task, settings.seed), start)
         began = _now(loaded)

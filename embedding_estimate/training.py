@@ -321,11 +321,15 @@ class _Evaluation:
             self.at = [leaf.detach().clone() for leaf in self.leaves.values()]
         for leaf in self.leaves.values():
             leaf.grad = None
+        vectors = self.space.vectors(self.leaves)
+        there = {key: value.detach().requires_grad_() for key, value in vectors.items()}  # sent to the device once
         losses = []
         for draw in self.drawn:  # one graph at a time
-            loss = self.objective.loss(self.space.vectors(self.leaves), draw) / len(self.drawn)
+            loss = self.objective.loss(there, draw) / len(self.drawn)
             torch.autograd.backward(loss)
             losses.append(loss.detach())
+        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in there.values()]
+        torch.autograd.backward(list(vectors.values()), gradients)
         self.loss = torch.stack(losses).sum()
         return self.loss
 
