@@ -105,6 +105,8 @@ class CaptionCoder:
             "size": SIZES,
             "position": POSITIONS,
         }
+        if palette.pairs:
+            words |= {f"other {name}": words[name] for name in ("shape", "colour", "size", "position")}
         words |= {style: (style,) for style in STYLES}
         self.words = words
         self.groups = {name: index for index, name in enumerate(words)}

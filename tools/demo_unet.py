@@ -11,7 +11,7 @@ from demo_captions import phrases
 from demo_checkpoint import Checkpoint, Progress, learning_rate
 from demo_texts import Texts
 from demo_vae import draw_latents, random_scenes
-from demo_world import Palette, Scene
+from demo_world import Group, Palette, Scene
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional
@@ -149,7 +149,7 @@ def rate_in_cycles(step: int, cycles: list[int], peak: float) -> float:
     raise ValueError("the step lies behind the last cycle")
 
 
-def _captions(texts: Texts, scenes: list[Scene], rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+def _captions(texts: Texts, scenes: list[Scene | Group], rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
     """Fresh captions: token ids (B, encoders, 77), which rows the U-Net may look at (B, 77), what it gets (B, 2).
 
     The end tokens know the whole caption. Hiding them now and then makes the U-Net read the words' own rows too, which
@@ -234,7 +234,9 @@ def _follow(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> N
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
-def _training_latents(vae: AutoencoderKL, palette: Palette, seed: int, file: Path) -> tuple[list[Scene], torch.Tensor]:
+def _training_latents(
+    vae: AutoencoderKL, palette: Palette, seed: int, file: Path
+) -> tuple[list[Scene | Group], torch.Tensor]:
     """Scenes and scaled latents (SCENES, 4, 16, 16), float16, kept in a file for the next start."""
     if not file.exists():
         latents = draw_latents(vae, palette, SCENES, seed) * vae.config.scaling_factor

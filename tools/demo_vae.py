@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from demo_checkpoint import Checkpoint, Progress, learning_rate
-from demo_world import PICTURE_SIZE, Palette, Scene, draw, random_scene
+from demo_world import PICTURE_SIZE, Group, Palette, Scene, draw, random_scene
 from diffusers import AutoencoderKL
 from torch.nn import functional
 
@@ -92,7 +92,7 @@ def equalise_latents(vae: AutoencoderKL, latents: torch.Tensor) -> None:
     vae.register_to_config(scaling_factor=round(1 / spread.item(), 4))
 
 
-def random_scenes(palette: Palette, count: int, seed: int) -> list[Scene]:
+def random_scenes(palette: Palette, count: int, seed: int) -> list[Scene | Group]:
     """The scenes that draw_latents draws."""
     rng = np.random.default_rng([seed, 2])
     return [random_scene(palette, rng) for _ in range(count)]
@@ -111,7 +111,7 @@ def draw_latents(vae: AutoencoderKL, palette: Palette, count: int, seed: int) ->
     return torch.cat(latents)
 
 
-def _pictures(scenes: list[Scene], palette: Palette, rng: np.random.Generator) -> torch.Tensor:
+def _pictures(scenes: list[Scene | Group], palette: Palette, rng: np.random.Generator) -> torch.Tensor:
     """Pictures of scenes, (B, 3, 128, 128), -1..1."""
     pictures = torch.stack([to_tensor(draw(scene, palette, rng)) for scene in scenes])
     return pictures.contiguous(memory_format=torch.channels_last)

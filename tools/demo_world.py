@@ -1,8 +1,9 @@
-"""The world of the demo model: scenes of one object on a plain background, and their pictures."""
+"""The world of the demo model: scenes of one object on a plain background, or of two, and their pictures."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -14,16 +15,19 @@ RGB = tuple[int, int, int]
 PICTURE_SIZE = 128  # pixels
 SUPERSAMPLING = 2
 STYLE_PROBABILITY = 0.18
+TWO_OBJECTS = 0.75  # share of the groups
 RADIUS = {"small": 17.0, "medium": 25.0, "large": 36.0}  # pixels
 OFFSET = {"center": (0, 0), "left": (-28, 0), "right": (28, 0), "top": (0, -28), "bottom": (0, 28)}  # pixels
+OPPOSITES = (("left", "right"), ("top", "bottom"))
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colour words and what they look like."""
+    """Colour words and what they look like; with `pairs`, pictures of them show one object or two."""
 
     colours: Mapping[str, RGB]
     backgrounds: Mapping[str, RGB]
+    pairs: bool = False
 
 
 PALETTES = {
@@ -59,9 +63,20 @@ PALETTES = {
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What a picture shows."""
+class Item:
+    """One object of a picture."""
 
+    shape: str
+    colour: str
+    size: str = "medium"
+    position: str = "center"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture of one object shows."""
+
+    object_scale: ClassVar[float] = 1.0  # of the radii
     shape: str
     colour: str
     background: str
@@ -69,46 +84,88 @@ class Scene:
     position: str = "center"
     styles: frozenset[str] = frozenset()
 
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return (Item(self.shape, self.colour, self.size, self.position),)
 
-def random_scene(palette: Palette, rng: np.random.Generator) -> Scene:
+
+@dataclass(frozen=True)
+class Group:
+    """What a picture of one object or two shows; two stand side by side or one above the other."""
+
+    object_scale: ClassVar[float] = 0.75  # two large ones have room
+    items: tuple[Item, ...]
+    background: str
+    styles: frozenset[str] = frozenset()
+
+
+def random_scene(palette: Palette, rng: np.random.Generator) -> Scene | Group:
     """A scene with every attribute uniform, but the object never vanishes into its background."""
+    if palette.pairs:
+        return _random_group(palette, rng)
     while True:
         colour, background = rng.choice(list(palette.colours)), rng.choice(list(palette.backgrounds))
         if _distance(palette.colours[colour], palette.backgrounds[background]) > 60:
             break
-    styles = frozenset(style for style in STYLES if rng.random() < STYLE_PROBABILITY)
+    styles = _random_styles(rng)
     shape, size, position = (str(rng.choice(words)) for words in (SHAPES, SIZES, POSITIONS))
     return Scene(shape, str(colour), str(background), size, position, styles)
 
 
-def draw(scene: Scene, palette: Palette, rng: np.random.Generator) -> np.ndarray:
+def _random_group(palette: Palette, rng: np.random.Generator) -> Group:
+    """One object or two, which differ in colour, shape and place and are seen on their background."""
+    count = 2 if rng.random() < TWO_OBJECTS else 1
+    while True:
+        colours = rng.choice(list(palette.colours), count, replace=False).tolist()
+        background = str(rng.choice(list(palette.backgrounds)))
+        if all(_distance(palette.colours[colour], palette.backgrounds[background]) > 60 for colour in colours):
+            break
+    shapes = rng.choice(SHAPES, count, replace=False).tolist()
+    sizes = rng.choice(SIZES, count).tolist()
+    places = list(OPPOSITES[rng.integers(2)]) if count == 2 else [str(rng.choice(POSITIONS))]
+    items = tuple(Item(*attributes) for attributes in zip(shapes, colours, sizes, places, strict=True))
+    return Group(items, background, _random_styles(rng))
+
+
+def _random_styles(rng: np.random.Generator) -> frozenset[str]:
+    return frozenset(style for style in STYLES if rng.random() < STYLE_PROBABILITY)
+
+
+def draw(scene: Scene | Group, palette: Palette, rng: np.random.Generator) -> np.ndarray:
     """Draw a scene, with a little jitter of place, size and angle.
 
     Returns:
         Picture, uint8, (128, 128, 3).
     """
     scale, side = SUPERSAMPLING, PICTURE_SIZE * SUPERSAMPLING
-    colour, background = palette.colours[scene.colour], palette.backgrounds[scene.background]
-    dx, dy = OFFSET[scene.position]
-    centre = np.array([side / 2 + dx * scale, side / 2 + dy * scale]) + scale * rng.uniform(-3, 3, 2)  # pixels
-    radius = scale * RADIUS[scene.size] * rng.uniform(0.93, 1.07)  # pixels
-    angle = rng.uniform(-0.12, 0.12)  # radians
+    background = palette.backgrounds[scene.background]
+    places = [_place(item, scene.object_scale, rng) for item in scene.items]
 
     picture = Image.new("RGB", (side, side), background)
     if "dotted" in scene.styles:
         picture.paste(_tone(background), mask=_dots(side, rng))
-    if "outlined" in scene.styles:
-        outline = object_mask(scene.shape, centre, radius + 6 * scale, angle, side)
-        picture.paste(_outline_colour(colour, background), mask=outline)
-    mask = object_mask(scene.shape, centre, radius, angle, side)
-    picture.paste(colour, mask=mask)
-    if "striped" in scene.styles:
-        picture.paste(_tone(colour), mask=ImageChops.multiply(mask, _stripes(side, rng)))
+    for item, (centre, radius, angle) in zip(scene.items, places, strict=True):
+        colour = palette.colours[item.colour]
+        if "outlined" in scene.styles:
+            outline = object_mask(item.shape, centre, radius + 6 * scale, angle, side)
+            picture.paste(_outline_colour(colour, background), mask=outline)
+        mask = object_mask(item.shape, centre, radius, angle, side)
+        picture.paste(colour, mask=mask)
+        if "striped" in scene.styles:
+            picture.paste(_tone(colour), mask=ImageChops.multiply(mask, _stripes(side, rng)))
     if "framed" in scene.styles:
         edge = ImageDraw.Draw(picture)
         edge.rectangle((0, 0, side - 1, side - 1), outline=_tone(background), width=9 * scale)
     picture = picture.reduce(scale)
     return _finish(picture, scene.styles, rng)
+
+
+def _place(item: Item, object_scale: float, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    """Centre (x, y) and radius of an object in the larger picture's pixels, and its angle in radians."""
+    middle = (PICTURE_SIZE / 2 + np.array(OFFSET[item.position])) * SUPERSAMPLING
+    centre = middle + SUPERSAMPLING * rng.uniform(-3, 3, 2)
+    radius = SUPERSAMPLING * RADIUS[item.size] * object_scale * rng.uniform(0.93, 1.07)
+    return centre, radius, rng.uniform(-0.12, 0.12)
 
 
 def _finish(picture: Image.Image, styles: frozenset[str], rng: np.random.Generator) -> np.ndarray:

@@ -8,11 +8,13 @@ and a stage that is complete is only loaded. Remove WORK/<stage>.pt to train a s
 
     python tools/train_demo_model.py --family sdxl --start-from embedding_estimate/demo/shapes --work WORK --out OUT
 
-makes a small SDXL of the same world, --layers another depth of text encoder; see docs/demo-model.md.
+makes a small SDXL of the same world, --layers another depth of text encoder, --world pairs a model of pictures with
+one object or two; see docs/demo-model.md.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -37,7 +39,8 @@ def main() -> None:
     """Run the stages up to the last one asked for."""
     arguments = _parse_arguments()
     torch.set_num_threads(arguments.threads)
-    work, seed, palette, start = arguments.work, arguments.seed, PALETTES[arguments.palette], arguments.start_from
+    work, seed, start = arguments.work, arguments.seed, arguments.start_from
+    palette = replace(PALETTES[arguments.palette], pairs=arguments.world == "pairs")
     last = STAGES.index(arguments.until)
     work.mkdir(parents=True, exist_ok=True)
     if start:
@@ -80,6 +83,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--palette", choices=sorted(PALETTES), default="primary")
+    parser.add_argument("--world", choices=("single", "pairs"), default="single", help="one object, or one or two")
     parser.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
     parser.add_argument("--layers", type=int, default=6, help="of the text encoder, of SDXL's first")
     parser.add_argument("--start-from", type=Path, help="model to take the VAE from, and what fits of the U-Net")
