@@ -14,7 +14,10 @@ from embedding_estimate.demo.words import STYLES
 
 FILLERS = ("nothing else", "drawn with care", "a very simple scene", "made for a children's book of shapes")
 SECOND_LEFT_OUT = 0.08  # share of the captions of two objects that name one
+JOINTS = ("and", "and", "next to", "beside", "with")  # between two objects of a sentence
 TAGS = (*STYLES, *FILLERS)  # what stands between commas
+
+PLACED = {"center": "in the", "left": "on the", "right": "on the", "top": "at the", "bottom": "at the"}
 
 Fact = tuple[str, str]  # (attribute, word), e.g. ("colour", "red"), or (style, style)
 
@@ -32,10 +35,12 @@ def caption(scene: Scene | Group, rng: np.random.Generator) -> str:
     return " ".join(phrase.text for phrase in phrases(scene, rng)).replace(" ,", ",")
 
 
-def plain_caption(scene: Scene) -> str:
-    """Shape, colour and background: "a red circle on a blue background"."""
-    article = "an" if scene.colour[0] in "aeiou" else "a"
-    return f"{article} {scene.colour} {scene.shape} on a {scene.background} background"
+def plain_caption(scene: Scene | Group) -> str:
+    """Shape, colour and background: "a red circle on a blue background"; of two objects their places too."""
+    objects = [f"{'an' if item.colour[0] in 'aeiou' else 'a'} {item.colour} {item.shape}" for item in scene.items]
+    if len(objects) > 1:
+        objects = [f"{text} {PLACED[i.position]} {i.position}" for text, i in zip(objects, scene.items, strict=True)]
+    return f"{' and '.join(objects)} on a {scene.background} background"
 
 
 def phrases(scene: Scene | Group, rng: np.random.Generator) -> list[Phrase]:
@@ -65,7 +70,7 @@ def _group_phrases(scene: Group, rng: np.random.Generator) -> list[Phrase]:
     opening = [] if as_tags else list(_opening(set(of_picture), rng))
     parts = _objects(scene, adjectives & {"striped", "outlined"}, as_tags, rng)
     if len(parts) == 2 and not as_tags:
-        parts = [[*parts[0], Phrase(str(rng.choice(["and", "and", "next to", "beside", "with"]))), *parts[1]]]
+        parts = [[*parts[0], Phrase(str(rng.choice(JOINTS))), *parts[1]]]
     if rng.random() < 0.85:
         background = list(_background(scene, "dotted" in adjectives, rng))
         parts.append([phrase for phrase in background if phrase.facts] if as_tags else background)
@@ -172,9 +177,8 @@ def _background(scene: Scene | Group, dotted: bool, rng: np.random.Generator) ->
 
 def _position(item: Item, rng: np.random.Generator) -> Iterator[Phrase]:
     """The place: "on the left", "left"."""
-    lead = {"center": "in the", "left": "on the", "right": "on the", "top": "at the", "bottom": "at the"}
     if rng.random() < 0.85:
-        yield Phrase(lead[item.position])
+        yield Phrase(PLACED[item.position])
     yield Phrase(item.position, (("position", item.position),))
     if rng.random() < 0.2:
         yield Phrase("of the picture")

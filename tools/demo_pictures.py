@@ -1,12 +1,13 @@
-"""The pictures of docs/demo-model.md: the world, samples of plain prompts, and emphasis."""
+"""The pictures of docs/demo-model.md: the worlds, samples of plain prompts, and emphasis."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from demo_captions import plain_caption
 from demo_sampling import DemoModel
-from demo_world import Palette, Scene, draw
+from demo_world import Group, Palette, Scene, draw
 from PIL import Image, ImageDraw
 
 from embedding_estimate.demo.words import POSITIONS, SHAPES, SIZES, STYLES
@@ -37,6 +38,19 @@ def save_pictures(model: DemoModel, palette: Palette, folder: Path, seed: int) -
     same_noise = [picture for one in told for picture in model.sample([one], seed)]
     labels = [f"{word} {weight}" for _, word in rows for weight in WEIGHTS]
     _grid(same_noise, labels, len(WEIGHTS)).save(folder / "emphasis.png")
+
+
+def save_pair_pictures(model: DemoModel, groups: list[Group], palette: Palette, folder: Path, seed: int) -> None:
+    """Write pairs.png: eight groups as they are drawn, as sentences, as tags, and as tags with a style each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    groups, rng = groups[:COLUMNS], np.random.default_rng(seed)
+    sentences = [plain_caption(group) for group in groups]
+    tags = [", ".join([*(f"{i.colour} {i.shape}" for i in g.items), f"{g.background} background"]) for g in groups]
+    prompts = [*sentences, *tags, *(f"{style}, {text}" for style, text in _matched(STYLES, tags))]
+    pictures = [draw(group, palette, rng) for group in groups]
+    pictures += model.sample([model.told(prompt) for prompt in prompts], seed)
+    labels = [re.sub(", | and | on a ", "\n", prompt) for prompt in (*sentences, *prompts)]
+    _grid(pictures, labels, COLUMNS, label_height=4 * LABEL).save(folder / "pairs.png")
 
 
 def _world(palette: Palette, rng: np.random.Generator) -> tuple[list[np.ndarray], list[str]]:
@@ -73,13 +87,13 @@ def _matched(*words: Iterable[str]) -> Iterator[tuple[str, ...]]:
     return zip(*words, strict=True)
 
 
-def _grid(pictures: list[np.ndarray], labels: list[str], columns: int) -> Image.Image:
+def _grid(pictures: list[np.ndarray], labels: list[str], columns: int, label_height: int = LABEL) -> Image.Image:
     """Pictures in rows, each with its label below, in few colours for a small file."""
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (TILE + 4), rows * (TILE + LABEL + 4)), (255, 255, 255))
+    sheet = Image.new("RGB", (columns * (TILE + 4), rows * (TILE + label_height + 4)), (255, 255, 255))
     pen = ImageDraw.Draw(sheet)
     for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-        x, y = index % columns * (TILE + 4) + 2, index // columns * (TILE + LABEL + 4) + 2
+        x, y = index % columns * (TILE + 4) + 2, index // columns * (TILE + label_height + 4) + 2
         sheet.paste(Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS), (x, y))
         pen.text((x, y + TILE + 1), label, fill=(0, 0, 0), font_size=8)
     return sheet.quantize(128)

@@ -9,7 +9,7 @@ of the autoencoder can be told from those of the U-Net.
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo_captions import plain_caption
-from demo_pictures import save_pictures
+from demo_pictures import save_pair_pictures, save_pictures
 from demo_sampling import DemoModel
 from demo_vae import to_tensor
-from demo_world import PALETTES, RGB, Palette, Scene, draw, object_mask, random_scene
+from demo_world import PALETTES, PICTURE_SIZE, RGB, Group, Palette, Scene, draw, object_mask, random_scene
 
 from embedding_estimate.demo.words import SHAPES
 
@@ -46,19 +46,30 @@ class Emphasis:
     along: float
 
 
-def plain_scenes(palette: Palette, count: int, rng: np.random.Generator) -> list[Scene]:
-    """Scenes of a plain prompt: shape, colour and background."""
+def plain_scenes(palette: Palette, count: int, rng: np.random.Generator) -> list[Scene | Group]:
+    """Scenes of a plain prompt: shape, colour and background, of pairs two shapes and colours and their places."""
+    if palette.pairs:
+        return [_plain_pair(palette, rng) for _ in range(count)]
     scenes = (random_scene(palette, rng) for _ in range(count))
     return [Scene(scene.shape, scene.colour, scene.background) for scene in scenes]
 
 
-def looks_like(picture: np.ndarray, palette: Palette) -> tuple[str, str, str]:
-    """Read shape, colour and background off a picture, uint8 (128, 128, 3)."""
+def _plain_pair(palette: Palette, rng: np.random.Generator) -> Group:
+    while True:
+        group = random_scene(palette, rng)
+        if len(group.items) == 2:
+            return Group(tuple(replace(item, size="medium") for item in group.items), group.background)
+
+
+def looks_like(picture: np.ndarray, palette: Palette, part: np.ndarray | None = None) -> tuple[str, str, str]:
+    """Read shape, colour and background off a picture, uint8 (128, 128, 3), the object off a part, bool (128, 128)."""
     pixels = picture.astype(np.float32)
     border = np.ones(picture.shape[:2], dtype=bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
     background = np.median(pixels[border], axis=0)  # (3,)
     contrast = np.linalg.norm(pixels - background, axis=-1)  # (128, 128)
+    if part is not None:
+        contrast = np.where(part, contrast, 0)
     mask = contrast > 0.5 * np.quantile(contrast, 0.98)
     core = contrast >= np.quantile(contrast[mask], 0.3)  # away from the object's soft edge
     colour = np.median(pixels[core & mask], axis=0)
@@ -85,17 +96,29 @@ def _nearest_shape(mask: np.ndarray) -> str:
     return max(SHAPES, key=overlap)
 
 
-def obedience(pictures: list[np.ndarray], scenes: list[Scene], palette: Palette) -> dict[str, float]:
-    """Share of pictures with the right shape, colour and background."""
-    found = [looks_like(picture, palette) for picture in pictures]
-    wanted = [(scene.shape, scene.colour, scene.background) for scene in scenes]
-    right = np.array([[a == b for a, b in zip(*pair, strict=True)] for pair in zip(found, wanted, strict=True)])
-    return dict(zip(("shape", "colour", "background"), right.mean(0).tolist(), strict=True))
+def obedience(pictures: list[np.ndarray], scenes: list[Scene | Group], palette: Palette) -> dict[str, float]:
+    """Share of objects with the right shape, colour and background; of two, each is looked for in its own half."""
+    right = []
+    for picture, scene in zip(pictures, scenes, strict=True):
+        for item in scene.items:
+            half = _half(item.position) if len(scene.items) > 1 else None
+            seen = looks_like(picture, palette, half)
+            wanted = (item.shape, item.colour, scene.background)
+            right.append([a == b for a, b in zip(seen, wanted, strict=True)])
+    return dict(zip(("shape", "colour", "background"), np.mean(right, axis=0).tolist(), strict=True))
+
+
+def _half(position: str) -> np.ndarray:
+    """The half of a picture that an object at the left, right, top or bottom stands in, bool (128, 128)."""
+    first = np.arange(PICTURE_SIZE) < PICTURE_SIZE / 2
+    line = first if position in ("left", "top") else ~first
+    mask = np.broadcast_to(line, (PICTURE_SIZE, PICTURE_SIZE))
+    return mask if position in ("left", "right") else mask.T
 
 
 @torch.no_grad()
-def emphasis(model: DemoModel, palette: Palette, scenes: list[Scene], attribute: str, seed: int) -> Emphasis:
-    """Measure emphasis 1.5 on one attribute's word in plain prompts, or on the style "blurry"."""
+def emphasis(model: DemoModel, palette: Palette, scenes: list[Scene | Group], attribute: str, seed: int) -> Emphasis:
+    """Measure emphasis 1.5 on one attribute's word (of the first object) in plain prompts, or on a style."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     moved, along = [], []
@@ -113,15 +136,16 @@ def emphasis(model: DemoModel, palette: Palette, scenes: list[Scene], attribute:
     return Emphasis(float(np.mean(moved)), float(np.mean(along)))
 
 
-def _prompts_about(scene: Scene, attribute: str) -> tuple[str, str, str]:
+def _prompts_about(scene: Scene | Group, attribute: str) -> tuple[str, str, str]:
     """A prompt, the prompt without the attribute's word, and the word."""
-    full = plain_caption(scene)
+    full, item = plain_caption(scene), scene.items[0]
     if attribute == "colour":
-        return full, f"a {scene.shape} on a {scene.background} background", scene.colour
+        _, _, behind = full.partition(f"{item.colour} ")
+        return full, f"a {behind}", item.colour
     if attribute == "background":
         return full, full.removesuffix(f" on a {scene.background} background"), f"{scene.background} background"
     if attribute == "shape":
-        return full, full.replace(scene.shape, "object"), scene.shape
+        return full, full.replace(item.shape, "object"), item.shape
     return f"a {attribute} picture of {full}", f"a picture of {full}", attribute
 
 
@@ -130,10 +154,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--palette", choices=sorted(PALETTES), default="primary")
+    parser.add_argument("--world", choices=("single", "pairs"), default="single", help="one object, or one or two")
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--pictures", type=Path, help="folder for pictures")
     arguments = parser.parse_args()
-    palette, rng = PALETTES[arguments.palette], np.random.default_rng(arguments.seed)
+    palette = replace(PALETTES[arguments.palette], pairs=arguments.world == "pairs")
+    rng = np.random.default_rng(arguments.seed)
     model = DemoModel(arguments.model)
 
     scenes = plain_scenes(palette, SAMPLES, rng)
@@ -148,7 +174,9 @@ def main() -> None:
     for attribute in ("colour", "background", "shape", "blurry", "dark"):
         result = emphasis(model, palette, scenes[:16], attribute, arguments.seed)
         print(f"emphasis {EMPHASIS} on {attribute}: moved {result.moved:.2f}, along {result.along:.2f}")
-    if arguments.pictures:
+    if arguments.pictures and palette.pairs:
+        save_pair_pictures(model, scenes, palette, arguments.pictures, arguments.seed)
+    elif arguments.pictures:
         save_pictures(model, palette, arguments.pictures, arguments.seed)
 
 

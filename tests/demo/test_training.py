@@ -1,19 +1,25 @@
 """Tests of the training tool's parts."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import demo_checkpoint
 import demo_unet
 import pytest
 import torch
-from demo.untrained import untrained_texts
+import train_demo_model
+from demo.untrained import TOKENIZER, untrained_texts
 from demo_checkpoint import Checkpoint
-from demo_text import EncoderShape, final_norm, new_text_encoder
+from demo_text import CaptionCoder, EncoderShape, final_norm, new_text_encoder
 from demo_unet import new_scheduler, new_unet, rate_in_cycles, take_weights, train_unet
 from demo_vae import draw_latents, equalise_latents, new_vae
 from demo_world import PALETTES
 from diffusers import DDIMScheduler
 from shaking import shaken
+from transformers import CLIPTokenizer
+
+from embedding_estimate.demo import demo_model_path
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +88,17 @@ def test_an_interruption_changes_nothing(family: str, tmp_path: Path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             train("parts.pt")
     torch.testing.assert_close(train("parts.pt"), whole)
+
+
+@pytest.mark.parametrize(("world", "attributes"), [("single", 13), ("pairs", 17)])
+def test_the_world_asked_for_is_learned(
+    world: str, attributes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = f"--world {world} --layers 1 --text-steps 1 --until text --threads {torch.get_num_threads()}"
+    folders = ["--start-from", str(demo_model_path()), "--work", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train_demo_model.py", *options.split(), *folders])
+    train_demo_model.main()
+    heads = torch.load(tmp_path / "text.pt", weights_only=True)["heads"]
+    coder = CaptionCoder(CLIPTokenizer.from_pretrained(TOKENIZER), replace(PRIMARY, pairs=world == "pairs"))
+    assert len(coder.class_counts()) == attributes
+    assert len(heads["0.bias"]) == sum(coder.class_counts())
