@@ -152,8 +152,12 @@ def train_text_encoder(
     seed: int,
     checkpoint: Checkpoint,
     device: str = "cpu",
+    mixed: bool = True,
 ) -> Encoder:
-    """Train encoder and heads on captions, on `device`; meaningless words are strewn in, for they shall stay so."""
+    """Train encoder and heads on captions, on `device`; meaningless words are strewn in, for they shall stay so.
+
+    `mixed` is mixed precision, with bfloat16.
+    """
     torch.manual_seed(seed)
     encoder = new_text_encoder(shape).to(device)
     coder = CaptionCoder(tokenizer, palette)
@@ -168,7 +172,7 @@ def train_text_encoder(
         if step % 4:  # most of the 77 positions are end tokens; a quarter of the steps is enough for those
             tokens, classes = tokens[:, : longest + 2], classes[:, : longest + 2]
         tokens, classes = tokens.to(device), classes.to(device)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
             states, pooled = read(encoder, shape, tokens)  # (B, 77, width), (B, width) or None
         loss, all_right = _told(heads[0], states, classes, counts)
         shown = {"all_right": all_right}

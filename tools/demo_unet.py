@@ -92,6 +92,7 @@ def train_unet(
     start: UNet2DConditionModel | None = None,
     workers: int = WORKERS,
     device: str = "cpu",
+    mixed: bool = True,
 ) -> UNet2DConditionModel:
     """Train on captions of the frozen text encoders; returns the moving average of the weights.
 
@@ -102,6 +103,7 @@ def train_unet(
         start: a trained U-Net, whose weights are taken where they fit; then no cycle has the first one's high rate.
         workers: threads that share a batch.
         device: to train on; the encoders of `texts` have to be there.
+        mixed: in mixed precision, with bfloat16.
     """
     torch.manual_seed(seed)
     steps = sum(cycles)
@@ -127,7 +129,7 @@ def train_unet(
         noise = _noise(clean.shape, NOISE_OFFSET if step < OFFSET_STEPS * cycles[0] else 0.0)
         batch = (*captions, clean, noise, _times(len(clean), towards_noise=step < steps - cycles[-1]))
         shares = zip(*(tensor.to(device).chunk(workers) for tensor in batch), strict=True)
-        results = list(pool.map(lambda share: _gradients(unet, texts, alphas, *share), shares))
+        results = list(pool.map(lambda share: _gradients(unet, texts, alphas, mixed, *share), shares))
         for weight, *gradients in zip(unet.parameters(), *(gradients for _, gradients in results), strict=True):
             weight.grad = torch.stack(gradients).mean(0)
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -198,6 +200,7 @@ def _gradients(
     unet: UNet2DConditionModel,
     texts: Texts,
     alphas: torch.Tensor,
+    mixed: bool,
     tokens: torch.Tensor,
     visible: torch.Tensor,
     kept: torch.Tensor,
@@ -209,7 +212,7 @@ def _gradients(
     alpha = alphas[times]  # (B,)
     signal, sigma = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
     noised = (signal * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=mixed):
         with torch.no_grad():
             told = texts.told(tokens, kept)
         predicted = unet(noised, times, encoder_attention_mask=visible, **told).sample

@@ -61,6 +61,7 @@ def main() -> None:
             start=UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32) if start else None,
             workers=arguments.threads,
             device=arguments.device,
+            mixed=not arguments.float32,
         )
     if last >= STAGES.index("export"):
         export_model(arguments.out, vae, [reader.encoder for reader in texts.readers], unet, TOKENIZER)
@@ -73,7 +74,14 @@ def _train_texts(arguments: argparse.Namespace, palette: Palette) -> Texts:
         tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, pad_token=shape.pad_token)
         checkpoint = Checkpoint(arguments.work / ("text.pt" if number == 1 else f"text_{number}.pt"))
         encoder = train_text_encoder(
-            shape, tokenizer, palette, arguments.text_steps, arguments.seed, checkpoint, arguments.device
+            shape,
+            tokenizer,
+            palette,
+            arguments.text_steps,
+            arguments.seed,
+            checkpoint,
+            arguments.device,
+            mixed=not arguments.float32,
         )
         readers.append(Reader(shape, encoder, CaptionCoder(tokenizer, palette)))
     return Texts(readers)
@@ -94,6 +102,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--unet-cycles", type=int, nargs="+", default=[6000, 800, 2000], help="steps of each cycle")
     parser.add_argument("--device", default="cpu", help="of text encoders and U-Net; the weights depend on it too")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16: faster on a CPU without it; other weights")
     parser.add_argument("--threads", type=int, default=THREADS, help="the weights depend on it, in their last bits")
     return parser.parse_args()
 
