@@ -71,14 +71,15 @@ def _group_phrases(scene: Group, rng: np.random.Generator) -> list[Phrase]:
     parts = _objects(scene, adjectives & {"striped", "outlined"}, as_tags, rng)
     if len(parts) == 2 and not as_tags:
         parts = [[*parts[0], Phrase(str(rng.choice(JOINTS))), *parts[1]]]
+    others = []
     if rng.random() < 0.85:
         background = list(_background(scene, "dotted" in adjectives, rng))
-        parts.append([phrase for phrase in background if phrase.facts] if as_tags else background)
+        others.append([phrase for phrase in background if phrase.facts] if as_tags else background)
     elif "dotted" in adjectives:
         tagged.append("dotted")
-    parts += _tags([*tagged, *of_picture] if as_tags else tagged, rng)
-    first = 1 if opening else 0
-    parts[first:] = [parts[first + index] for index in rng.permutation(len(parts) - first)]
+    others += _tags([*tagged, *of_picture] if as_tags else tagged, rng)
+    for part in others:  # the second object stays behind the first, for the order of the two is random already
+        parts.insert(int(rng.integers(1 if opening else 0, len(parts) + 1)), part)
     return _joined(opening, parts, with_commas=as_tags or rng.random() < 0.5)
 
 

@@ -14,6 +14,7 @@ from transformers import CLIPTokenizer
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.demo.words import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, STYLES
 
+ATTRIBUTES = ("shape", "colour", "size", "position")
 PAIRS = replace(PALETTES["primary"], pairs=True)
 CIRCLE = Item("circle", "red", "large", "left")
 RING = Item("ring", "blue", "small", "right")
@@ -29,7 +30,7 @@ def facts_of(group: Group, first: int) -> set[tuple[str, str]]:
     facts = {("background", group.background)} | {(style, style) for style in group.styles}
     for index, item in enumerate(group.items):
         prefix = "" if index == first else "other "
-        facts |= {(prefix + name, getattr(item, name)) for name in ("shape", "colour", "size", "position")}
+        facts |= {(prefix + name, getattr(item, name)) for name in ATTRIBUTES}
     return facts
 
 
@@ -88,6 +89,10 @@ def test_captions_tell_the_truth() -> None:
         pieces = phrases(group, generator)
         named = {fact for piece in pieces for fact in piece.facts}
         assert any(named <= facts_of(group, first) for first in range(len(group.items)))
+        about = [
+            name.startswith("other ") for piece in pieces for name, _ in piece.facts if name.split()[-1] in ATTRIBUTES
+        ]
+        assert about == sorted(about)  # the second object behind the first
         for piece in pieces:
             assert all(word in piece.text.split() for _, word in piece.facts)
 
