@@ -50,6 +50,7 @@ class Fidelity:
     explained_without_weights: float  # the prompt's own words, every weight 1
     explained_truncated: float  # the plain token vectors cut to as many as the embedding has: free of charge
     explained_in_context: float
+    explained_in_context_without_weights: float
     emphasis_in_context: float | None
     worst_context: str  # where most is lost against the bare words
     contexts: Sequence[Mapping[str, Any]]  # errors in each: of the embedding, the bare words, nothing
@@ -198,6 +199,7 @@ def _figures(
         explained_without_weights=1 - _ratio(unweighted, empty),
         explained_truncated=1 - _ratio(err["truncated"], empty),
         explained_in_context=inside.explained,
+        explained_in_context_without_weights=inside.without_weights,
         emphasis_in_context=inside.emphasis,
         worst_context=inside.worst,
         contexts=inside.rows,
@@ -225,6 +227,7 @@ class _InContexts:
     """What comes of the errors in all contexts."""
 
     explained: float
+    without_weights: float
     emphasis: float | None
     worst: str
     rows: Sequence[Mapping[str, Any]]
@@ -239,6 +242,7 @@ class _InContexts:
         tensors = [torch.tensor(values, dtype=torch.float64) for values in (mine, words, nothing)]
         return cls(
             explained=1 - _ratio(sum(mine), sum(nothing)),
+            without_weights=1 - _ratio(sum(words), sum(nothing)),
             emphasis=1 - _ratio(sum(mine), sum(words)) if emphasised else None,
             worst=worst.template,
             rows=[

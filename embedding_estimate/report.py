@@ -125,11 +125,7 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
     cards = [
         (figures.explained, "explained", f"without weights {_number(figures.explained_without_weights)}"),
         (figures.emphasis_explained, "emphasis explained", "without weights 0"),
-        (
-            figures.emphasis_in_context,
-            "emphasis in other prompts",
-            f"without weights 0; explained there {_number(figures.explained_in_context)}",
-        ),
+        (figures.emphasis_in_context, "emphasis in context", "without weights 0"),
     ]
     if figures.image_distance is not None:
         cards.append((figures.image_distance, "image distance", "0 same images, 1 as far as empty"))
@@ -173,7 +169,7 @@ def _charts(canvas: Canvas, report: Report, x: float, y: float, height: float) -
         "explained, on held-out states",
         x_label,
         [Series(report.checks, BLUE, width=2.4, dots=len(report.checks) < 30)],
-        [("without weights", report.fidelity.explained_without_weights)] if report.fidelity else [],
+        [("without weights", report.fidelity.explained_in_context_without_weights)] if report.fidelity else [],
         y_to=1.0,
         x_span=span,
         stretches=starts,

@@ -18,6 +18,7 @@ FIGURES = (
     "explained_without_weights",
     "explained_truncated",
     "explained_in_context",
+    "explained_in_context_without_weights",
     "emphasis_in_context",
     "worst_context",
     "contexts",

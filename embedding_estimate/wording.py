@@ -65,9 +65,10 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
         Row("cut to fit", figures.explained_truncated, cut, baseline=True),
         Row("emphasis explained", figures.emphasis_explained, weights),
         *bare(figures.emphasis_explained_bare),
-        Row("in other prompts", figures.explained_in_context, "explained, among other words"),
+        Row("explained in context", figures.explained_in_context, "explained, among other words"),
         *bare(figures.explained_in_context_bare),
-        Row("emphasis in those", figures.emphasis_in_context, _among_words(figures)),
+        Row("bare words", figures.explained_in_context_without_weights, "every weight 1, typed there", baseline=True),
+        Row("emphasis in context", figures.emphasis_in_context, _among_words(figures)),
         *bare(figures.emphasis_in_context_bare),
     ]
     if figures.image_distance is not None:

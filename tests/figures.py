@@ -9,6 +9,7 @@ FIGURES = Fidelity(
     explained_without_weights=0.8,
     explained_truncated=0.7,
     explained_in_context=0.85,
+    explained_in_context_without_weights=0.75,
     emphasis_in_context=0.45,
     worst_context="a {}",
     contexts=(),

@@ -105,6 +105,7 @@ def test_among_other_words_by_hand(toy: ToyModel) -> None:
         nothing += error(empty, states, 8)
     assert figures.explained_in_context == pytest.approx(1 - mine / nothing)
     assert figures.emphasis_in_context == pytest.approx(1 - mine / words)
+    assert figures.explained_in_context_without_weights == pytest.approx(1 - words / nothing)
     assert [row["context"] for row in figures.contexts] == list(toy.info.contexts.report)
     assert sum(row["embedding"] for row in figures.contexts) == pytest.approx(mine)
     lost = {row["context"]: row["embedding"] - row["without weights"] for row in figures.contexts}
@@ -228,8 +229,8 @@ def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
     assert labels(0.9) == [
         *("explained", "bare name", "in mode Original", "bare words", "cut to fit"),
         *("emphasis explained", "bare name"),
-        *("in other prompts", "bare name"),
-        *("emphasis in those", "bare name"),
+        *("explained in context", "bare name", "bare words"),
+        *("emphasis in context", "bare name"),
     ]
 
 

@@ -122,7 +122,7 @@ def _curve(job: Curve) -> str:
     """The figures over N; rows are made to work by the javascript."""
     if not job.points:
         return ""
-    titles = ("N", "explained", "emphasis explained", "in other prompts", "emphasis in those", "seconds")
+    titles = ("N", "explained", "emphasis explained", "explained in context", "emphasis in context", "seconds")
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     return (
         f"{chart.over_tokens(job.points, job.numbers)}"

@@ -79,7 +79,14 @@ def test_a_job_that_is_done(place: Place) -> None:
     done = finished(place)
     html = status.render(done, "", in_webui=True)
     assert 'data-state="done"' in html and "<code>it</code>" in html and str(done.saved.path) in html
-    for label in ("explained", "emphasis explained", "bare words", "cut to fit", "in other prompts", "image distance"):
+    for label in (
+        "explained",
+        "emphasis explained",
+        "bare words",
+        "cut to fit",
+        "explained in context",
+        "image distance",
+    ):
         assert f"<dt>{label}</dt>" in html
     assert "data:image/png;base64," in html
     assert html.index("txt2img_prompt") < html.index("txt2img_neg_prompt")
