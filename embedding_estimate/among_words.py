@@ -70,7 +70,6 @@ def standard_error(errors: Tensor, baseline: Tensor) -> float | None:
 
 
 def by_seed(errors: Tensor, states: States) -> Tensor:
-    """Means of (S,) over the states of each seed, in double precision."""
-    return torch.stack(
-        [errors[states.seed == seed].double().mean() for seed in dict.fromkeys(states.seed.tolist())]
-    ).cpu()
+    """Means of (S,) over the states of each seed, on the CPU and in double precision, which not every device has."""
+    errors, seeds = errors.cpu().double(), states.seed.cpu()
+    return torch.stack([errors[seeds == seed].mean() for seed in dict.fromkeys(seeds.tolist())])

@@ -142,9 +142,14 @@ def test_every_method_is_measured_by_the_same_states(
     names = ["reference", "transformer", "unet", "attention", "attention+unet", "ceiling"]
     rows = list(compare(toy_host, prompt, names, seed=0))
     assert [row.method for row in rows] == names
-    assert (
-        len({(row.tokens, row.error_empty, row.error_without_weights, row.error_template_empty) for row in rows}) == 1
-    )
+    baselines = [
+        (
+            *(row.tokens, row.error_empty, row.error_without_weights),
+            *(row.error_in_context_empty, row.error_in_context_without_weights),
+        )
+        for row in rows
+    ]
+    assert len(set(baselines)) == 1
     for row in rows:
         assert row.tokens == 2 and row.seconds > 0
         assert row.explained == pytest.approx(1 - row.error / row.error_empty)
