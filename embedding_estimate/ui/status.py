@@ -122,7 +122,7 @@ def _curve(job: Curve) -> str:
     """The figures over N; rows are made to work by the javascript."""
     if not job.points:
         return ""
-    titles = ("N", "explained", "emphasis explained", "explained in context", "emphasis in context", "seconds")
+    titles = ("N", "explained", "emphasis explained", "emphasis in context", "seconds")
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     return (
         f"{chart.over_tokens(job.points, job.numbers)}"
@@ -132,12 +132,7 @@ def _curve(job: Curve) -> str:
 
 def _point(point: Point) -> str:
     figures = point.fidelity
-    shown = (
-        figures.explained,
-        figures.emphasis_explained,
-        figures.explained_in_context,
-        figures.emphasis_in_context,
-    )
+    shown = (figures.explained, figures.emphasis_explained, figures.emphasis_in_context)
     cells = "".join(f"<td>{wording.number(value)}</td>" for value in shown)
     return (
         f'<tr data-embedding-estimate="tokens" data-tokens="{point.tokens}">'
