@@ -137,7 +137,7 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row(name: str, value: Any) -> str:
-    return f"  {name.replace('_', ' '):<32}{_words(value)}"
+    return f"  {name.replace('_', ' '):<38}{_words(value)}"
 
 
 def _words(value: Any) -> str:
@@ -146,5 +146,5 @@ def _words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return " ".join(map(_words, value))
+        return ("; " if any(isinstance(entry, Mapping) for entry in value) else " ").join(map(_words, value))
     return "-" if value is None else str(value).replace("\n", " / ")
