@@ -107,7 +107,7 @@ def summarise(rows: Sequence[Row], tokens_factor: float = 1.0) -> dict[str, Any]
 def _figures(method: str, rows: Sequence[Row]) -> dict[str, Any]:
     """None for a figure that nothing defines."""
     mine = [row for row in rows if row.method == method]
-    emphasis = _emphasis(mine)
+    emphasis = _emphasis(mine, "emphasis_explained", "error")
     return {
         "prompts": len(mine),
         "explained": {
@@ -120,29 +120,20 @@ def _figures(method: str, rows: Sequence[Row]) -> dict[str, Any]:
             - sum(row.error_in_context for row in mine) / sum(row.error_in_context_empty for row in mine),
             **_spread([row.explained_in_context for row in mine]),
         },
-        "emphasis_in_context": _emphasis_in_context(mine),
+        "emphasis_in_context": _emphasis(mine, "emphasis_in_context", "error_in_context"),
         "seconds": {"median": statistics.median(r.seconds for r in mine), "worst": max(r.seconds for r in mine)},
         **{f"time_of_{rival}": _time_of(rival, mine, rows) for rival in RIVALS},
         "of_ceiling": _of_ceiling(emphasis, mine, rows),
     }
 
 
-def _emphasis(rows: Sequence[Row]) -> dict[str, float] | None:
-    found = [row.emphasis_explained for row in rows if row.emphasis_explained is not None]
-    if not found:
+def _emphasis(rows: Sequence[Row], figure: str, error: str) -> dict[str, float] | None:
+    """Of the rows that have the figure; its ratio is of the error named so and that without weights."""
+    emphasised = [row for row in rows if getattr(row, figure) is not None]
+    if not emphasised:
         return None
-    emphasised = [row for row in rows if row.emphasis_explained is not None]
-    unweighted = sum(row.error_without_weights for row in emphasised)
-    return {"ratio_of_sums": 1 - sum(row.error for row in emphasised) / unweighted, **_spread(found)}
-
-
-def _emphasis_in_context(rows: Sequence[Row]) -> dict[str, float] | None:
-    found = [row.emphasis_in_context for row in rows if row.emphasis_in_context is not None]
-    if not found:
-        return None
-    emphasised = [row for row in rows if row.emphasis_in_context is not None]
-    unweighted = sum(row.error_in_context_without_weights for row in emphasised)
-    return {"ratio_of_sums": 1 - sum(row.error_in_context for row in emphasised) / unweighted, **_spread(found)}
+    mine, unweighted = (sum(getattr(row, name) for row in emphasised) for name in (error, f"{error}_without_weights"))
+    return {"ratio_of_sums": 1 - mine / unweighted, **_spread([getattr(row, figure) for row in emphasised])}
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -172,7 +163,8 @@ def _time_of(rival: str, mine: Sequence[Row], rows: Sequence[Row]) -> dict[str, 
 def _of_ceiling(emphasis: dict[str, float] | None, mine: Sequence[Row], rows: Sequence[Row]) -> dict[str, float] | None:
     """emphasis_explained over that of the best of many tries."""
     places = {row.place for row in mine}
-    ceiling = _emphasis([row for row in rows if row.method == CEILING and row.place in places])
+    theirs = [row for row in rows if row.method == CEILING and row.place in places]
+    ceiling = _emphasis(theirs, "emphasis_explained", "error")
     if emphasis is None or ceiling is None:
         return None
     return {"ratio_of_sums": emphasis["ratio_of_sums"] / ceiling["ratio_of_sums"]}
