@@ -24,7 +24,8 @@ from embedding_estimate.fidelity import TRAJECTORY
 from embedding_estimate.host import BorrowedModel, Conditioning, Host, Vectors
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.probes import Probes, probe
-from embedding_estimate.teacher import Side, Teacher, error
+from embedding_estimate.sides import Side, error
+from embedding_estimate.teacher import Teacher
 from embedding_estimate.trainer import estimate
 from embedding_estimate.vectors import VectorSpace, fit
 

@@ -54,7 +54,7 @@ class Run:
     """A method on a prompt."""
 
     result: Score
-    inside: Sequence[float]  # err(T[embedding]) by template
+    inside: Sequence[float]  # err(T[embedding]) by context
     seconds: float  # all of them, its own preparation included
     seconds_to: Mapping[str, float | None]  # a rival's best, or its own; None: never reached
     typed_weight: float = 1.0

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from embedding_estimate.among_words import Context
 from embedding_estimate.fidelity import NO_EMPHASIS, SEEDS, TRAJECTORY
 from embedding_estimate.host import BorrowedModel, Vectors
-from embedding_estimate.teacher import States, Task, Teacher, error
+from embedding_estimate.sides import States, error
+from embedding_estimate.teacher import Task, Teacher
 
 BATCH = 16  # states at once; changes the speed only
 SPARSE = 5  # one state of so many, which is prime to the number of seeds

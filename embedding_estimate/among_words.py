@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.host import Vectors
-from embedding_estimate.teacher import Side, States, Teacher, Trajectory, error
+from embedding_estimate.sides import Side, States, error
+from embedding_estimate.teacher import Teacher, Trajectory
 from embedding_estimate.vectors import count
 
 TRAJECTORY = Trajectory("Euler", "Karras", 10, 7.0)

@@ -8,7 +8,7 @@ from embedding_estimate.errors import SettingsError, nearest, quoted
 from embedding_estimate.host import MODES, BorrowedModel
 from embedding_estimate.parameters import spelled
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Side
+from embedding_estimate.sides import Side
 from embedding_estimate.vectors import count
 
 MOST_EVALUATIONS = 150  # so that a schedule in whole steps shows

@@ -29,7 +29,8 @@ from embedding_estimate import among_words
 from embedding_estimate.among_words import Context, by_seed, standard_error
 from embedding_estimate.host import MODES, BorrowedModel, Vectors
 from embedding_estimate.progress import Meter
-from embedding_estimate.teacher import REPORT_SEED, Side, States, Task, Teacher, Trajectory, errors
+from embedding_estimate.sides import Side, States, errors
+from embedding_estimate.teacher import REPORT_SEED, Task, Teacher, Trajectory
 from embedding_estimate.vectors import count, fit
 
 PROTOCOL = "v2"

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Teacher, Trajectory, alike
+from embedding_estimate.sides import alike
+from embedding_estimate.teacher import Teacher, Trajectory
 from embedding_estimate.vectors import count, fit
 
 

@@ -12,7 +12,7 @@ from embedding_estimate.host import BorrowedModel
 from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.probes import Probes, probe
 from embedding_estimate.sensitivity import Sensitivity, by_differences, by_gradient, uniform
-from embedding_estimate.teacher import Side, States
+from embedding_estimate.sides import Side, States
 
 TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention

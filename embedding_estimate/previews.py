@@ -13,7 +13,8 @@ from embedding_estimate import failures
 from embedding_estimate.fidelity import IMAGE_SEEDS, TRAJECTORY
 from embedding_estimate.host import Vectors
 from embedding_estimate.progress import Stopped
-from embedding_estimate.teacher import Side, Teacher
+from embedding_estimate.sides import Side
+from embedding_estimate.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from embedding_estimate.host import BorrowedModel, Conditioning, CrossAttention
 from embedding_estimate.sensitivity import Pass, Sensitivity, by_gradient
-from embedding_estimate.teacher import Side, States, by_stage
+from embedding_estimate.sides import Side, States, by_stage
 
 TOGETHER = 2**23  # numbers of the queries that one product reads
 

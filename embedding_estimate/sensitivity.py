@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel, Conditioning, CrossAttention
-from embedding_estimate.teacher import States, epsilon
+from embedding_estimate.sides import States, epsilon
 
 STEP = 0.05  # of a forward difference, in standard deviations: small, and yet above half precision's noise
 

@@ -10,7 +10,8 @@ from shaking import shaken
 from toy import ToyModel
 
 from embedding_estimate import advice, among_words, fidelity
-from embedding_estimate.teacher import Task, Teacher, error
+from embedding_estimate.sides import error
+from embedding_estimate.teacher import Task, Teacher
 from embedding_estimate.wording import number, rows
 
 TEXT = "red (circle:1.8)"

@@ -13,7 +13,8 @@ from embedding_estimate.host import Conditioning
 from embedding_estimate.memory import Prober
 from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Side, States, Task, Teacher, Trajectory, error
+from embedding_estimate.sides import Side, States, error
+from embedding_estimate.teacher import Task, Teacher, Trajectory
 
 TRAJECTORY = Trajectory("Euler", "Karras", 6, 3.0)
 FULL = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")

@@ -8,7 +8,8 @@ from toy import ToyModel
 from embedding_estimate.host import Conditioning
 from embedding_estimate.probes import Probes, probe
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Side, States, Task, Teacher, Trajectory, error
+from embedding_estimate.sides import Side, States, error
+from embedding_estimate.teacher import Task, Teacher, Trajectory
 
 TRAJECTORY = Trajectory("Euler", "Karras", 6, 3.0)
 

@@ -16,7 +16,8 @@ from embedding_estimate.errors import ModelError, PromptError, quoted
 from embedding_estimate.host import Vectors
 from embedding_estimate.parts import SKETCH
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Side, Teacher, Trajectory, alike
+from embedding_estimate.sides import Side, alike
+from embedding_estimate.teacher import Teacher, Trajectory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -27,7 +27,8 @@ from embedding_estimate.memory import Prober
 from embedding_estimate.objectives import Loss, check_effect, check_matchable, contexts_of, mean
 from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import SELECT_SEED, Side, States, Teacher, Trajectory, error
+from embedding_estimate.sides import Side, States, error
+from embedding_estimate.teacher import SELECT_SEED, Teacher, Trajectory
 
 SAMPLER = "Euler"  # of all trajectories: cheap, and its latents are like those of use
 

@@ -18,7 +18,8 @@ from embedding_estimate.errors import PromptError, quoted
 from embedding_estimate.host import Conditioning, Vectors
 from embedding_estimate.objectives import Loss, check_matchable, mean, templates_of
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Side, Teacher, Trajectory
+from embedding_estimate.sides import Side
+from embedding_estimate.teacher import Teacher, Trajectory
 
 
 @dataclass(frozen=True)

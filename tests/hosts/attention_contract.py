@@ -12,7 +12,7 @@ from torch import Tensor
 from embedding_estimate import probes as probing
 from embedding_estimate.host import BorrowedModel, Conditioning, Stage
 from embedding_estimate.probes import Probes, heads, probe
-from embedding_estimate.teacher import Side, States
+from embedding_estimate.sides import Side, States
 
 PROMPT = "a (red:1.4) circle"
 SIZE = 64  # pixels
