@@ -29,8 +29,9 @@ def states(teacher: Teacher, side: Side) -> States:
     return teacher.record(side, TRAJECTORY, range(40), 8)
 
 
-def probed(toy: ToyModel, side: Side, states: States, rows: int) -> Probes:
-    return probe(toy, [(side, states)], rows=rows, batch=7, generator=torch.Generator().manual_seed(shaken(0)))
+def probed(toy: ToyModel, side: Side, states: States, rows: int, seed: int = 0) -> Probes:
+    generator = torch.Generator().manual_seed(shaken(seed))
+    return probe(toy, [(side, states)], rows=rows, batch=7, generator=generator)
 
 
 def context_of(side: Side) -> torch.Tensor:
@@ -56,10 +57,12 @@ def test_all_rows_foresee_the_error(toy: ToyModel, side: Side, states: States) -
 
 
 def test_a_sample_of_the_rows_foresees_it_too(toy: ToyModel, side: Side, states: States) -> None:
-    probes = probed(toy, side, states, rows=2 * len(states))
-    assert len(probes.aim) == 2 * len(states)
+    """On average over samples: one of them may be off by a third."""
+    samples = [probed(toy, side, states, rows=2 * len(states), seed=seed) for seed in range(12)]
+    assert {len(probes.aim) for probes in samples} == {2 * len(states)}
     there = moved(toy, side, 0.3, seed=1)
-    assert float(probes.error(there.stages[0].parts[0][0])) == pytest.approx(error(there, states, 8), rel=0.3)
+    foreseen = [float(probes.error(there.stages[0].parts[0][0])) for probes in samples]
+    assert sum(foreseen) / len(foreseen) == pytest.approx(error(there, states, 8), rel=0.2)
 
 
 def test_the_prompt_itself_has_no_error(toy: ToyModel, side: Side, states: States) -> None:
