@@ -68,11 +68,14 @@ BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""
 
 FEW_STEPS = 80
+CHEAP_STEPS = 140  # of one prompt instead of many
 
 
-def automatic_steps(name: str, part: str) -> int:
+def automatic_steps(name: str, part: str, *, alone: bool = False) -> int:
     """The number of learning steps: few where the Attention part's squares are solved for by one of `FULL`."""
-    return FEW_STEPS if part == "Attention" and name in FULL else OPTIMIZERS[name].steps
+    if part == "Attention" and name in FULL:
+        return CHEAP_STEPS if alone else FEW_STEPS
+    return OPTIMIZERS[name].steps
 
 
 def automatic_rate(name: str, distance: float) -> float:

@@ -28,7 +28,8 @@ def learning_steps(settings: Settings) -> int:
 
 def _single(settings: Settings, part: str) -> Settings:
     single = replace(settings, part=part)
-    return replace(single, learning_steps=single.learning_steps or automatic_steps(single.optimizer_used, part))
+    steps = single.learning_steps or automatic_steps(single.optimizer_used, part, alone=single.template_list == ("{}",))
+    return replace(single, learning_steps=steps)
 
 
 def _sketched(single: Settings) -> list[Settings]:

@@ -18,6 +18,7 @@ from embedding_estimate.parameters import Parameter, finite, lines, setting, spe
 
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
+AMONG_WORDS, ALONE = USES = ("Among other words", "Alone")
 TOKEN_SOURCES = ("Number", "Initial prompt")
 MEASURES = ("Figures and images", "Figures and one image", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
@@ -35,6 +36,13 @@ class Settings:
         "", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.", longest=LONGEST_PROMPT
     )
     prompt_type: str = setting("Prompt", "Prompt type", "Where the embedding will be typed.", choices=PROMPT_TYPES)
+    use: str = setting(
+        AMONG_WORDS,
+        "Use",
+        "How the embedding will be typed: among other words, where it is trained in contexts of many kinds, or alone, "
+        "as the whole prompt, in which it carries more of the weights.",
+        choices=USES,
+    )
     other_prompt: str = setting(
         "",
         "Other side's text",
@@ -83,14 +91,15 @@ class Settings:
         "",
         "Templates",
         "Prompts that the embedding must work inside, one per line, {} where it stands; empty: contexts of many kinds "
-        "and the embedding by itself; a single {}: by itself only. LBFGS takes all at each step, the others some.",
+        "and the embedding by itself, or, for use alone, only that. LBFGS takes all at each step, the others some.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )
     learning_steps: int = setting(
         0,
         "Learning steps",
-        f"Updates of the vectors; 0: {optimizers.FEW_STEPS} for Attention with LBFGS, "
+        f"Updates of the vectors; 0: {optimizers.FEW_STEPS} for Attention with LBFGS ({optimizers.CHEAP_STEPS} for use "
+        f"alone), "
         f"{optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise {optimizers.OptimizerRow.steps}.",
         unit="steps",
         minimum=0,
@@ -204,8 +213,8 @@ class Settings:
 
     @property
     def template_list(self) -> tuple[str, ...]:
-        """The user's; none where the model's contexts are taken."""
-        return lines(self.templates)
+        """The user's, or for use alone the bare one; none where the model's contexts are taken."""
+        return lines(self.templates) or (("{}",) if self.use == ALONE else ())
 
     def problems(self) -> list[str]:
         """One line for each thing that is wrong; empty when all is well. The model is not asked."""
@@ -226,6 +235,8 @@ class Settings:
             for template in self.template_list:
                 if "{}" not in template:
                     found.append(f"template {quoted(template)} has no {{}}: write {{}} where the embedding stands")
+        if sound("use", "templates") and self.use == ALONE and set(self.template_list) != {"{}"}:
+            found.append(f"templates: use={ALONE!r} has no words around it; leave them out, or choose {AMONG_WORDS!r}")
         if sound("prompt_type", "guidance_scale") and self.negative and self.guidance_scale == 1:
             found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
         if sound("prompt_type", "other_prompt") and not self.negative and len(self.other_prompts) > 1:

@@ -27,11 +27,11 @@ from embedding_estimate.optimizers import make_loss
 from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.parts import in_turn, learning_steps
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import ALONE, Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
 from embedding_estimate.training import Job, Training, train
 from embedding_estimate.typed import at_weight, solve
-from embedding_estimate.vectors import VectorSpace, count
+from embedding_estimate.vectors import VectorSpace, count, fit
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,26 @@ def _train_part(
         if len(starts) > 1:
             job = counted_after(job, len(starts), training.step)
         train(training, objective, space, job)
+    if training.stopped in ("done", "early stop"):
+        _keep_words_that_do_better(training, objective)
     return training, objective.teacher
+
+
+def _keep_words_that_do_better(training: Training, objective: Objective) -> None:
+    """Takes the prompt's own words without their weights, where these do better among others and there is room."""
+    teacher, room = objective.teacher, count(training.best)
+    plain = teacher.model.token_vectors(teacher.task.text)
+    if teacher.task.typed_weight != 1 or not 1 <= count(plain) <= room:
+        return
+    words = fit(plain, room, teacher.model.padding_vectors())
+    ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
+    if ours is None or theirs is None or ours <= theirs:
+        return
+    training.keep(words, objective.held_out(words))
+    training.notes.append(
+        "among other words the prompt's own words without weights do better than what was trained, and were kept: type "
+        f"the prompt to have its weights, or choose use={ALONE!r}"
+    )
 
 
 def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:

@@ -83,7 +83,7 @@ def test_in_sdxl_it_does(toy: ToyModel, family: Any, told: bool) -> None:
             {"early_stop": 3, "learning_steps": 30, "part": "Transformer", "text": "red blue star"},
             ["early_stop=3: there are 3 checks in all, so it will not stop early"],
         ),
-        ({"early_stop": 7}, ["early_stop=7: there are 6 checks in all, so it will not stop early"]),  # in 60 steps
+        ({"early_stop": 12}, ["early_stop=12: there are 12 checks in all, so it will not stop early"]),  # in 120 steps
         ({"early_stop": 3, "part": "U-Net"}, []),
         ({"early_stop": 4, "part": "U-Net"}, ["early_stop=4: there are 4 checks in all, so it will not stop early"]),
         (

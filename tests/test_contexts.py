@@ -57,6 +57,12 @@ def test_the_models_contexts_are_taken_where_the_settings_have_no_templates(toy:
     assert contexts == replace(own, train=("{}", *own.train), select=("{}", *own.select))
 
 
+def test_for_use_alone_there_are_no_words_around(toy: ToyModel) -> None:
+    contexts, few = chosen(toy, use="Alone")
+    assert (contexts.train, contexts.select, few) == (("{}",), ("{}",), ("{}",))
+    assert chosen(toy, use="Alone", templates="{}\n") == (contexts, few)
+
+
 def test_templates_of_the_settings_go_first(toy: ToyModel) -> None:
     contexts, few = chosen(toy, templates="{}\nbig {}\n{} star\na {}")
     assert contexts == replace(toy.info.contexts, train=few, select=few) and few == ("{}", "big {}", "{} star", "a {}")

@@ -70,6 +70,7 @@ def test_a_float_takes_whole_numbers() -> None:
     [
         ({"text": " \n"}, "text is empty"),
         ({"templates": "a {}\nb"}, "template 'b' has no {}"),
+        ({"use": "Alone", "templates": "{}\na {}"}, "use='Alone' has no words around it"),
         ({"prompt_type": "Negative Prompt", "guidance_scale": 1.0}, "ignores the negative prompt"),
         ({"other_prompt": "a\nb"}, "a negative prompt is one line"),
         ({"token_source": "Initial prompt"}, "needs an initial_prompt"),
@@ -107,6 +108,8 @@ def test_a_value_that_is_wrong_itself_contradicts_nothing(name: str, value: obje
         ({"part": "Attention + U-Net", "learning_steps": 30}, [("Sketch", 20), ("Attention", 10), ("U-Net", 15)]),
         ({"learning_steps": 20}, [("Attention", 20)]),
         ({"optimizer": "Adam"}, [("Attention", 160)]),
+        ({"use": "Alone"}, [("Sketch", 20), ("Attention", 120)]),
+        ({"use": "Alone", "part": "U-Net"}, [("U-Net", 160)]),
         ({"tokens": 0}, [("Attention", 80)]),
         ({"tokens": 0, "token_source": "Initial prompt"}, [("Sketch", 20), ("Attention", 60)]),
         ({"part": "U-Net"}, [("U-Net", 160)]),

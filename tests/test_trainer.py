@@ -134,6 +134,40 @@ def test_the_best_by_the_select_set_is_kept(toy_host: ToyHost, monkeypatch: pyte
     assert [step for step, _ in result.checks] == [5, 10, 15, 20]
 
 
+@pytest.mark.parametrize("part", ["Attention", "U-Net"])
+@pytest.mark.parametrize(
+    "values, kept",
+    [
+        ({}, True),
+        ({"tokens": 3}, True),
+        ({"tokens": 1}, False),  # no room for the words
+        ({"typed_weight": 1.2}, False),  # their weight would be typed too
+        ({"use": "Alone", "templates": ""}, False),
+    ],
+    ids=str,
+)
+def test_words_that_do_better_among_others_are_kept(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, part: str, values: dict[str, Any], kept: bool
+) -> None:
+    """As if the words explained all there and what was trained nothing."""
+    model = toy_host.model
+    words = model.token_vectors("red circle")["clip_l"].float()
+    kind = {"Attention": AttentionObjective, "U-Net": UNetObjective}[part]
+    real = kind.held_out_among_words
+
+    def scripted(self: Any, vectors: Vectors) -> float | None:
+        own = torch.equal(vectors["clip_l"][:2].float(), words)
+        return None if real(self, vectors) is None else 0.0 if own else 1.0
+
+    monkeypatch.setattr(kind, "held_out_among_words", scripted)
+    result = run(toy_host, part=part, **{"templates": "{}\na {} star", "learning_steps": 25, **values})
+    found = result.embedding.vectors["clip_l"]
+    assert torch.equal(found[:2], words) == kept
+    assert any("words without weights do better" in note for note in result.notes) == kept
+    if values.get("tokens") == 3 and kept:
+        assert torch.equal(found[2], model.padding_vectors()["clip_l"].float())
+
+
 def test_early_stop(toy_host: ToyHost) -> None:
     result = run(toy_host, rate=1e-9, early_stop=2, learning_steps=5000)
     assert result.stopped == "early stop"

@@ -62,6 +62,7 @@ CHANGES = {
     "typed_weight": 1.2,
     "seed": 3,
     "templates": "a {}",
+    "use": "Alone",
 }
 
 

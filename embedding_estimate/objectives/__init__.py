@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -51,6 +51,10 @@ class Objective(Protocol):
 
     def held_out(self, vectors: Vectors) -> float:
         """Mean squared error on what is never trained on; decides which vectors are kept."""
+        ...
+
+    def held_out_among_words(self, vectors: Vectors) -> float | None:
+        """The same without the bare prompt; None where there is nothing else to choose by."""
         ...
 
 
@@ -116,6 +120,19 @@ def templates_of(settings: Settings, teacher: Teacher) -> tuple[str, ...]:
 def seeds_of(first: int, number: int, lesson: int) -> range:
     """Seeds from `first` on, others for each lesson: the more pictures the better."""
     return range(first + lesson * number, first + (lesson + 1) * number)
+
+
+class HasTemplate(Protocol):
+    @property
+    def template(self) -> str: ...
+
+
+L = TypeVar("L", bound=HasTemplate)
+
+
+def among_words(lessons: Sequence[L]) -> list[L]:
+    """Those with words around the embedding."""
+    return [lesson for lesson in lessons if lesson.template.strip() != "{}"]
 
 
 def mean(values: list[float]) -> float:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel, Conditioning, Vectors
 from embedding_estimate.memory import Prober
-from embedding_estimate.objectives import Loss, check_effect, check_matchable, contexts_of, mean
+from embedding_estimate.objectives import Loss, among_words, check_effect, check_matchable, contexts_of, mean
 from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import Side, States, error
@@ -161,7 +161,15 @@ class AttentionObjective:
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:
         """Foreseen by held-out rows in contexts that are not trained in, in units of the true error at the start."""
-        errors = [float(lesson.probes.error(its)) for lesson, its in self._encoded(vectors, self._select)]
+        return self._foreseen(vectors, self._select)
+
+    @torch.no_grad()
+    def held_out_among_words(self, vectors: Vectors) -> float | None:
+        lessons = among_words(self._select)
+        return self._foreseen(vectors, lessons) if lessons else None
+
+    def _foreseen(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
+        errors = [float(lesson.probes.error(its)) for lesson, its in self._encoded(vectors, lessons)]
         return self._calibration * mean(errors)
 
     def _encoded(self, vectors: Vectors, lessons: Sequence[Lesson]) -> list[tuple[Lesson, Conditioning]]:

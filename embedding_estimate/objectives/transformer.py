@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import PromptError, quoted
 from embedding_estimate.host import Conditioning, Vectors
-from embedding_estimate.objectives import Loss, check_matchable, mean, templates_of
+from embedding_estimate.objectives import Loss, among_words, check_matchable, mean, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import Side
 from embedding_estimate.teacher import Teacher, Trajectory
@@ -93,7 +93,15 @@ class TransformerObjective:
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:
         """Over all templates: nothing is random here, so nothing can be held out."""
-        return mean([_difference(self._beside(vectors, lesson), lesson.target) for lesson in self._lessons])
+        return self._error(vectors, self._lessons)
+
+    @torch.no_grad()
+    def held_out_among_words(self, vectors: Vectors) -> float | None:
+        lessons = among_words(self._lessons)
+        return self._error(vectors, lessons) if lessons else None
+
+    def _error(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
+        return mean([_difference(self._beside(vectors, lesson), lesson.target) for lesson in lessons])
 
     def _beside(self, vectors: Vectors, lesson: Lesson) -> list[Tensor]:
         """The vectors' own, which with another number of them than was prepared for may not fit."""

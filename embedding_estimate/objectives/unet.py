@@ -9,13 +9,14 @@ schedules and `AND` included, are there before the loop starts.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import SCHEDULED, Loss, check_effect, mean, seeds_of, templates_of
+from embedding_estimate.objectives import SCHEDULED, Loss, among_words, check_effect, mean, seeds_of, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import Side, States, epsilon, error
 from embedding_estimate.teacher import SELECT_SEED, Teacher, Trajectory
@@ -130,9 +131,13 @@ class UNetObjective:
 
     @torch.no_grad()
     def held_out(self, vectors: Vectors) -> float:
-        return mean(
-            [
-                error(self.teacher.student(vectors, lesson.template), lesson.select, self.settings.batch)
-                for lesson in self._lessons
-            ]
-        )
+        return self._error(vectors, self._lessons)
+
+    @torch.no_grad()
+    def held_out_among_words(self, vectors: Vectors) -> float | None:
+        lessons = among_words(self._lessons)
+        return self._error(vectors, lessons) if lessons else None
+
+    def _error(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
+        batch = self.settings.batch
+        return mean([error(self.teacher.student(vectors, each.template), each.select, batch) for each in lessons])

@@ -16,6 +16,7 @@ from embedding_estimate.ui import PREFIX
 OPEN: tuple[tuple[str, ...], ...] = (  # rows; all other settings follow in an accordion
     ("prompt_type", "steps"),
     ("text",),
+    ("use",),
     ("part", "tokens"),
     ("rate", "optimizer"),
     ("loss", "learning_steps"),

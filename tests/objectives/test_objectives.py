@@ -61,6 +61,17 @@ def test_the_loss_starts_near_one_and_is_zero_for_the_prompt(toy: ToyModel, part
 
 
 @pytest.mark.parametrize("part", PARTS)
+def test_errors_among_words_leave_the_bare_prompt_out(toy: ToyModel, part: str) -> None:
+    """Held-out errors of different templates are means of the same number of things."""
+    both, alone = (prepared(toy, part=part, templates=templates) for templates in ("{}\na {} star", "{}"))
+    among_words = both.held_out_among_words(start())
+    assert alone.held_out_among_words(start()) is None
+    assert among_words is not None and among_words != pytest.approx(both.held_out(start()))
+    if part == "Transformer":  # where nothing is drawn
+        assert (among_words + alone.held_out(start())) / 2 == pytest.approx(both.held_out(start()))
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_no_teacher_call_in_the_loop(toy: ToyModel, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = prepared(toy, part=part)
 
