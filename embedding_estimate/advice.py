@@ -14,7 +14,7 @@ from embedding_estimate import embedding_words, foreign_syntax, unused_settings
 from embedding_estimate.errors import few, quoted
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import MODES, BorrowedModel, Stage
-from embedding_estimate.objectives import SCHEDULED, make_objective
+from embedding_estimate.objectives import SCHEDULED, contexts_of, make_objective, templates_of
 from embedding_estimate.optimizers import make_loss
 from embedding_estimate.parts import SKETCH, in_turn
 from embedding_estimate.settings import Settings
@@ -73,6 +73,19 @@ def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
 def of_training(settings: Settings, teacher: Teacher) -> list[str]:
     """What the training will do with these settings; it may not be what they were meant for."""
     return [line for rule in (_text, _initial_prompt, _stops, _sizes) for line in rule(settings, teacher)]
+
+
+def of_contexts(contexts: Sequence[str], settings: Settings, teacher: Teacher) -> list[str]:
+    """Which of the user's own contexts, to measure in, an embedding with these settings knows from its training."""
+    own = contexts_of(settings, teacher)
+    whole = any(part.part == "Attention" for part in in_turn(settings))
+    known = {*own.train, *own.select} if whole else set(templates_of(settings, teacher))
+    lines = [
+        f"context {quoted(context)}: the embedding is trained in it or chosen by it, so its figures there flatter"
+        for context in contexts
+        if context in known
+    ]
+    return few(lines, "contexts are trained in or chosen by")
 
 
 def of_figures(figures: Fidelity) -> list[str]:

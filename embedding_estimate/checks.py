@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from embedding_estimate.errors import SettingsError, nearest, quoted
@@ -46,15 +47,24 @@ def check_against(settings: Settings, model: BorrowedModel) -> Settings:
         )
     if settings.format == "pt" and len(info.widths) > 1:
         found.append("format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'")
-    for template in settings.template_list:
-        if _changes(template.replace("{}", "x"), settings.negative, model):
-            found.append(
-                f"template {quoted(template)} has a schedule, AND, or the weight of a part: "
-                "an embedding stands in a plain prompt; drop it"
-            )
+    found += [f"template {line}" for line in _no_contexts(settings.template_list, settings.negative, model)]
     if found:
         raise SettingsError(found)
     return settings
+
+
+def check_contexts(contexts: Sequence[str], negative: bool, model: BorrowedModel) -> None:
+    """Raises `SettingsError` with every context of the user's, to measure in, that an embedding cannot stand in."""
+    if found := _no_contexts(contexts, negative, model):
+        raise SettingsError([f"context {line}" for line in found])
+
+
+def _no_contexts(prompts: Sequence[str], negative: bool, model: BorrowedModel) -> list[str]:
+    return [
+        f"{quoted(prompt)} has a schedule, AND, or the weight of a part: an embedding stands in a plain prompt; drop it"
+        for prompt in prompts
+        if _changes(prompt.replace("{}", "x"), negative, model)
+    ]
 
 
 def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from embedding_estimate import advice
-from embedding_estimate.checks import check_against
+from embedding_estimate.checks import check_against, check_contexts
 from embedding_estimate.enough import counts
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError, quoted
 from embedding_estimate.fidelity import Fidelity
@@ -31,25 +31,28 @@ def curve(
     host: Host,
     counts: Sequence[int],
     *,
+    contexts: Sequence[str] = (),
     on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
     on_progress: Callable[[int], OnProgress] = lambda tokens: lambda progress: None,
     stop: StopToken,
 ) -> Iterator[Point]:
     """Estimates the prompt with each number of vectors and yields the figures, without images, as they come.
 
-    `on_notes` gets what the user should know before the work begins. `on_progress` gives the listener for each N. A
-    stop that saves ends the curve with the points that are whole.
+    `contexts` are the user's own to measure in. `on_notes` gets what the user should know before the work begins.
+    `on_progress` gives the listener for each N. A stop that saves ends the curve with the points that are whole.
     Raises what `estimate` raises; settings are checked for every N before the first is estimated. Raises `ModelError`
     where one could not be measured, and where the host has loaded another model in between.
     """
     tried = variants(settings, counts)
     with interruptible(stop), host.borrow(stop.check) as model:
         check_against(tried[max(tried)], model)
-        on_notes(advice.of_job(advised(settings), Teacher(model, Task.of(settings, model))))
+        check_contexts(contexts, settings.negative, model)
+        teacher = Teacher(model, Task.of(settings, model))
+        on_notes(advice.of_job(advised(settings), teacher) + advice.of_contexts(contexts, settings, teacher))
     first = None
     for tokens, one in tried.items():
         try:
-            result = estimate(one, host, on_progress=on_progress(tokens), stop=stop)
+            result = estimate(one, host, contexts=contexts, on_progress=on_progress(tokens), stop=stop)
         except Interrupted:
             if stop.dropped:
                 raise

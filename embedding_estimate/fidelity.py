@@ -66,9 +66,16 @@ class Fidelity:
     emphasis_in_context_bare: float | None = None
     explained_in_modes: Mapping[str, float] = field(default_factory=dict)
     """Of a typed weight under other settings for emphasis, by `host.MODES`; under "Ignore" it is the bare name."""
+    own_contexts: bool = False  # whether the user gave the contexts, so that the figures there compare with no others
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def without_own_contexts(self) -> Fidelity:
+        """The figures without the contexts' words, where these are the user's."""
+        if not self.own_contexts:
+            return self
+        return replace(self, worst_context="", contexts=[{**row, "context": ""} for row in self.contexts])
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,15 @@ def measure(
     *,
     batch: int,
     images: int = len(IMAGE_SEEDS),
+    contexts: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Fidelity, Images]:
     """Measures vectors against the task's prompt by protocol v2.
 
     `batch` states go through the U-Net at once; it changes the speed and nothing else. `images` is the number of seeds
-    to make images of, most of the work; with fewer than the protocol's 16 the image distances are None. `on_progress`
-    is told of the U-Net's work, in samples; a prompt with `AND` has more of it than is foreseen.
+    to make images of, most of the work; with fewer than the protocol's 16 the image distances are None. `contexts` are
+    the user's own, each with `{}` where the embedding stands; none: those of the model's report. `on_progress` is told
+    of the U-Net's work, in samples; a prompt with `AND` has more of it than is foreseen.
     """
     passed = total = 0
 
@@ -112,8 +121,8 @@ def measure(
     drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in twins}
     drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the first images are what its states end in
     total = _work(len(SEEDS), 2 + len(rows) - len(known))
-    contexts = teacher.contexts.report
-    total += among_words.work(len(contexts), len(weights))
+    templates = contexts or teacher.contexts.report
+    total += among_words.work(len(templates), len(weights))
     total += sum(_work(len(seeds), 1 if name in one_sided else 2) for name, seeds in drawn.items())
     on_progress(0, total)
     states, ends = teacher.record_and_end(rows["prompt"], TRAJECTORY, SEEDS, batch)
@@ -127,8 +136,8 @@ def measure(
             squares[name] = errors(side, states, batch)
 
     measured = []
-    for number, context in enumerate(contexts):
-        here = Context.of(teacher, context, SEEDS[number % len(SEEDS)], batch)
+    for number, template in enumerate(templates):
+        here = Context.of(teacher, template, SEEDS[number % len(SEEDS)], batch)
         for weight in weights:
             measured.append((weight, here, here.error(teacher.typed(weight), vectors, batch)))
 
@@ -141,7 +150,8 @@ def measure(
     latents = {name: latents[twins.get(name, name)] for name in PICTURED if images}
     on_progress(total, total)
     compared = latents if images == len(IMAGE_SEEDS) else {}
-    return _figures(task.typed_weight, squares, states, measured, compared), Images(latents)
+    figures = _figures(task.typed_weight, squares, states, measured, compared)
+    return replace(figures, own_contexts=bool(contexts)), Images(latents)
 
 
 def _work(seeds: int, calls: int) -> int:

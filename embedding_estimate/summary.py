@@ -22,6 +22,7 @@ FIGURES = (
     "emphasis_in_context",
     "worst_context",
     "contexts",
+    "own_contexts",
     "standard_errors",
     "image_distance",
 )

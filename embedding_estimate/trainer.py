@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_estimate import __version__, advice, failures, fidelity, names
-from embedding_estimate.checks import check_against
+from embedding_estimate.checks import check_against, check_contexts
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.enough import counted_after, counts, train_each
 from embedding_estimate.errors import Interrupted
@@ -63,6 +63,7 @@ def estimate(
     host: Host,
     *,
     beside: Sequence[str] = (),
+    contexts: Sequence[str] = (),
     on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
     on_progress: OnProgress = lambda progress: None,
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
@@ -73,8 +74,9 @@ def estimate(
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
-    `beside` are names of embeddings that the result will lie among and the host does not read. `on_notes` gets what
-    the user should know before the work begins; it is in the result's notes as well. `on_snapshot` gets the best
+    `beside` are names of embeddings that the result will lie among and the host does not read. `contexts` are the
+    user's own to measure in, for those of `fidelity.measure`. `on_notes` gets what the user should know before the work
+    begins; it is in the result's notes as well. `on_snapshot` gets the best
     embedding so far at every `settings.save_every`-th step, `on_preview` the vectors of every
     `settings.preview_every`-th beside the teacher. `on_trained` gets the embedding before it is measured, which may
     take longer than the training, and while the host makes no image with it yet. `on_images` gets the latents of the
@@ -91,6 +93,7 @@ def estimate(
         model = typing.cast(BorrowedModel, meter)
         with meter.interruptible(stop):
             settings = check_against(settings, model)
+            check_contexts(contexts, settings.negative, model)
         teacher = Teacher(model, Task.of(settings, model))
         space = VectorSpace.of(model)
 
@@ -107,7 +110,7 @@ def estimate(
         trajectory = Trajectory.of(settings)
         with meter.interruptible(stop):  # a long text takes its time
             check_text(teacher, trajectory)
-            notes = _notes(settings, teacher, beside)
+            notes = _notes(settings, teacher, beside) + advice.of_contexts(contexts, settings, teacher)
             on_notes(notes)
             numbers = counts(settings, model)
             exact = exact_vectors(teacher, trajectory, numbers[0])
@@ -126,7 +129,7 @@ def estimate(
             on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
         if settings.measure != "Nothing" and training.stopped not in ("interrupted", FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
-                figures, images = _measure(teacher, training, job)
+                figures, images = _measure(teacher, training, job, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:
                 with _worth_no_loss(training, "no pictures"):
@@ -236,7 +239,7 @@ def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -
     teacher.on_record = lambda states: None
 
 
-def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, Images]:
+def _measure(teacher: Teacher, training: Training, job: Job, contexts: Sequence[str]) -> tuple[Fidelity, Images]:
     teacher.model.release()
     return fidelity.measure(
         teacher.model,
@@ -244,6 +247,7 @@ def _measure(teacher: Teacher, training: Training, job: Job) -> tuple[Fidelity, 
         {key: value.to(teacher.model.device) for key, value in training.best.items()},
         batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
         images=IMAGES.get(job.settings.measure, 0),
+        contexts=contexts,
         on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
     )
 
@@ -256,6 +260,7 @@ def _embedding(
     if settings.private:
         for secret in ("text", "other_prompt", "initial_prompt", "templates"):
             del told[secret]
+        figures = figures and figures.without_own_contexts()
     provenance: dict[str, Any] = {
         "version": __version__,
         "settings": told,

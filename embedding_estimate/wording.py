@@ -48,6 +48,7 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
     weights = "the prompt's weights do next to nothing, so there is no figure"
     if figures.emphasis_explained is not None:
         weights = "of what the weights add to the bare words"
+    inside = "explained, in contexts of your own" if figures.own_contexts else "explained, among other words"
     cut = f"the first {tokens} of its own token vectors, untrained"
 
     def bare(value: float | None) -> list[Row]:
@@ -65,7 +66,7 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
         Row("cut to fit", figures.explained_truncated, cut, baseline=True),
         Row("emphasis explained", figures.emphasis_explained, weights),
         *bare(figures.emphasis_explained_bare),
-        Row("explained in context", figures.explained_in_context, "explained, among other words"),
+        Row("explained in context", figures.explained_in_context, inside),
         *bare(figures.explained_in_context_bare),
         Row("bare words", figures.explained_in_context_without_weights, "every weight 1, typed there", baseline=True),
         Row("emphasis in context", figures.emphasis_in_context, _among_words(figures)),

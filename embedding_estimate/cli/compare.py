@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from embedding_estimate import summary
+from embedding_estimate.cli.contexts import contexts_option, made_with
 from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.notes import Notes, note
@@ -45,11 +47,12 @@ MEASURE = replace(
 @click.argument("text")
 @report_option
 @json_option
+@contexts_option
 @host_options
 @setting_options({"prompt_type", "other_prompt", "batch"})
 @setting_option(WEIGHT)
 @setting_option(MEASURE)
-def compare(file: Path, text: str, report: Path | None, as_json: bool, **options: Any) -> None:
+def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts: Sequence[str], **options: Any) -> None:
     """Measures how faithful the embedding in FILE is to the prompt TEXT, whatever made it.
 
     What is not typed, the weight of the name, clip skip and emphasis mode, is as FILE tells.
@@ -64,6 +67,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
         note(warning)
 
     from embedding_estimate import advice, fidelity
+    from embedding_estimate.checks import check_contexts
     from embedding_estimate.embedding import read
     from embedding_estimate.objectives import check_text
     from embedding_estimate.progress import Progress
@@ -83,7 +87,10 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
     with host.borrow() as model, Bars() as bars:
         task = Task.of(settings, model)
         check_text(Teacher(model, task), fidelity.TRAJECTORY)
+        check_contexts(contexts, settings.negative, model)
         notes(advice.of_prompts(settings, model))
+        if contexts and (made := made_with(embedding.provenance, settings)):
+            notes(advice.of_contexts(contexts, made, Teacher(model, Task.of(made, model))))
         if embedding.tokens > (most := model.info.chunk_tokens):
             raise EmbeddingError(f"{file.name}: {embedding.tokens} vectors, and a prompt takes {most}; choose another")
         figures, images = fidelity.measure(
@@ -92,6 +99,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, **options
             {key: value.to(model.device) for key, value in embedding.fit(model.info.widths).vectors.items()},
             batch=settings.batch,
             images=IMAGES.get(settings.measure, 0),
+            contexts=contexts,
             on_progress=lambda done, total: bars(Progress("measure", done, total)),
         )
         if report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,22 @@ from embedding_estimate.errors import SettingsError, quoted
 from embedding_estimate.progress import StopToken
 from embedding_estimate.saving import check_report
 from embedding_estimate.settings import Settings
+from embedding_estimate.wording import number
 
 if TYPE_CHECKING:
     from embedding_estimate.curve import Point
 
 
-def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path | None, as_json: bool) -> None:
-    """Estimates with each N, prints a line for each and draws them. Saves no embedding."""
+def run_curve(
+    settings: Settings,
+    hosted: HostOptions,
+    counts: str,
+    report: Path | None,
+    as_json: bool,
+    contexts: Sequence[str],
+) -> None:
+    """Estimates with each N, prints a line for each, measured in `contexts` or the model's, and draws them. Saves no
+    embedding."""
     numbers = parsed(counts)
     check_report(report, None)
     from embedding_estimate import advice
@@ -37,10 +47,15 @@ def run_curve(settings: Settings, hosted: HostOptions, counts: str, report: Path
     stop = StopToken()
     with interruptible(stop):
         bars: dict[int, Bars] = {tokens: Bars(f"N = {tokens}, ") for tokens in numbers}
-        for point in curve(settings, host, numbers, on_notes=notes, on_progress=bars.__getitem__, stop=stop):
+        tried = curve(
+            settings, host, numbers, contexts=contexts, on_notes=notes, on_progress=bars.__getitem__, stop=stop
+        )
+        for point in tried:
             bars[point.tokens].close()
             if not points:
-                print_line(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'cut to fit':>12}{'seconds':>10}")
+                print_line(
+                    f"{'N':>4}{'explained':>12}{'emphasis':>12}{'in context':>12}{'cut to fit':>12}{'seconds':>10}"
+                )
             points.append(point)
             print_line(_line(point))
     if report and points:
@@ -72,8 +87,10 @@ def parsed(counts: str) -> list[int]:
 
 def _line(point: Point) -> str:
     figures = point.fidelity
-    emphasis = "-" if figures.emphasis_explained is None else f"{figures.emphasis_explained:.3f}"
-    return (
-        f"{point.tokens:>4}{figures.explained:>12.3f}{emphasis:>12}"
-        f"{figures.explained_truncated:>12.3f}{point.seconds:>10.1f}"
+    shown = (
+        figures.explained,
+        figures.emphasis_explained,
+        figures.emphasis_in_context,
+        figures.explained_truncated,
     )
+    return f"{point.tokens:>4}{''.join(f'{number(value):>12}' for value in shown)}{point.seconds:>10.1f}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedding_estimate import failures, names, saving, summary, wording
+from embedding_estimate.cli.contexts import contexts_option
 from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
@@ -86,6 +87,7 @@ def folder_option(command: Any) -> Any:
 @folder_option
 @report_option
 @json_option
+@contexts_option
 @click.option(
     "--from",
     "source",
@@ -108,6 +110,7 @@ def estimate(
     out: Path,
     report: Path | None,
     as_json: bool,
+    contexts: Sequence[str],
     source: Path | None,
     curve: str | None,
     infotext: bool,
@@ -133,13 +136,18 @@ def estimate(
         typed["name"] = free_name(about, [folder for folder in (out, hosted.embeddings) if folder])
     settings = checked(typed)
     if curve is None:
-        run(settings, hosted, out, report).finish(as_json)
+        if contexts and settings.measure == "Nothing":
+            note("--contexts: without effect beside --measure Nothing")
+        run(settings, hosted, out, report, contexts).finish(as_json)
     else:
-        run_curve(settings, hosted, curve, report, as_json)
+        run_curve(settings, hosted, curve, report, as_json, contexts)
 
 
-def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | None) -> Done:
-    """Estimates, saves, prints and draws. All that can be wrong with the places is found before the work."""
+def run(
+    settings: Settings, hosted: HostOptions, folder: Path, picture: Path | None, contexts: Sequence[str] = ()
+) -> Done:
+    """Estimates, saves, prints and draws, measured in `contexts` or the model's. All that can be wrong with the places
+    is found before the work."""
     with ExitStack() as stack:
         stack.enter_context(saving.made(folder))
         names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
@@ -179,6 +187,7 @@ def run(settings: Settings, hosted: HostOptions, folder: Path, picture: Path | N
             result = trainer.estimate(
                 settings,
                 host,
+                contexts=contexts,
                 beside=[path.stem for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS],
                 on_notes=notes,
                 on_progress=bars,

@@ -59,6 +59,7 @@ NOT_SHOWN = {
     "width: {}",  # a style
     "a number of {} bits",  # within a line that quotes it
     "words look like names of embeddings that are not there",  # within the next line
+    "contexts are trained in or chosen by",
     "embeddings get in the way of {} like that; rename it",
     "{} more {}",
     "{} stands for {}",  # with its quotes in the dictionary
