@@ -6,6 +6,7 @@ being the teacher. They are summed over the contexts, so that a context counts b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from embedding_estimate.teacher import Teacher, Trajectory
 from embedding_estimate.vectors import count
 
 TRAJECTORY = Trajectory("Euler", "Karras", 10, 7.0)
+PICTURED_SEEDS = 2  # of the images in one of the contexts
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Context:
         prompt = teacher.replaced(template.replace("{}", teacher.task.text), TRAJECTORY)
         nothing = teacher.replaced(template.replace("{}", ""), TRAJECTORY)
         states = teacher.record(prompt, TRAJECTORY, [seed], batch)
-        words = _bare_words(teacher, template, prompt)
+        words = _bare_words(teacher, template, prompt, TRAJECTORY)
         return cls(template, states, error(words, states, batch), error(nothing, states, batch))
 
     def error(self, teacher: Teacher, vectors: Vectors, batch: int) -> float:
@@ -41,15 +43,32 @@ class Context:
         return error(teacher.student(vectors, self.template), self.states, batch)
 
 
-def _bare_words(teacher: Teacher, template: str, prompt: Side) -> Side:
+def _bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Trajectory) -> Side:
     """The prompt's tokens typed in a context whose own weights stay.
 
     Where vectors cannot stand for them, as in a prompt of several chunks or with a schedule, these are dropped too.
     """
     plain = teacher.model.token_vectors(teacher.task.text)
     if prompt.scheduled or prompt.composed or not 1 <= count(plain) <= teacher.model.info.chunk_tokens:
-        return teacher.replaced(template.replace("{}", teacher.task.text), TRAJECTORY, weights=False)
+        return teacher.replaced(template.replace("{}", teacher.task.text), trajectory, weights=False)
     return teacher.typed(1.0).student(plain, template)
+
+
+def pictured_context(teacher: Teacher, templates: Sequence[str]) -> str:
+    """The one that images are made in: the first that is no longer than a chunk, or else the first."""
+    most = teacher.model.info.chunk_tokens
+    short = (each for each in templates if count(teacher.model.token_vectors(each.replace("{}", ""))) <= most)
+    return next(short, templates[0])
+
+
+def pictured(teacher: Teacher, vectors: Vectors, template: str, trajectory: Trajectory) -> dict[str, Side]:
+    """What images are made of in a context: T[prompt], T[vectors] and T[bare words]."""
+    prompt = teacher.replaced(template.replace("{}", teacher.task.text), trajectory)
+    return {
+        "prompt": prompt,
+        "embedding": teacher.student(vectors, template),
+        "without weights": _bare_words(teacher, template, prompt, trajectory),
+    }
 
 
 def work(contexts: int, rows: int) -> int:

@@ -16,7 +16,6 @@ where the prompt has weights `emphasis_in_context` is the figure to look at; bel
 
 from __future__ import annotations
 
-import itertools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,7 +28,7 @@ from embedding_estimate import among_words
 from embedding_estimate.among_words import Context, by_seed, standard_error
 from embedding_estimate.host import MODES, BorrowedModel, Vectors
 from embedding_estimate.progress import Meter
-from embedding_estimate.sides import Side, States, errors
+from embedding_estimate.sides import Side, States, errors, twins
 from embedding_estimate.teacher import REPORT_SEED, Task, Teacher, Trajectory
 from embedding_estimate.vectors import count, fit
 
@@ -66,6 +65,7 @@ class Fidelity:
     emphasis_in_context_bare: float | None = None
     explained_in_modes: Mapping[str, float] = field(default_factory=dict)
     """Of a typed weight under other settings for emphasis, by `host.MODES`; under "Ignore" it is the bare name."""
+    pictured_context: str = ""  # that images were made in; empty where none were asked for
     own_contexts: bool = False  # whether the user gave the contexts, so that the figures there compare with no others
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,7 +75,8 @@ class Fidelity:
         """The figures without the contexts' words, where these are the user's."""
         if not self.own_contexts:
             return self
-        return replace(self, worst_context="", contexts=[{**row, "context": ""} for row in self.contexts])
+        rows = [{**row, "context": ""} for row in self.contexts]
+        return replace(self, worst_context="", pictured_context="", contexts=rows)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Images:
     """Same-seed latents (seeds, C, h, w), the picture behind the figures, by row; empty where none were asked for."""
 
     latents: Mapping[str, Tensor]
+    in_context: Mapping[str, Tensor] = field(default_factory=dict)  # in `Fidelity.pictured_context`, of fewer seeds
 
 
 def measure(
@@ -115,21 +117,25 @@ def measure(
     teacher = Teacher(counted, replace(task, width=size, height=size))
     rows = _rows(teacher, vectors)
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
-    twins = _twins(rows)
+    same = twins(rows)
     one_sided = {"empty"} if teacher.other_is_empty(TRAJECTORY) else set()  # both sides of the guidance are one
-    known = {"prompt", *twins, *one_sided}
-    drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in twins}
+    known = {"prompt", *same, *one_sided}
+    drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in same}
     drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the first images are what its states end in
     total = _work(len(SEEDS), 2 + len(rows) - len(known))
     templates = contexts or teacher.contexts.report
     total += among_words.work(len(templates), len(weights))
     total += sum(_work(len(seeds), 1 if name in one_sided else 2) for name, seeds in drawn.items())
+    shown = among_words.pictured_context(teacher, templates) if images else ""
+    inside = among_words.pictured(teacher, vectors, shown, TRAJECTORY) if images else {}
+    same_inside, few = twins(inside), IMAGE_SEEDS[: min(images, among_words.PICTURED_SEEDS)]
+    total += _work(len(few), 2 * (len(inside) - len(same_inside)))
     on_progress(0, total)
     states, ends = teacher.record_and_end(rows["prompt"], TRAJECTORY, SEEDS, batch)
     squares = {"prompt": torch.zeros_like(states.sigma)}  # by row: (S,)
     for name, side in rows.items():
-        if name in twins:
-            squares[name] = squares[twins[name]]
+        if name in same:
+            squares[name] = squares[same[name]]
         elif name == "empty":
             squares[name] = teacher.errors_of_nothing(states, TRAJECTORY, batch)
         elif name != "prompt":
@@ -147,11 +153,15 @@ def measure(
         if seeds:
             parts.append(teacher.run(rows[name], TRAJECTORY, seeds, batch))
         latents[name] = torch.cat(parts)
-    latents = {name: latents[twins.get(name, name)] for name in PICTURED if images}
+    latents = {name: latents[same.get(name, name)] for name in PICTURED if images}
+    in_context = {
+        name: teacher.run(side, TRAJECTORY, few, batch) for name, side in inside.items() if name not in same_inside
+    }
+    in_context |= {name: in_context[elder] for name, elder in same_inside.items()}
     on_progress(total, total)
     compared = latents if images == len(IMAGE_SEEDS) else {}
     figures = _figures(task.typed_weight, squares, states, measured, compared)
-    return replace(figures, own_contexts=bool(contexts)), Images(latents)
+    return replace(figures, pictured_context=shown, own_contexts=bool(contexts)), Images(latents, in_context)
 
 
 def _work(seeds: int, calls: int) -> int:
@@ -180,12 +190,6 @@ def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
             with teacher.model.mode(mode):
                 rows[mode] = teacher.student(vectors)
     return rows
-
-
-def _twins(rows: Mapping[str, Side]) -> dict[str, str]:
-    """Rows that predict what one before them does, and which: bare words with room for all of them, for one."""
-    pairs = itertools.combinations(rows, 2)
-    return {later: earlier for earlier, later in reversed(list(pairs)) if rows[earlier].same_as(rows[later])}
 
 
 def _figures(

@@ -31,6 +31,8 @@ from embedding_estimate.drawing import (
 )
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel
+from embedding_estimate.image_grid import COLUMNS, blocks, in_context
+from embedding_estimate.image_grid import WIDTH as GRID_WIDTH
 from embedding_estimate.names import typed_name
 from embedding_estimate.previews import picture
 from embedding_estimate.settings import Settings
@@ -42,15 +44,6 @@ MARGIN, GAP = 36, 24
 HEAD = 118  # name, prompt, facts
 CARD = 84  # height of the row of figures
 CHARTS = 560  # width
-GRID = 766  # width of the images
-LABELS = 50  # height of the words above the images
-
-COLUMNS = {  # row of the fidelity -> what stands above the images
-    "prompt": "prompt",
-    "embedding": "embedding",
-    "without weights": "without weights",
-    "empty": "empty prompt",
-}
 
 
 @dataclass(frozen=True)
@@ -63,17 +56,21 @@ class Report:
     fidelity: Fidelity | None = None
     losses: Sequence[float] = ()  # one per step
     checks: Sequence[tuple[int, float]] = ()  # (step, explained)
-    pictures: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)  # same seeds in every row
+    pictures: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)  # of `pictures`
+    context: str = ""  # that those in context are made in
     stretches: Sequence[tuple[int, str]] = ()  # (steps before it, its name); lines of two do not join
 
 
 def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[str, list[Image.Image]]:
-    """The first seeds' images by row."""
-    return {row: [picture(pixels) for pixels in model.decode(images.latents[row][:seeds])] for row in COLUMNS}
+    """The first seeds' images by row: those alone, and as `in_context` calls them those in a context."""
+    latents = {row: images.latents[row] for row in COLUMNS}
+    latents |= {in_context(row): value for row, value in images.in_context.items()}
+    return {row: [picture(pixels) for pixels in model.decode(value[:seeds])] for row, value in latents.items()}
 
 
 def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Sequence[Image.Image]]) -> Report:
     """All that is known of an estimate, with its `pictures`."""
+    figures = result.fidelity
     optimizers = dict.fromkeys(part.optimizer_used for part in parts.in_turn(settings))
     return Report(
         name=typed_name(settings.name, result.typed_weight),
@@ -86,31 +83,33 @@ def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Seque
             f"{result.seconds_prepare + result.seconds_train:.0f} s",
             f"model {result.embedding.provenance['model']['name']}",
         ],
-        fidelity=result.fidelity,
+        fidelity=figures,
         losses=result.losses,
         checks=result.checks,
         pictures=images,
+        context="" if not figures or (settings.private and figures.own_contexts) else figures.pictured_context,
         stretches=result.stretches,
     )
 
 
 def draw(report: Report) -> Image.Image:
     """The whole sheet: figures on top, curves on the left, images on the right, as far as there are any."""
-    charts, seeds = bool(report.losses), max(map(len, report.pictures.values()), default=0)
-    widths = [width for width, there in ((CHARTS, charts), (GRID, seeds > 0)) if there] or [GRID]
-    heights = [_grid_height(seeds)] if seeds else [2 * 300 + GAP] if charts else []
+    charts, grid = bool(report.losses), blocks(report.pictures, report.fidelity, report.context)
+    widths = [width for width, there in ((CHARTS, charts), (GRID_WIDTH, bool(grid))) if there] or [GRID_WIDTH]
+    height = sum(block.height + GAP for block in grid) - GAP if grid else 2 * 300 + GAP if charts else 0
     width = 2 * MARGIN + sum(widths) + GAP * (len(widths) - 1)
     cards = _card_rows(width - 2 * MARGIN) * (CARD + 16) - 16 + GAP
     top = MARGIN + HEAD + (cards if report.fidelity else 0)
-    canvas = Canvas(width, top + max(heights, default=0) + MARGIN)
+    canvas = Canvas(width, top + height + MARGIN)
 
     _head(canvas, report, width - 2 * MARGIN)
     if report.fidelity:
         _cards(canvas, report.fidelity, MARGIN, MARGIN + HEAD, width - 2 * MARGIN)
     if charts:
-        _charts(canvas, report, MARGIN, top, max(heights))
-    if seeds:
-        _grid(canvas, report, width - MARGIN - GRID, top)
+        _charts(canvas, report, MARGIN, top, height)
+    for block in grid:
+        block.draw(canvas, width - MARGIN - GRID_WIDTH, top)
+        top += block.height + GAP
     return canvas.finished()
 
 
@@ -188,36 +187,6 @@ def _running_means(
     for line in divided(losses, stretches):
         means += zip([step for step, _ in line], smoothed([loss for _, loss in line], over), strict=True)
     return means
-
-
-def _across(seeds: int) -> tuple[int, int]:
-    """How many images stand side by side, and how large they are: those of one seed two by two."""
-    columns = len(COLUMNS) if seeds > 1 else 2
-    return columns, (GRID + 10) // columns - 10
-
-
-def _grid_height(seeds: int) -> int:
-    columns, side = _across(seeds)
-    return len(COLUMNS) // columns * (LABELS + seeds * (side + 10)) - 10
-
-
-def _grid(canvas: Canvas, report: Report, x: float, y: float) -> None:
-    seeds = len(report.pictures["prompt"])
-    columns, side = _across(seeds)
-    for place, (row, label) in enumerate(COLUMNS.items()):
-        left, top = x + place % columns * (side + 10), y + place // columns * (LABELS + side + 10)
-        canvas.text(left + side / 2, top, label, 16, BLUE if row == "embedding" else INK, "m")
-        if report.fidelity:
-            canvas.text(left + side / 2, top + 22, _explained(report.fidelity, row), 13, MUTED, "m")
-        for index, image in enumerate(report.pictures[row]):
-            canvas.picture(left, top + LABELS + index * (side + 10), image, side, side)
-
-
-def _explained(figures: Fidelity, row: str) -> str:
-    known = {"embedding": figures.explained, "without weights": figures.explained_without_weights}
-    return (
-        f"explained {_number(known[row])}" if row in known else {"prompt": "explained 1", "empty": "explained 0"}[row]
-    )
 
 
 def draw_curve(name: str, prompt: str, facts: Sequence[str], points: Sequence[Point]) -> Image.Image:

@@ -4,7 +4,7 @@ teacher's prediction."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -189,3 +189,9 @@ def by_stage(side: Side, states: States) -> Iterator[States]:
     cuts = [0, *(i for i in range(1, len(ends)) if ends[i] != ends[i - 1]), len(ends)]
     for start, end in itertools.pairwise(cuts):
         yield states[start:end]
+
+
+def twins(rows: Mapping[str, Side]) -> dict[str, str]:
+    """Rows that predict what one before them does, and which: bare words with room for all of them, for one."""
+    pairs = itertools.combinations(rows, 2)
+    return {later: earlier for earlier, later in reversed(list(pairs)) if rows[earlier].same_as(rows[later])}

@@ -175,7 +175,8 @@ def test_the_batch_changes_nothing(toy: ToyModel) -> None:
     assert one.pop("protocol") == many.pop("protocol") == "v2"
     for key in ("errors", "explained_in_modes", "standard_errors"):
         assert one.pop(key) == pytest.approx(many.pop(key), rel=1e-9)
-    assert one.pop("worst_context") == many.pop("worst_context")
+    for key in ("worst_context", "pictured_context"):
+        assert one.pop(key) == many.pop(key)
     for mine, other in zip(one.pop("contexts"), many.pop("contexts"), strict=True):
         assert mine.pop("context") == other.pop("context")
         assert mine == pytest.approx(other, rel=1e-9)
@@ -261,6 +262,61 @@ def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: 
     assert all(after - before <= 2 * 4 for (before, _), (after, _) in pairwise(seen))
     assert {"prompt", "embedding", "without weights", "empty"} <= images.latents.keys()
     assert all(latents.shape == (16, 4, 4, 4) for latents in images.latents.values())
+
+
+@pytest.mark.parametrize("weight", [1.0, 1.2])
+def test_images_in_a_context_are_of_the_same_seeds_and_change_no_figure(toy: ToyModel, weight: float) -> None:
+    vectors, asked = random_vectors(1), dataclasses.replace(task(), typed_weight=weight)
+    figures, images = fidelity.measure(toy, asked, vectors, batch=4)
+    assert figures.pictured_context == "blue {}"
+    teacher = Teacher(toy, asked)
+    sides = {
+        "prompt": teacher.replaced(f"blue {TEXT}", fidelity.TRAJECTORY),
+        "embedding": teacher.student(vectors, "blue {}"),
+        "without weights": teacher.replaced("blue red circle", fidelity.TRAJECTORY),
+    }
+    assert list(images.in_context) == list(sides)
+    for row, side in sides.items():
+        drawn = teacher.run(side, fidelity.TRAJECTORY, fidelity.IMAGE_SEEDS[:2], 4)
+        assert torch.allclose(images.in_context[row], drawn, rtol=1e-9)
+    assert not torch.allclose(images.in_context["embedding"], images.latents["embedding"][:2])
+
+    without, none = fidelity.measure(toy, asked, vectors, batch=4, images=0)
+    assert none.in_context == {} and without.pictured_context == ""
+    pictured = ("pictured_context", "image_distance", "image_distance_without_weights")
+    alike = dict.fromkeys(pictured)
+    assert dataclasses.replace(figures, **alike) == dataclasses.replace(without, **alike)
+
+
+def test_images_in_a_context_are_few(toy: ToyModel) -> None:
+    """Three rows of two seeds, twenty steps, both sides of the guidance; of one seed where one is asked for."""
+    work = {}
+    for images in (0, 1, 16):
+        toy.denoised = 0
+        _, made = fidelity.measure(toy, task(), random_vectors(1), batch=8, images=images)
+        work[images] = toy.denoised
+        assert all(len(latents) == min(images, 2) for latents in made.in_context.values())
+    alone = 20 * 2  # the empty prompt's other side is not empty here
+    assert work[1] - work[0] == 3 * alone + 3 * alone  # the prompt's one is what its states end in
+    assert work[16] - work[0] == (3 * 16 + 8) * alone + 3 * 2 * alone
+
+
+@pytest.mark.parametrize(
+    ("templates", "pictured"),
+    [(("a b c d e {}", "blue {}"), "blue {}"), (("a b c d e {}", "a b c d e f {}"), "a b c d e {}")],
+)
+def test_images_are_made_in_a_context_of_one_chunk_where_there_is_one(
+    toy: ToyModel, templates: tuple[str, ...], pictured: str
+) -> None:
+    assert toy.info.chunk_tokens == 4
+    assert among_words.pictured_context(Teacher(toy, task()), templates) == pictured
+
+
+def test_what_is_the_same_in_a_context_is_drawn_once(toy: ToyModel) -> None:
+    """Vectors that are the bare words."""
+    _, images = fidelity.measure(toy, task(), toy.token_vectors(TEXT), batch=8, images=1)
+    assert images.in_context["embedding"] is images.in_context["without weights"]
+    assert not torch.equal(images.in_context["embedding"], images.in_context["prompt"])
 
 
 def test_ratio_of_sums_by_hand(toy: ToyModel) -> None:

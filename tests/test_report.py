@@ -14,16 +14,22 @@ from toy import ToyModel
 from embedding_estimate import drawing
 from embedding_estimate.curve import Point
 from embedding_estimate.drawing import Canvas, Chart, Series, divided, shortened, smoothed, text_width, ticks
+from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.fidelity import Fidelity, Images
-from embedding_estimate.report import COLUMNS, Report, _running_means, draw, draw_curve, pictures, save
+from embedding_estimate.image_grid import COLUMNS, THERE, blocks, in_context
+from embedding_estimate.report import GAP, Report, _running_means, draw, draw_curve, of_estimate, pictures, save
+from embedding_estimate.settings import Settings
+from embedding_estimate.trainer import Estimate
 
 NOTHING = replace(
     FIGURES, explained=-math.inf, emphasis_explained=None, explained_in_context=math.nan, emphasis_in_context=None,
     image_distance=None, image_distance_without_weights=None,
 )  # fmt: skip
+ROWS = [*COLUMNS, *map(in_context, THERE)]
 ONE = {row: [Image.new("RGB", (16, 12), "red")] for row in COLUMNS}
 IMAGES = {row: [Image.new("RGB", (16, 12), "red")] * 4 for row in COLUMNS}
+BOTH = {**IMAGES, **{in_context(row): [Image.new("RGB", (16, 12), "red")] * 2 for row in THERE}}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_the_mean_of_a_stretch_knows_nothing_of_the_one_before() -> None:
 
 @pytest.mark.parametrize("losses", [[], [1.0], [math.nan, 1.0, 0.5, math.inf], [0.0] * 200])
 @pytest.mark.parametrize("figures", [None, FIGURES, NOTHING])
-@pytest.mark.parametrize("images", [{}, ONE, IMAGES])
+@pytest.mark.parametrize("images", [{}, ONE, IMAGES, BOTH])
 def test_a_report_is_drawn_from_whatever_is_known(losses: list[float], figures: Fidelity, images: dict) -> None:
     checks = [(step, 0.5) for step in range(10, len(losses), 10)]
     sheet = draw(Report("name", "a prompt", ["U-Net part"], figures, losses, checks, images))
@@ -129,9 +135,47 @@ def test_the_curve_is_drawn_without_emphasis_too() -> None:
 
 def test_pictures_are_the_same_seeds_of_every_column(toy: ToyModel) -> None:
     latents = {row: torch.full((16, 4, 4, 4), float(index)) for index, row in enumerate([*COLUMNS, "truncated"])}
-    made = pictures(toy, Images(latents))
-    assert list(made) == list(COLUMNS) and all(len(row) == 4 for row in made.values())
-    assert made["embedding"][0].getpixel((0, 0)) == (round(torch.tensor(1.0).sigmoid().item() * 255),) * 3
+    there = {row: torch.full((2, 4, 4, 4), -1.0) for row in THERE}
+    made = pictures(toy, Images(latents, there))
+    assert list(made) == ROWS and [len(row) for row in made.values()] == [4, 4, 4, 4, 2, 2, 2]
+
+    def grey(latent: float) -> tuple[int, ...]:
+        return (round(torch.tensor(latent).sigmoid().item() * 255),) * 3
+
+    assert made["embedding"][0].getpixel((0, 0)) == grey(1.0)
+    assert made[in_context("embedding")][0].getpixel((0, 0)) == grey(-1.0)
+
+
+def test_images_in_a_context_say_which_and_how_much_they_explain() -> None:
+    rows = [
+        {"context": "a {}", "embedding": 1.0, "without weights": 1.0, "nothing": 2.0},
+        {"context": "{} b", "embedding": 1.0, "without weights": 3.0, "nothing": 4.0},
+    ]
+    figures = replace(FIGURES, contexts=rows, pictured_context="{} b")
+    alone, there = blocks(BOTH, figures, "{} b")
+    assert alone.heading == "" and there.heading == "among other words: {} b"
+    assert [column.explained for column in alone.columns] == [1, 0.9, 0.8, 0]
+    assert [(column.label, column.explained) for column in there.columns] == [
+        ("prompt", 1),
+        ("embedding", 0.75),
+        ("without weights", 0.25),
+    ]
+    assert blocks(BOTH, figures, "")[1].heading == "among other words"
+    assert [column.explained for column in blocks(BOTH, None, "")[1].columns] == [None] * 3
+    grown = draw(Report("n", "p", [], figures, pictures=BOTH)).height - draw(Report("n", "p", [], figures)).height
+    assert grown == alone.height + GAP + there.height
+
+
+def test_the_report_of_a_private_job_tells_no_context_of_the_users() -> None:
+    for own, private, told in ((True, True, ""), (True, False, "{} b"), (False, True, "{} b")):
+        figures = replace(FIGURES, own_contexts=own, pictured_context="{} b")
+        result = estimated(figures)
+        assert of_estimate(Settings(text="a", name="n", private=private), result, {}).context == told
+
+
+def estimated(figures: Fidelity) -> Estimate:
+    embedding = Embedding("n", {"clip_l": torch.ones(1, 6)}, {"model": {"name": "m"}})
+    return Estimate(embedding, 1.0, figures, 1, "done", [], [], [], 1.0, 1.0, 1.0, 1, 1)
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

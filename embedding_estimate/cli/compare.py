@@ -107,7 +107,9 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
 
             rows = drawn.pictures(model, images) if images.latents else {}
             facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
-            sheet = drawn.draw(drawn.Report(called, text, facts, figures, pictures=rows))
+            sheet = drawn.draw(
+                drawn.Report(called, text, facts, figures, pictures=rows, context=figures.pictured_context)
+            )
         clip_skip, emphasis = model.info.clip_skip, model.info.emphasis
     if report:  # before anything is printed, whose reader may have left
         drawn.save(sheet, report)
