@@ -66,6 +66,9 @@ class Standalone:
     def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return values
 
+    def own_contexts(self, negative: bool) -> Sequence[str]:
+        return ()
+
     def infotext(self, text: str) -> Mapping[str, Any]:
         return infotext.parse(text)
 

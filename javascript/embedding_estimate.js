@@ -8,7 +8,8 @@
     const TYPING = 300; // ms without a key before the server is asked what it makes of the text
     const PATIENCE = 5; // times the same answer; then the server may be gone, and is asked less often
     const CHECKED = ["name", "format", "overwrite"].map((name) => `#embedding_estimate_${name}`).join();
-    const GENERATED = ["state", "problems", "filled", "text_count", "initial_prompt_count", "name_remarks"];
+    const GENERATED = ["state", "problems", "filled", "text_count", "initial_prompt_count", "name_remarks", "own_prompts_taken"];
+    const OUTDATED = ["problems li", "filled p", "own_prompts_taken p"].map((said) => `#embedding_estimate_${said}`).join();
     const LONGEST = 2000; // letters of a line; more is somebody's prompt
     const find = (id) => document.querySelector(`#embedding_estimate_${id}`);
 
@@ -45,7 +46,7 @@
 
     function changed(field) {
         if (!field.closest?.("#embedding_estimate_form")) return;
-        if (document.querySelector("#embedding_estimate_problems li, #embedding_estimate_filled p")) find("clear").click();
+        if (document.querySelector(OUTDATED)) find("clear").click();
         if (field.closest(".embedding_estimate_counted")) soon("count");
         if (field.closest(CHECKED)) soon("check");
     }

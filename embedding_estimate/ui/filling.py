@@ -30,6 +30,15 @@ NO_INFOTEXT = (
 HEADING = "parameters"  # that PNG Info has above an infotext
 
 
+def own_prompts(number: int) -> str:
+    """What is said where so many contexts were made of the user's own prompts."""
+    if not number:
+        return "there is no saved style and no last image with a prompt on that side"
+    if number == 1:
+        return "1 context from the last image and the saved styles"
+    return f"{number} contexts from the last image and the saved styles"
+
+
 def bare(text: str) -> str:
     """An infotext without its heading."""
     first, _, rest = text.strip().partition("\n")

@@ -34,9 +34,11 @@ Names = Callable[[str], Sequence[str]]  # what a setting without choices of its 
 class Form:
     """Builds the components where it is made, within gradio's blocks."""
 
-    def __init__(self, names: Names, defaults: Mapping[str, Any]):
-        """`defaults` are what settings start from by the place's own settings, the rest start from their own."""
+    def __init__(self, names: Names, defaults: Mapping[str, Any], *, keeps_prompts: bool = False):
+        """`defaults` are what settings start from by the place's own settings, the rest start from their own.
+        `keeps_prompts` is whether the place has prompts of the user's to make contexts of."""
         self._names = names
+        self._keeps_prompts = keeps_prompts
         self._left = {parameter.name: parameter for parameter in PARAMETERS}
         for name, value in defaults.items():
             self._left[name] = replace(self._left[name], default=value)
@@ -63,8 +65,19 @@ class Form:
                     with gr.Column(elem_classes=[f"{PREFIX}counted"]):
                         self.components[name] = component(parameter)
                         self.counts[name] = gr.HTML(elem_id=f"{PREFIX}{name}_count")
+                elif name == "templates":
+                    with gr.Column(min_width=160, elem_id=f"{PREFIX}contexts"):
+                        self.components[name] = component(parameter)
+                        self._own_prompts()
                 else:
                     self.components[name] = component(parameter, self._names(name))
+
+    def _own_prompts(self) -> None:
+        """A button that fills in contexts, and what is said of that."""
+        self.own_prompts = gr.Button(
+            "From my prompts", size="sm", visible=self._keeps_prompts, elem_id=f"{PREFIX}own_prompts"
+        )
+        self.own_prompts_taken = gr.HTML(elem_id=f"{PREFIX}own_prompts_taken")
 
 
 def component(parameter: Parameter, names: Sequence[str] = ()) -> Any:

@@ -49,6 +49,11 @@ class Place(Protocol):
         """What the values of these components say as the host reads them, styles merged into the prompts."""
         ...
 
+    def own_contexts(self, negative: bool) -> Sequence[str]:
+        """The prompts that the host keeps of its user, of one side of the guidance, each with `{}` where an embedding
+        would stand; none standalone."""
+        ...
+
     def infotext(self, text: str) -> Mapping[str, Any]:
         """What an infotext says, likewise: "Prompt", "Negative prompt", "Steps", "Size-1" and so on."""
         ...

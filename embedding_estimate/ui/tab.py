@@ -26,7 +26,7 @@ def build(place: Place) -> None:
                 taken = gr.Button("From txt2img", size="sm", elem_id=f"{PREFIX}take", visible=bool(neighbours))
                 infotext = gr.Button("Read infotext", size="sm", elem_id=f"{PREFIX}read")
             filled_in = gr.HTML(elem_id=f"{PREFIX}filled")
-            form = Form(place.choices, place.defaults())
+            form = Form(place.choices, place.defaults(), keeps_prompts=place.in_webui)
         with gr.Column(scale=2, min_width=320, elem_id=f"{PREFIX}side"):
             estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
             explore = gr.Button("How many tokens?", size="sm", elem_id=f"{PREFIX}explore")
@@ -59,7 +59,7 @@ def build(place: Place) -> None:
     save.click(lambda: stop(save=True), None, shown, **QUIET)
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
     poll.click(now, None, shown, **QUIET)
-    clear.click(lambda: ("", ""), None, [problems, filled_in], **QUIET)
+    clear.click(lambda: ("", "", ""), None, [problems, filled_in, form.own_prompts_taken], **QUIET)
     counted = [form.components[name] for name in form.counts]
     counting = (lambda *texts: counts(place, texts)), counted, list(form.counts.values())
     count.click(*counting, **LATEST)
@@ -81,6 +81,9 @@ def build(place: Place) -> None:
     prompt_type = form.components["prompt_type"]
     taken.click(take, [prompt_type, *neighbours.values()], written, **QUIET).then(*counting, **QUIET)
     infotext.click(read, [prompt_type, form.components["text"]], written, **QUIET).then(*counting, **QUIET)
+
+    own = [form.components["templates"], form.own_prompts_taken]
+    form.own_prompts.click(lambda side: from_own_prompts(place, side), [prompt_type], own, **QUIET)
 
 
 def _pressed_by_the_javascript(name: str) -> Any:
@@ -135,6 +138,13 @@ def filled(place: Place, prompt_type: str, told: Mapping[str, Any], else_say: st
     kept = (gr.update(value=values[name]) if name in values else gr.update() for name in filling.FILLED)
     fold = gr.update(open=True) if values else gr.update()
     return [status.problems(refused), status.filled(values), fold, *kept]
+
+
+def from_own_prompts(place: Place, prompt_type: str) -> tuple[Any, str]:
+    """The new value of the contexts to train in, from the user's prompts on that side, and what is said of it."""
+    contexts = place.own_contexts(prompt_type == "Negative Prompt")
+    said = status.remarks([filling.own_prompts(len(contexts))])
+    return (gr.update(value="\n".join(contexts)) if contexts else gr.update()), said
 
 
 def counts(place: Place, texts: tuple[str, ...]) -> Any:

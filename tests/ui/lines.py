@@ -28,6 +28,7 @@ ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or nothing at 
     "hosts/webui/options.py",
     "hosts/webui/use.py",
     "out_of_memory.py",
+    "image_grid.py",
     "report.py",
     "ui/form.py",
     "ui/guard.py",

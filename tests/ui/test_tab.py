@@ -60,6 +60,9 @@ class Place:
     def told(self, values: dict[str, Any]) -> dict[str, Any]:
         return {**values, "Prompt": f"{values['Prompt']}, styled"}
 
+    def own_contexts(self, negative: bool) -> list[str]:
+        return ["{}, a negative"] if negative else []
+
     def infotext(self, text: str) -> dict[str, Any]:
         return {"Prompt": text, "Negative prompt": "grey", "Steps": "7"} if "Steps:" in text else {"Prompt": text}
 
@@ -285,3 +288,22 @@ def test_the_number_in_the_form_does_not_matter_to_a_curve(place: Place, built: 
         time.sleep(0.01)
     assert isinstance(explored, Curve) and [each.tokens for each in explored.points] == [1, 2, 4]
     assert 'data-tokens="4"' in status.render(explored, "", in_webui=True)
+
+
+def test_contexts_are_filled_in_from_the_users_prompts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts, said = tab.from_own_prompts(place, "Negative Prompt")
+    assert contexts["value"] == "{}, a negative" and "1 context from the last image" in said
+    contexts, said = tab.from_own_prompts(place, "Prompt")
+    assert "value" not in contexts and "there is no saved style" in said  # what is typed there stays
+    monkeypatch.setattr(place, "own_contexts", lambda negative: ["a {}", "{} b"])
+    contexts, said = tab.from_own_prompts(place, "Prompt")
+    assert contexts["value"] == "a {}\n{} b" and "2 contexts from the last image" in said
+
+
+def test_only_a_place_with_prompts_offers_them(place: Place) -> None:
+    for in_webui in (True, False):
+        place.in_webui = in_webui
+        with gr.Blocks(analytics_enabled=False) as blocks:
+            tab.build(place)
+        (button,) = (each for each in blocks.blocks.values() if each.elem_id == "embedding_estimate_own_prompts")
+        assert button.visible is in_webui

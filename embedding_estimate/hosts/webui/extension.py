@@ -11,7 +11,7 @@ from typing import Any
 
 from embedding_estimate import names, saving
 from embedding_estimate.errors import ModelError
-from embedding_estimate.hosts.webui import comments, networks, options, support, txt2img
+from embedding_estimate.hosts.webui import comments, networks, options, own_prompts, support, txt2img
 from embedding_estimate.hosts.webui.engine import engines
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
@@ -57,6 +57,9 @@ class WebuiPlace:
 
     def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return self.page.told(values)
+
+    def own_contexts(self, negative: bool) -> Sequence[str]:
+        return own_prompts.contexts(negative)
 
     def infotext(self, text: str) -> Mapping[str, Any]:
         return txt2img.parsed(text)

@@ -25,6 +25,14 @@ def get_learned_conditioning_prompt_schedules(prompts: list[str], steps: int) ->
     return [[[end, text] for end, text in grammar.schedule(prompt, steps)] for prompt in prompts]
 
 
+def get_multicond_prompt_list(prompts: list[str]) -> tuple[list[list[tuple[int, float]]], list[str], dict[str, int]]:
+    """By prompt the place of each part among all texts, and its weight."""
+    composed = [grammar.compose(prompt) for prompt in prompts]
+    texts = list(dict.fromkeys(text for parts in composed for text, _ in parts))
+    places = {text: place for place, text in enumerate(texts)}
+    return [[(places[text], weight) for text, weight in parts] for parts in composed], texts, places
+
+
 def get_learned_conditioning(model: Any, prompts: SdConditioning, steps: int) -> list[Any]:
     return [_schedule(model, prompt, prompts, steps) for prompt in prompts]
 

@@ -1,5 +1,5 @@
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,6 +52,8 @@ cmd_opts = SimpleNamespace(
     api_auth=None,
     gradio_auth=None,
     gradio_auth_path=None,
+    hide_ui_dir_config=False,
+    no_prompt_history=False,
     lowvram=False,
     medvram=False,
 )
@@ -64,7 +66,17 @@ loaded_hypernetworks: list[Any] = []
 STYLES = {"old": ("an old painting", "photo")}  # for the prompt, for the negative prompt
 
 
+class PromptStyle(NamedTuple):
+    name: str
+    prompt: str | None
+    negative_prompt: str | None
+    path: str | None = None
+
+
 class Styles:
+    def __init__(self) -> None:
+        self.styles = {name: PromptStyle(name, *prompts) for name, prompts in STYLES.items()}
+
     def apply_styles_to_prompt(self, prompt: str, styles: list[str]) -> str:
         return ", ".join([prompt, *(STYLES[style][0] for style in styles)])
 
