@@ -186,8 +186,8 @@ class Settings:
     measure: str = setting(
         "Figures and images",
         "Measure",
-        "What is measured once the embedding is saved. The images of 16 seeds, 64 in all, are most of the work; "
-        "the 4 of one seed are little of it.",
+        "What is measured once the embedding is saved. The images of 16 seeds, 70 in all, are most of the work; "
+        "the 7 of one seed are little of it.",
         choices=MEASURES,
     )
     private: bool = setting(

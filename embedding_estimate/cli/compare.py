@@ -37,7 +37,7 @@ WEIGHT = replace(
 )
 MEASURE = replace(
     BY_NAME["measure"],
-    help="What is measured. Images, 64 of them, are most of the work.",
+    help="What is measured. Images, 70 of them, are most of the work.",
     choices=tuple(choice for choice in BY_NAME["measure"].choices if choice != "Nothing"),
 )
 

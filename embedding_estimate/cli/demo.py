@@ -11,12 +11,16 @@ from embedding_estimate.cli.host import HostOptions
 from embedding_estimate.cli.options import json_option, report_option
 from embedding_estimate.cli.printing import show
 from embedding_estimate.settings import Settings
+from embedding_estimate.wording import number
 
 PROMPT = "(red:1.5) circle"
 NAME = "demo-red-circle"
 REPORT = Path(f"{NAME}.png")
 NEXT = """
-{report} shows the same pictures with the prompt, the embedding, the bare words and nothing.
+{report} shows the same pictures with the prompt, the embedding, the bare words and nothing, and below them
+among other words: {context}
+In contexts like that the embedding explains {explained} of the prompt, and {emphasis} of what its weights add;
+0 is as good as the bare words.
 
 Next:
   embedding-estimate inspect {path}
@@ -39,6 +43,14 @@ def demo(out: Path, report: Path | None, as_json: bool) -> None:
     )
     settings = Settings(text=PROMPT, name=NAME, tokens=4, overwrite=True)
     done = run(settings, HostOptions(), out, report)
-    if not done.interrupted:
-        show(NEXT.format(report=report, path=done.path))
+    if figures := done.result.fidelity:
+        show(
+            NEXT.format(
+                report=report,
+                path=done.path,
+                context=figures.pictured_context.replace("{}", NAME),
+                explained=number(figures.explained_in_context),
+                emphasis=number(figures.emphasis_in_context),
+            )
+        )
     done.finish(as_json)
