@@ -167,6 +167,21 @@ def test_an_infotext_is_read(opened: Tab) -> None:
     opened.has(steps="3", guidance_scale="5", width="64", height="128")
 
 
+def test_contexts_come_from_the_last_image_and_the_saved_styles(opened: Tab, shots: Path) -> None:
+    txt2img(opened, "a circle, on the left", "grey")
+    opened.page.click("#txt2img_generate")
+    playwright.expect(opened.page.locator("#html_info_txt2img").first).to_contain_text("on the left", timeout=LONG)
+    enter(opened, "Embedding Estimate")
+    opened.page.locator("#embedding_estimate_more > .label-wrap:not(.open)").click()
+    opened.press("own_prompts")
+    opened.has(templates="a circle, on the left, {}\nan old painting, {}")
+    opened.says("own_prompts_taken", "2 contexts from the last image and the saved styles")
+    opened.shoot("webui-contexts", shots)
+    opened.page.get_by_label("Negative Prompt", exact=True).check()
+    opened.press("own_prompts")
+    opened.has(templates="grey, {}\nphoto, {}")
+
+
 def test_a_second_estimate_is_refused_and_the_hosts_interrupt_saves(opened: Tab, data: Path) -> None:
     start(opened, learning_steps=ENDLESS, name="half-way")
     opened.moves()
