@@ -17,7 +17,7 @@ where the prompt has weights `emphasis_in_context` is the figure to look at; bel
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -141,12 +141,7 @@ def measure(
         elif name != "prompt":
             squares[name] = errors(side, states, batch)
 
-    measured = []
-    for number, template in enumerate(templates):
-        here = Context.of(teacher, template, SEEDS[number % len(SEEDS)], batch)
-        for weight in weights:
-            measured.append((weight, here, here.error(teacher.typed(weight), vectors, batch)))
-
+    measured = _among_words(teacher, vectors, templates, weights, batch)
     latents: dict[str, Tensor] = {}
     for name, seeds in drawn.items() if images else ():
         parts = [ends[:images]] if name == "prompt" else []
@@ -162,6 +157,17 @@ def measure(
     compared = latents if images == len(IMAGE_SEEDS) else {}
     figures = _figures(task.typed_weight, squares, states, measured, compared)
     return replace(figures, pictured_context=shown, own_contexts=bool(contexts)), Images(latents, in_context)
+
+
+def _among_words(
+    teacher: Teacher, vectors: Vectors, templates: Sequence[str], weights: Iterable[float], batch: int
+) -> list[tuple[float, Context, float]]:
+    """The error with each weight typed in each context, which has a seed of its own as far as there are enough."""
+    measured = []
+    for number, template in enumerate(templates):
+        here = Context.of(teacher, template, SEEDS[number % len(SEEDS)], batch)
+        measured += [(weight, here, here.error(teacher.typed(weight), vectors, batch)) for weight in weights]
+    return measured
 
 
 def _work(seeds: int, calls: int) -> int:

@@ -194,24 +194,26 @@ def draw_curve(name: str, prompt: str, facts: Sequence[str], points: Sequence[Po
     width, height = 900, 460
     canvas = Canvas(width + 2 * MARGIN, height + HEAD + 2 * MARGIN)
     _head(canvas, Report(name, prompt, facts), width)
-    explained = [(point.tokens, point.fidelity.explained) for point in points]
-    emphasis = [
-        (point.tokens, point.fidelity.emphasis_explained)
-        for point in points
-        if point.fidelity.emphasis_explained is not None
+    figures = [point.fidelity for point in points]
+    lines: list[tuple[str, str, list[float | None]]] = [
+        ("explained", BLUE, [each.explained for each in figures]),
+        ("emphasis explained", ORANGE, [each.emphasis_explained for each in figures]),
+        ("emphasis in context", INK, [each.emphasis_in_context for each in figures]),
     ]
     chart = Chart(
         "figures over N",
         "N, vectors of the embedding",
-        [
-            Series(explained, BLUE, "explained", 2.4, dots=True),
-            Series(emphasis, ORANGE, "emphasis explained", 2.4, dots=True),
-        ],
+        [Series(_known(points, values), colour, label, 2.4, dots=True) for label, colour, values in lines],
         y_from=0.0,
         y_to=1.0,
     )
     chart.draw(canvas, MARGIN, MARGIN + HEAD, width, height)
     return canvas.finished()
+
+
+def _known(points: Sequence[Point], values: Sequence[float | None]) -> list[tuple[float, float]]:
+    """The values over N, but for those that are not there."""
+    return [(point.tokens, value) for point, value in zip(points, values, strict=True) if value is not None]
 
 
 def save(image: Image.Image, path: Path) -> None:

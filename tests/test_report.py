@@ -133,6 +133,16 @@ def test_the_curve_is_drawn_without_emphasis_too() -> None:
     draw_curve("name", "prompt", [], points[:1])
 
 
+def test_a_curve_has_a_line_among_other_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Chart] = []
+    monkeypatch.setattr(Chart, "draw", lambda chart, *place: drawn.append(chart))
+    figures = [replace(FIGURES, emphasis_in_context=value) for value in (None, -0.5, 0.25)]
+    draw_curve("name", "prompt", [], [Point(n, each, 1.0) for n, each in zip((1, 2, 4), figures, strict=True)])
+    lines = {line.label: line.points for line in drawn[0].series}
+    assert lines["emphasis in context"] == [(2, -0.5), (4, 0.25)]
+    assert lines["explained"] == [(1, 0.9), (2, 0.9), (4, 0.9)]
+
+
 def test_pictures_are_the_same_seeds_of_every_column(toy: ToyModel) -> None:
     latents = {row: torch.full((16, 4, 4, 4), float(index)) for index, row in enumerate([*COLUMNS, "truncated"])}
     there = {row: torch.full((2, 4, 4, 4), -1.0) for row in THERE}

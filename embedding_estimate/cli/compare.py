@@ -89,8 +89,8 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
         check_text(Teacher(model, task), fidelity.TRAJECTORY)
         check_contexts(contexts, settings.negative, model)
         notes(advice.of_prompts(settings, model))
-        if contexts and (made := made_with(embedding.provenance, settings)):
-            notes(advice.of_contexts(contexts, made, Teacher(model, Task.of(made, model))))
+        made = made_with(embedding.provenance, settings)
+        notes(advice.of_contexts(contexts, made, Teacher(model, Task.of(made, model))))
         if embedding.tokens > (most := model.info.chunk_tokens):
             raise EmbeddingError(f"{file.name}: {embedding.tokens} vectors, and a prompt takes {most}; choose another")
         figures, images = fidelity.measure(

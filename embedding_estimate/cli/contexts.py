@@ -50,13 +50,13 @@ def read(file: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines.values()))
 
 
-def made_with(provenance: Mapping[str, Any], settings: Settings) -> Settings | None:
-    """The settings with the contexts that a file says it was trained in; None where it does not say."""
+def made_with(provenance: Mapping[str, Any], settings: Settings) -> Settings:
+    """The settings with the contexts that a file says it was trained in. Where it does not say, they are none but the
+    bare name."""
     told = provenance.get("settings")
-    if not isinstance(told, Mapping) or "templates" not in told:
-        return None
+    told = told if isinstance(told, Mapping) and "templates" in told else {"templates": "{}"}
     made = replace(settings, **{name: told[name] for name in ("templates", "part", "prompt_type") if name in told})
-    return None if made.problems() else made
+    return replace(settings, templates="{}") if made.problems() else made
 
 
 contexts_option = click.option(
@@ -64,6 +64,6 @@ contexts_option = click.option(
     type=Place(),
     callback=lambda context, option, file: () if file is None else read(file),
     metavar="FILE",
-    help="Measure in prompts of your own, one per line, {} where the name stands. Nothing is trained in these: "
+    help="Measure in prompts of your own, one per line, {} where the name stands. They are not trained in: "
     "see --templates.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from embedding_estimate.hosts.webui import comments, txt2img
@@ -20,7 +21,7 @@ def contexts(negative: bool) -> list[str]:
     """
     prompts = [*_last(negative), *_styles(negative)]
     found = dict.fromkeys(context for prompt in prompts if (context := _context(prompt)))
-    return [context for context in found if _is_plain(context, negative)][:MOST]
+    return list(islice((context for context in found if _is_plain(context, negative)), MOST))
 
 
 def _last(negative: bool) -> Iterator[str]:
