@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from embedding_estimate import summary
-from embedding_estimate.cli.contexts import contexts_option, made_with
+from embedding_estimate.cli.contexts import contexts_option, flattering
 from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.notes import Notes, note
@@ -89,8 +89,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
         check_text(Teacher(model, task), fidelity.TRAJECTORY)
         check_contexts(contexts, settings.negative, model)
         notes(advice.of_prompts(settings, model))
-        made = made_with(embedding.provenance, settings)
-        notes(advice.of_contexts(contexts, made, Teacher(model, Task.of(made, model))))
+        notes(flattering(contexts, embedding.provenance, settings, model))
         if embedding.tokens > (most := model.info.chunk_tokens):
             raise EmbeddingError(f"{file.name}: {embedding.tokens} vectors, and a prompt takes {most}; choose another")
         figures, images = fidelity.measure(

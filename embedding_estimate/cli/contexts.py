@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from embedding_estimate.cli.options import Place
 from embedding_estimate.errors import SettingsError, few, quoted
 from embedding_estimate.settings import LONGEST_PROMPT, PARAMETERS, Settings
+
+if TYPE_CHECKING:
+    from embedding_estimate.host import BorrowedModel
 
 TEMPLATES = next(parameter for parameter in PARAMETERS if parameter.name == "templates")  # as long, and as many
 MOST_BYTES = 4 * LONGEST_PROMPT  # of the longest text in UTF-8
@@ -50,13 +53,20 @@ def read(file: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines.values()))
 
 
-def made_with(provenance: Mapping[str, Any], settings: Settings) -> Settings:
-    """The settings with the contexts that a file says it was trained in. Where it does not say, they are none but the
-    bare name."""
+def flattering(
+    contexts: Sequence[str], provenance: Mapping[str, Any], settings: Settings, model: BorrowedModel
+) -> list[str]:
+    """`advice.of_contexts` for an embedding that was made as its file says; nothing where it does not say."""
     told = provenance.get("settings")
-    told = told if isinstance(told, Mapping) and "templates" in told else {"templates": "{}"}
+    if not isinstance(told, Mapping) or "templates" not in told:
+        return []
     made = replace(settings, **{name: told[name] for name in ("templates", "part", "prompt_type") if name in told})
-    return replace(settings, templates="{}") if made.problems() else made
+    if made.problems():
+        return []
+    from embedding_estimate import advice
+    from embedding_estimate.teacher import Task, Teacher
+
+    return advice.of_contexts(contexts, made, Teacher(model, Task.of(made, model)))
 
 
 contexts_option = click.option(

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import QUICK, Run, files, last
 
 from embedding_estimate.cli.contexts import read
+from embedding_estimate.embedding import Embedding, write
 
 TEXT = "red (circle:1.8)"
 MINE = ("big {}, green", "{} tree", "(blue:1.3) {}")
@@ -70,6 +72,14 @@ def test_a_private_file_keeps_their_words_out(run: Run) -> None:
     assert figures["own_contexts"] is True and len(figures["contexts"]) == len(MINE)
     data = Path("embeddings/x1.safetensors").read_bytes()
     assert all(context.encode() not in data for context in MINE)
+
+
+def test_of_a_file_that_does_not_say_nothing_is_told(run: Run, tmp_path: Path) -> None:
+    own = written(("a {}", "{}"))
+    for told in ({}, {"settings": {"text": "red"}}, {"settings": {"templates": 5}}, {"settings": 5}):
+        write(Embedding("y", {"clip_l": torch.ones(2, 6)}, told), tmp_path / "y.safetensors", overwrite=True)
+        result = run("compare", "y.safetensors", TEXT, "--measure", "figures", "--contexts", own)
+        assert result.exit_code == 0 and flattering(result.stderr) == []
 
 
 def flattering(stderr: str) -> list[str]:
