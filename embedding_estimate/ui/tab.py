@@ -141,10 +141,11 @@ def filled(place: Place, prompt_type: str, told: Mapping[str, Any], else_say: st
 
 
 def from_own_prompts(place: Place, prompt_type: str) -> tuple[Any, str]:
-    """The new value of the contexts to train in, from the user's prompts on that side, and what is said of it."""
+    """The new value of the contexts to train in, from the user's prompts on that side, and what is said of it. The
+    bare name comes first, as it does among the model's contexts: without it little of the weights arrives alone."""
     contexts = place.own_contexts(prompt_type == "Negative Prompt")
     said = status.remarks([filling.own_prompts(len(contexts))])
-    return (gr.update(value="\n".join(contexts)) if contexts else gr.update()), said
+    return (gr.update(value="\n".join(["{}", *contexts])) if contexts else gr.update()), said
 
 
 def counts(place: Place, texts: tuple[str, ...]) -> Any:

@@ -292,12 +292,12 @@ def test_the_number_in_the_form_does_not_matter_to_a_curve(place: Place, built: 
 
 def test_contexts_are_filled_in_from_the_users_prompts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     contexts, said = tab.from_own_prompts(place, "Negative Prompt")
-    assert contexts["value"] == "{}, a negative" and "1 context from the last image" in said
+    assert contexts["value"] == "{}\n{}, a negative" and "1 context from the last image" in said
     contexts, said = tab.from_own_prompts(place, "Prompt")
     assert "value" not in contexts and "there is no saved style" in said  # what is typed there stays
     monkeypatch.setattr(place, "own_contexts", lambda negative: ["a {}", "{} b"])
     contexts, said = tab.from_own_prompts(place, "Prompt")
-    assert contexts["value"] == "a {}\n{} b" and "2 contexts from the last image" in said
+    assert contexts["value"] == "{}\na {}\n{} b" and "2 contexts from the last image" in said
 
 
 def test_only_a_place_with_prompts_offers_them(place: Place) -> None:

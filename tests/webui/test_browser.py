@@ -174,12 +174,12 @@ def test_contexts_come_from_the_last_image_and_the_saved_styles(opened: Tab, sho
     enter(opened, "Embedding Estimate")
     opened.page.locator("#embedding_estimate_more > .label-wrap:not(.open)").click()
     opened.press("own_prompts")
-    opened.has(templates="a circle, on the left, {}\nan old painting, {}")
+    opened.has(templates="{}\na circle, on the left, {}\nan old painting, {}")
     opened.says("own_prompts_taken", "2 contexts from the last image and the saved styles")
     opened.shoot("webui-contexts", shots)
     opened.page.get_by_label("Negative Prompt", exact=True).check()
     opened.press("own_prompts")
-    opened.has(templates="grey, {}\nphoto, {}")
+    opened.has(templates="{}\ngrey, {}\nphoto, {}")
 
 
 def test_a_second_estimate_is_refused_and_the_hosts_interrupt_saves(opened: Tab, data: Path) -> None:
