@@ -109,10 +109,9 @@
 
     function translateWhatComes() {
         if (!Object.keys(window.localization ?? {}).length) return;
-        for (const part of GENERATED.map(find)) {
-            translate(part);
-            new MutationObserver(() => translate(part)).observe(part, { childList: true, subtree: true });
-        }
+        const all = () => GENERATED.map(find).filter(Boolean).forEach(translate); // what is in a closed fold is not there
+        all();
+        for (const half of ["form", "side"]) new MutationObserver(all).observe(find(half), { childList: true, subtree: true });
     }
 
     function translate(part) {
