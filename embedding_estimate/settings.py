@@ -91,7 +91,8 @@ class Settings:
         "",
         "Training contexts",
         "Prompts around the embedding that it is trained in, one per line, {} where it stands; empty: contexts of many "
-        "kinds and the embedding by itself, or, for use alone, only that. LBFGS takes all at each step, the others some.",
+        "kinds and the embedding by itself, or, for use alone, only that. LBFGS takes all at each step, the others "
+        "some.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )
