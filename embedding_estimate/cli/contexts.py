@@ -60,7 +60,7 @@ def flattering(
     told = provenance.get("settings")
     if not isinstance(told, Mapping) or "templates" not in told:
         return []
-    made = replace(settings, **{name: told[name] for name in ("templates", "part", "prompt_type") if name in told})
+    made = replace(settings, **{name: told[name] for name in ("templates", "use", "part", "prompt_type") if name in told})
     if made.problems():
         return []
     from embedding_estimate import advice

@@ -92,6 +92,7 @@ def flattering(stderr: str) -> list[str]:
         ((), ["a {}", "big {}"]),  # trained in and chosen by
         (("--part", "U-Net"), ["a {}"]),  # which is chosen by what it is trained in
         (("--templates", "{} cat"), ["{} cat"]),
+        (("--use", "alone"), []),
     ],
 )
 def test_a_context_that_is_trained_in_is_told(run: Run, options: tuple[str, ...], known: list[str]) -> None:
