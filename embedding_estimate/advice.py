@@ -112,8 +112,9 @@ def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
             f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, and little of "
             "its weights may arrive; take more, or 0, which finds out how many are enough"
         )
-    carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS or settings.typed_weight != 1
-    if not carries and _weighted(text, settings, teacher):
+    carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS
+    typed = settings.typed_weight != 1 or settings.words != "One"
+    if not carries and not typed and _weighted(text, settings, teacher):
         yield (
             f"part='Transformer' cannot carry the weights of the text in Stable Diffusion {model.info.family[-1]}: "
             "choose Attention, or typed_weight=0"

@@ -143,7 +143,7 @@ def _described(job: Job, since: int) -> dict[str, Any]:
         ],
         "notes": list(job.notes),
         "problems": list(job.problems),
-        "result": summary.of_estimate(job.settings, saved.estimate, saved.path, saved.seconds, job.stop.stopped)
+        "result": summary.of_estimate(job.settings, saved.estimate, saved.paths, saved.seconds, job.stop.stopped)
         if saved
         else None,
     }

@@ -24,6 +24,7 @@ from embedding_estimate.hosts.standalone import infotext
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.sampler_names import CHOICES
 from embedding_estimate.jobs import Job, Jobs
+from embedding_estimate.siblings import parts_of
 from embedding_estimate.ui import tab
 from embedding_estimate.ui.guard import Guard, served_names
 
@@ -76,9 +77,9 @@ class Standalone:
         """Makes the next prompts read the name."""
         if job.saved is None:  # dropped, and the prompts read what they did
             return
-        embedding = job.saved.estimate.embedding
         try:
-            self._host.add_embedding(embedding.name, embedding.vectors)
+            for word in parts_of(job.saved.estimate.embedding):
+                self._host.add_embedding(word.name, word.vectors)
         except EmbeddingError as error:
             job.notes.append(str(error))
 

@@ -45,6 +45,8 @@ def check_against(settings: Settings, model: BorrowedModel) -> Settings:
         found.append(
             f"typed_weight={settings.typed_weight:g}: the emphasis mode {info.emphasis} reads no weights; choose 1"
         )
+    if settings.words != "One":
+        found += _no_words(settings, model)
     if settings.format == "pt" and len(info.widths) > 1:
         found.append("format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'")
     found += [f"template {line}" for line in _no_contexts(settings.template_list, settings.negative, model)]
@@ -65,6 +67,18 @@ def _no_contexts(prompts: Sequence[str], negative: bool, model: BorrowedModel) -
         for prompt in prompts
         if _changes(prompt.replace("{}", "x"), negative, model)
     ]
+
+
+def _no_words(settings: Settings, model: BorrowedModel) -> list[str]:
+    """Why there cannot be a word for each weight."""
+    if (emphasis := model.info.emphasis) not in MODES:
+        return [f"words={settings.words!r}: the emphasis mode {emphasis} reads no weights; choose 'One'"]
+    if _changes(settings.text, settings.negative, model):
+        return [
+            f"words={settings.words!r}: the text has a schedule, AND, or the weight of a part, which words do not "
+            "have; choose 'One', or drop it"
+        ]
+    return []
 
 
 def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:

@@ -15,6 +15,7 @@ from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.teacher import Task, Teacher
 from embedding_estimate.trainer import estimate, interruptible
+from embedding_estimate.words import planned
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def curve(
     with interruptible(stop), host.borrow(stop.check) as model:
         check_against(tried[max(tried)], model)
         check_contexts(contexts, settings.negative, model)
+        planned(tried[min(tried)], model)
         teacher = Teacher(model, Task.of(settings, model))
         on_notes(advice.of_job(advised(settings), teacher) + advice.of_contexts(contexts, settings, teacher))
     first = None
@@ -80,7 +82,8 @@ def numbers(settings: Settings, host: Host, stop: StopToken) -> list[int]:
     """
     with interruptible(stop), host.borrow(stop.check) as model:
         found = counts(replace(settings, tokens=0), model)
-        return sorted({*found, min(2 * found[-1], model.info.chunk_tokens)})
+        least = len(planned(replace(settings, tokens=0), model))  # a word has a vector of its own
+        return sorted({number for number in (*found, min(2 * found[-1], model.info.chunk_tokens)) if number >= least})
 
 
 def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:

@@ -163,10 +163,12 @@ def _among_words(
     teacher: Teacher, vectors: Vectors, templates: Sequence[str], weights: Iterable[float], batch: int
 ) -> list[tuple[float, Context, float]]:
     """The error with each weight typed in each context, which has a seed of its own as far as there are enough."""
+    own = teacher.task.typed_weight
+    typed = {weight: teacher if weight == own else teacher.typed(weight) for weight in weights}
     measured = []
     for number, template in enumerate(templates):
         here = Context.of(teacher, template, SEEDS[number % len(SEEDS)], batch)
-        measured += [(weight, here, here.error(teacher.typed(weight), vectors, batch)) for weight in weights]
+        measured += [(weight, here, here.error(each, vectors, batch)) for weight, each in typed.items()]
     return measured
 
 

@@ -118,7 +118,8 @@ class BorrowedModel(Protocol):
     ) -> list[Conditioning]:
         """The same path for prompts with live vectors where `{}` stands, as if an embedding were typed there.
 
-        One for each template, as if it were alone, together or one after the other as is quicker. Differentiable in
+        `{first:last}` stands for the rows from `first` to before `last`, as an embedding of its own. One conditioning
+        for each template, as if it were alone, together or one after the other as is quicker. Differentiable in
         the vectors. A template itself has no schedule and no `AND`; emphasis around the braces, `({}:1.2)`, is applied
         as the host applies it to an embedding's name.
         """
@@ -181,6 +182,11 @@ class BorrowedModel(Protocol):
         """The vectors (n, width) that a prompt's tokens are looked up as, per encoder, embeddings inside it
         replaced by their own vectors. Emphasis is read and dropped; a prompt of several chunks is joined
         without its padding."""
+        ...
+
+    def token_weights(self, text: str) -> list[float]:
+        """The weight by which the host scales what becomes of each row (n) of `token_vectors(text)`, of the first
+        encoder; 1 where its emphasis mode reads no brackets."""
         ...
 
     def padding_vectors(self) -> dict[str, Tensor]:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel
+from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import alike
 from embedding_estimate.teacher import Teacher, Trajectory
 from embedding_estimate.vectors import count, fit
+from embedding_estimate.words import Word
 
 
-def starting_vectors(settings: Settings, model: BorrowedModel) -> dict[str, Tensor]:
+def starting_vectors(settings: Settings, model: BorrowedModel, words: Sequence[Word] = ()) -> dict[str, Tensor]:
     """Vectors (N, width) of the initial prompt, cut or filled with zeros to N, or else of the text itself.
 
-    The text's are filled with the padding that would stand there anyway, so that nothing is lost to start with.
+    The text's are filled with the padding that would stand there anyway, so that nothing is lost to start with. Those
+    of `words` are the vectors of the tokens that they stand for.
     """
+    if words:
+        places = [place for word in words for place in word.places]
+        return {key: value[places] for key, value in model.token_vectors(settings.text).items()}
     if not settings.initial_prompt.strip():
         return fit(model.token_vectors(settings.text), settings.tokens, model.padding_vectors())
     plain = model.token_vectors(settings.initial_prompt)
     return fit(plain, count(plain) if settings.token_source == "Initial prompt" else settings.tokens)
 
 
-def exact_vectors(teacher: Teacher, trajectory: Trajectory, tokens: int) -> dict[str, Tensor] | None:
+def exact_vectors(
+    teacher: Teacher, trajectory: Trajectory, tokens: int, words_own: Vectors | None = None
+) -> dict[str, Tensor] | None:
     """The prompt's own token vectors where typing them is the same as typing the prompt; None where it is not.
 
-    So for a prompt of at most `tokens` tokens whose weights are all 1. Found by comparing the conditionings.
+    So for a prompt of at most `tokens` tokens whose weights are all 1, or of which each has a word that starts from
+    `words_own`. Found by comparing the conditionings.
     """
-    plain = teacher.model.token_vectors(teacher.task.text)
+    plain = dict(words_own or teacher.model.token_vectors(teacher.task.text))
     side = teacher.replaced(teacher.task.text, trajectory)
     if not 1 <= count(plain) <= tokens or side.composed or side.scheduled:
         return None

@@ -39,10 +39,15 @@ class Saved:
     """What a job left behind."""
 
     estimate: Estimate
-    path: Path
+    paths: Sequence[Path]  # of the embedding's words
     pictures: Mapping[str, Sequence[Image]]  # same-seed images by row of the report; empty where there are none
     report: Path | None  # None where it could not be saved
     seconds: float
+
+    @property
+    def path(self) -> Path:
+        """The file of the first word, which is the embedding's own where there is one."""
+        return self.paths[0]
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Job:
     preview: Preview | None = None  # the latest
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # why it failed, one line each
-    trained: Path | None = None  # the embedding's file, from when it is there to be measured
+    trained: Sequence[Path] = ()  # the embedding's files, from when they are there to be measured
     saved: Saved | None = None
     phase_began: float = field(default_factory=time.monotonic)
     done_before: int = 0  # when it began; a second training part counts on
@@ -151,8 +156,7 @@ class Jobs:
             self._refuse_a_second()
             folder, tree = self._embeddings(), self._tree()
             with saving.made(folder):
-                extension = f".{settings.format}"
-                names.target(settings.name, folder, extension=extension, overwrite=settings.overwrite, tree=tree)
+                saving.check_names(settings, folder, tree)
             job = Job(secrets.token_hex(8), settings, notes=advice.of_settings(settings))
             self._begin(job, lambda: self._save(job, folder, tree))
         return job
@@ -205,7 +209,7 @@ class Jobs:
         except Exception as error:
             logger.exception("the estimate of %s failed", job.settings.name)
             if job.trained and not job.stop.dropped:
-                job.notes.append(f"{job.trained}: was saved before that, without figures")
+                job.notes.append(f"{saving.listed(job.trained)}: was saved before that, without figures")
             job.problems, job.state = [_reason(error)], "failed"
 
     def _save(self, job: Job, folder: Path, tree: Path) -> None:
@@ -213,7 +217,7 @@ class Jobs:
             job.saved = self._estimate(job, folder, tree)
             job.note(job.saved.estimate.notes)
         finally:
-            if job.trained is not None:
+            if job.trained:
                 self._on_saved(job)
 
     def _explore(self, job: Curve) -> None:
@@ -241,7 +245,7 @@ class Jobs:
             snapshots = Snapshots(settings, tree, job.stop, on_note=job.notes.append)
             if settings.save_every:
                 stack.enter_context(snapshots.kept())
-            file = saving.Result(settings, folder, job.stop, tree=tree, on_failure=job.notes.append)
+            file = saving.Result(settings, folder, job.stop, tree=tree, on_note=job.notes.append)
             stack.enter_context(file)
 
             pictures: dict[str, list[Image]] = {}
@@ -252,6 +256,7 @@ class Jobs:
             result = trainer.estimate(
                 settings,
                 host,
+                on_names=file.check,
                 on_notes=job.note,
                 on_progress=_listener(job, host),
                 on_snapshot=snapshots.write,
@@ -261,15 +266,15 @@ class Jobs:
                 stop=job.stop,
             )
             seconds = time.monotonic() - started
-            path = job.trained = file.save(result.embedding)
+            paths = job.trained = file.save(result.embedding)
             sheet = report.draw(report.of_estimate(settings, result, pictures))
             if job.stop.dropped:
                 raise Interrupted("interrupted; the result was dropped")
         try:
-            return Saved(result, path, pictures, self._put(sheet, f"{path.stem}.png"), seconds)
+            return Saved(result, paths, pictures, self._put(sheet, f"{result.embedding.name}.png"), seconds)
         except EstimateError as error:  # the embedding is safe, which is what counts
             job.notes.append(f"the report could not be saved: {error}")
-            return Saved(result, path, pictures, None, seconds)
+            return Saved(result, paths, pictures, None, seconds)
 
     def _put(self, sheet: Image, name: str) -> Path:
         folder = self._reports()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError, 
 from embedding_estimate.everyday_words import typed_anyway
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")  # of the embedding files that are read here
+
+LETTERS = string.ascii_lowercase  # that tell the words of one embedding apart
 
 MAX_BYTES = 128  # eCryptfs, the narrowest file system in common use, takes 143 with the extension
 
@@ -47,6 +50,16 @@ RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) 
 def typed_name(name: str, weight: float) -> str:
     """What is typed in a prompt."""
     return name if weight == 1 else f"({name}:{weight:g})"
+
+
+def phrase(names: Iterable[str], weights: Iterable[float]) -> str:
+    """What is typed for several words, each with its own weight."""
+    return " ".join(typed_name(name, weight) for name, weight in zip(names, weights, strict=True))
+
+
+def of_words(name: str, number: int) -> list[str]:
+    """The names of so many words that share an embedding's vectors: the name itself for one."""
+    return [f"{name}-{letter}" for letter in LETTERS[:number]] if number > 1 else [name]
 
 
 def problems(name: str) -> list[str]:

@@ -33,7 +33,6 @@ from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel
 from embedding_estimate.image_grid import COLUMNS, blocks, in_context
 from embedding_estimate.image_grid import WIDTH as GRID_WIDTH
-from embedding_estimate.names import typed_name
 from embedding_estimate.previews import picture
 from embedding_estimate.settings import Settings
 from embedding_estimate.trainer import Estimate
@@ -73,7 +72,7 @@ def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Seque
     figures = result.fidelity
     optimizers = dict.fromkeys(part.optimizer_used for part in parts.in_turn(settings))
     return Report(
-        name=typed_name(settings.name, result.typed_weight),
+        name=result.phrase,
         prompt="" if settings.private else settings.text,
         facts=[
             settings.prompt_type.lower(),

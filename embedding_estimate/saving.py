@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -88,8 +88,29 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
     return ""
 
 
+def check_names(settings: Settings, folder: Path, tree: Path | None = None) -> None:
+    """What can be known of the names before the model is there; `Result.check` is asked once they all are.
+
+    Raises what `names.target` raises.
+    """
+    mine = [settings.name] if settings.words == "One" else [settings.name, names.of_words(settings.name, 2)[0]]
+    _targets(settings, mine, folder, tree)
+
+
+def _targets(settings: Settings, mine: Iterable[str], folder: Path, tree: Path | None) -> list[Path]:
+    """Where embeddings of these names are to be written."""
+    extension = f".{settings.format}"
+    return [names.target(name, folder, extension=extension, overwrite=settings.overwrite, tree=tree) for name in mine]
+
+
+def listed(paths: Iterable[Path]) -> str:
+    """Files in one line."""
+    return ", ".join(map(str, paths))
+
+
 class Result:
-    """The file of a job's embedding: there as soon as it is trained, written once more with its figures.
+    """The files of a job's embedding, one for each of its words: there as soon as it is trained, all or none, written
+    once more with its figures.
 
     As a context manager it puts things back as they were where the job is dropped, whatever ends it, and only there.
     """
@@ -101,61 +122,94 @@ class Result:
         stop: StopToken,
         *,
         tree: Path | None = None,
-        on_failure: Callable[[str], None],
+        on_note: Callable[[str], None],
     ):
-        """The name has to be new in the `tree`. `on_failure` is told, in one line, of figures that did not fit."""
+        """The name has to be new in the `tree`. `on_note` gets a line about figures that did not fit, and one about
+        words of an earlier embedding of this name."""
         self.settings = settings
         self.folder = folder
         self.stop = stop
         self.tree = tree
-        self.on_failure = on_failure
-        self.path: Path | None = None  # once it is there
-        self._before: bytes | None = None  # what the path held, where that was overwritten
+        self.on_note = on_note
+        self.paths: list[Path] = []  # once they are there
+        self._before: dict[Path, bytes | None] = {}  # what the paths held, where that was overwritten
 
     def __enter__(self) -> Result:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.path is None or not self.stop.dropped:
-            return
-        if self._before is None:
-            self.path.unlink(missing_ok=True)
-        else:
-            write_whole(self.path, self._before)
+        if self.stop.dropped:
+            self._put_back()
 
-    def save(self, embedding: Embedding) -> Path:
-        """Writes it under its name; where that fails the first time, among the system's temporary files.
+    def _put_back(self) -> None:
+        for path, before in self._before.items():
+            if before is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_whole(path, before)
+
+    def check(self, mine: Iterable[str]) -> None:
+        """Raises what `names.target` raises for names that embeddings cannot be saved by."""
+        _targets(self.settings, mine, self.folder, self.tree)
+
+    def save(self, embedding: Embedding) -> list[Path]:
+        """Writes each of its words under its name; where that fails the first time, all of them among the system's
+        temporary files.
 
         Raises `EstimateError` that says what went wrong and where the embedding is now.
         """
         from embedding_estimate.embedding import write
+        from embedding_estimate.siblings import parts_of
 
-        if self.path is None:
-            self.path = self._first(embedding)
-        else:
-            try:
-                write(embedding, self.path, overwrite=True)
-            except EstimateError as error:
-                self.on_failure(f"{error}. The embedding is there, without its figures")
-        return self.path
+        parts = parts_of(embedding)
+        if not self.paths:
+            self.paths = self._first(parts)
+            if left := self._left_over():
+                self.on_note(f"{listed(left)}: left of an earlier estimate, and no word of this one; remove it")
+            return self.paths
+        try:
+            for part, path in zip(parts, self.paths, strict=True):
+                write(part, path, overwrite=True)
+        except EstimateError as error:
+            self.on_note(f"{error}. The embedding is there, without its figures")
+        return self.paths
 
-    def _first(self, embedding: Embedding) -> Path:
+    def _left_over(self) -> list[Path]:
+        """Files of words that an embedding of this name had before it was overwritten, and has no more."""
+        if not self.settings.overwrite:
+            return []
+        folder, suffix = self.paths[0].parent, self.paths[0].suffix
+        mine = [self.settings.name, *names.of_words(self.settings.name, len(names.LETTERS))]
+        found = [folder / f"{name}{suffix}" for name in mine]
+        return [path for path in found if path not in self.paths and path.exists()]
+
+    def _first(self, parts: Sequence[Embedding]) -> list[Path]:
         from embedding_estimate.embedding import write
 
-        name, overwrite, extension = self.settings.name, self.settings.overwrite, f".{self.settings.format}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)  # another job may have found it empty at its end
-            path = names.target(name, self.folder, extension=extension, overwrite=overwrite, tree=self.tree)
-            self._before = path.read_bytes() if path.exists() else None
-            write(embedding, path, overwrite=overwrite)
-            return path
+            paths = _targets(self.settings, (part.name for part in parts), self.folder, self.tree)
+            held = {path: path.read_bytes() if path.exists() else None for path in paths}
+            for part, path in zip(parts, paths, strict=True):
+                write(part, path, overwrite=self.settings.overwrite)
+                self._before[path] = held[path]
+            return paths
         except (EstimateError, OSError) as error:
+            reason = str(error)
             try:
-                rescued = Path(tempfile.mkdtemp(prefix="embedding-estimate-")) / f"{name}.safetensors"
-                write(embedding, rescued)
+                self._put_back()
+            except EstimateError as second:
+                reason = f"{reason}. What was there before cannot be put back: {second}"
+            self._before.clear()
+            try:
+                folder = Path(tempfile.mkdtemp(prefix="embedding-estimate-"))
+                rescued = [folder / f"{part.name}.safetensors" for part in parts]
+                for part, path in zip(parts, rescued, strict=True):
+                    write(part, path)
             except (EstimateError, OSError):
-                raise EstimateError(f"{error}. The embedding is lost: estimate it again") from error
-            raise EstimateError(f"{error}. The embedding is saved as {rescued} instead: move it from there") from error
+                raise EstimateError(f"{reason}. The embedding is lost: estimate it again") from error
+            there = listed(rescued)
+            raise EstimateError(f"{reason}. The embedding is saved as {there} instead: move it from there") from error
 
 
 def png(image: Image) -> bytes:

@@ -7,6 +7,7 @@ Nothing heavy is imported, so that `--help` stays quick.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ PROMPT_TYPES = ("Prompt", "Negative Prompt")
 AMONG_WORDS, ALONE = USES = ("Among other words", "Alone")
 TOKEN_SOURCES = ("Number", "Initial prompt")
 MEASURES = ("Figures and images", "Figures and one image", "Figures", "Nothing")
+WORDS = ("One", "One per weight")
 FORMATS = ("safetensors", "pt")
 SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
 LONGEST_PROMPT = 100_000  # characters
@@ -86,6 +88,13 @@ class Settings:
         "1: the bare name, 0: the best one is found.",
         minimum=0.0,
         maximum=2.0,
+    )
+    words: str = setting(
+        "One",
+        "Words",
+        "One word for the prompt, or one for each stretch of it that has a weight of its own, typed as in "
+        "(name-a:1.4) name-b: more to type, and closer.",
+        choices=WORDS,
     )
     templates: str = setting(
         "",
@@ -236,6 +245,8 @@ class Settings:
             for template in self.template_list:
                 if "{}" not in template:
                     found.append(f"template {quoted(template)} has no {{}}: write {{}} where the embedding stands")
+                if some := re.search(r"\{\d+:\d+\}", template):
+                    found.append(f"template {quoted(template)} has {some[0]}, which means other vectors; leave it out")
         if sound("use", "templates") and self.use == ALONE and set(self.template_list) != {"{}"}:
             found.append(f"templates: use={ALONE!r} has no words around it; leave them out, or choose {AMONG_WORDS!r}")
         if sound("prompt_type", "guidance_scale") and self.negative and self.guidance_scale == 1:
@@ -247,6 +258,11 @@ class Settings:
             )
         if sound("initial_prompt") and self.token_source == "Initial prompt" and not self.initial_prompt.strip():
             found.append("token_source='Initial prompt' needs an initial_prompt: give one, or choose 'Number'")
+        if sound("words", "typed_weight", "initial_prompt") and self.words != "One":
+            if self.typed_weight != 1:
+                found.append(f"typed_weight={self.typed_weight:g}: words={self.words!r} finds the weights; choose 1")
+            if self.initial_prompt.strip():
+                found.append(f"initial_prompt: words={self.words!r} starts from the text's own tokens; leave it empty")
         if sound("part", "optimizer"):
             used = [dataclasses.replace(self, part=part).optimizer_used for part in self.part.split(" + ")]
             found += [line for name in dict.fromkeys(used) for line in optimizers.lacking(name)]

@@ -10,6 +10,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,19 +94,21 @@ class Snapshots:
             path.unlink(missing_ok=True)
 
     def write(self, embedding: Embedding, step: int) -> None:
-        """Writes the vectors of a step; where that fails it is said, and the training goes on."""
+        """Writes the vectors of a step, of each word; where that fails it is said, and the training goes on."""
         from embedding_estimate.embedding import write
+        from embedding_estimate.siblings import parts_of
 
-        path = self._path(step, self.settings.format)
-        self._try(path, lambda: write(embedding, path, overwrite=True))
+        for part in parts_of(embedding):
+            path = self._path(part.name, step, self.settings.format)
+            self._try(path, partial(write, part, path, overwrite=True))
 
     def draw(self, preview: Preview) -> None:
         """Writes the pictures of a step beside them, likewise."""
-        path = self._path(preview.step, "png")
+        path = self._path(self.settings.name, preview.step, "png")
         self._try(path, lambda: write_whole(path, saving.png(preview.side_by_side())))
 
-    def _path(self, step: int, extension: str) -> Path:
-        return self.folder / f"{self.settings.name}-{step:06d}.{extension}"
+    def _path(self, name: str, step: int, extension: str) -> Path:
+        return self.folder / f"{name}-{step:06d}.{extension}"
 
     def _try(self, path: Path, writing: Callable[[], None]) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,15 @@ FIGURES = (
 )
 
 
-def of_estimate(settings: Settings, estimate: Estimate, path: Path, seconds: float, stopped: bool) -> dict[str, Any]:
+def of_estimate(
+    settings: Settings, estimate: Estimate, paths: Sequence[Path], seconds: float, stopped: bool
+) -> dict[str, Any]:
     """An estimate that is saved, after so many seconds in all; figures that are not known are null."""
     return {
-        "path": str(path),
+        "path": str(paths[0]),
+        "paths": [str(path) for path in paths],
         "name": estimate.embedding.name,
+        "phrase": estimate.phrase,
         "tokens": estimate.embedding.tokens,
         "typed_weight": estimate.typed_weight,
         "part": settings.part,

@@ -17,6 +17,7 @@ from embedding_estimate.host import BorrowedModel, Conditioning, Stage, Vectors
 from embedding_estimate.names import typed_name
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import Side, States, both_sides, errors, fitting, mean_of, squares
+from embedding_estimate.words import Word, slots
 
 SELECT_SEED = 2_000_010_000  # beyond `settings.SEED_LIMIT`: nothing is trained on these
 REPORT_SEED = 2_000_020_000  # nothing is trained or chosen on these
@@ -32,9 +33,11 @@ class Task:
     width: int  # pixels
     height: int
     typed_weight: float = 1.0  # of the embedding's name, as in (name:1.2)
+    words: tuple[Word, ...] = ()  # that share the vectors, each with a weight of its own; none for one word
 
     @classmethod
-    def of(cls, settings: Settings, model: BorrowedModel) -> Task:
+    def of(cls, settings: Settings, model: BorrowedModel, words: Sequence[Word] = ()) -> Task:
+        """`words` are those of `words.planned`; a single one is a name with a typed weight."""
         size = model.info.default_size
         return cls(
             settings.text,
@@ -42,8 +45,14 @@ class Task:
             settings.other_prompts,
             settings.width or size,
             settings.height or size,
-            settings.typed_weight or 1.0,
+            words[0].weight if len(words) == 1 else settings.typed_weight or 1.0,
+            tuple(words) if len(words) > 1 else (),
         )
+
+    @property
+    def typed(self) -> str:
+        """What stands for `{}` in a template of the host's: all vectors, under the weights that they are typed with."""
+        return slots(self.words) if self.words else typed_name("{}", self.typed_weight)
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,8 @@ class Teacher:
         return self.side(prompt, trajectory, negative=self.task.negative, weights=weights)
 
     def typed(self, weight: float) -> Teacher:
-        """The same with another weight typed."""
-        return Teacher(self.model, replace(self.task, typed_weight=weight), self.on_record)
+        """The same with all vectors in one word of this weight."""
+        return Teacher(self.model, replace(self.task, typed_weight=weight, words=()), self.on_record)
 
     def encode_vectors(self, vectors: Vectors, template: str = "{}") -> Conditioning:
         """The student's conditioning: the vectors typed on the side being replaced. Differentiable."""
@@ -99,11 +108,8 @@ class Teacher:
     def encode_each(self, vectors: Vectors, templates: Sequence[str]) -> list[Conditioning]:
         """The same for several templates."""
         task = self.task
-        if task.typed_weight != 1:
-            templates = [template.replace("{}", typed_name("{}", task.typed_weight)) for template in templates]
-        return self.model.encode_vectors(
-            vectors, templates, width=task.width, height=task.height, negative=task.negative
-        )
+        typed = [template.replace("{}", task.typed) for template in templates]
+        return self.model.encode_vectors(vectors, typed, width=task.width, height=task.height, negative=task.negative)
 
     def student(self, vectors: Vectors, template: str = "{}") -> Side:
         """The side being replaced, with the vectors typed there."""

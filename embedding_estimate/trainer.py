@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedding_estimate import __version__, advice, failures, fidelity, names
+from embedding_estimate import __version__, advice, failures, fidelity, names, siblings, words
 from embedding_estimate.checks import check_against, check_contexts
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.enough import counted_after, counts, train_each
@@ -57,6 +57,11 @@ class Estimate:
     unet_backwards: int
     stretches: Sequence[tuple[int, str]] = ()  # (steps before it, its name); losses and checks of two do not compare
 
+    @property
+    def phrase(self) -> str:
+        """What is to be typed."""
+        return siblings.told_phrase(self.embedding, self.typed_weight)
+
 
 def estimate(
     settings: Settings,
@@ -64,6 +69,7 @@ def estimate(
     *,
     beside: Sequence[str] = (),
     contexts: Sequence[str] = (),
+    on_names: Callable[[Sequence[str]], None] = lambda names: None,
     on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
     on_progress: OnProgress = lambda progress: None,
     on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
@@ -75,7 +81,8 @@ def estimate(
     """Makes an embedding that does what `settings.text` does.
 
     `beside` are names of embeddings that the result will lie among and the host does not read. `contexts` are the
-    user's own to measure in, for those of `fidelity.measure`. `on_notes` gets what the user should know before the work
+    user's own to measure in, for those of `fidelity.measure`. `on_names` gets the names of the files before the work,
+    where the settings ask for one word for each weight. `on_notes` gets what the user should know before the work
     begins; it is in the result's notes as well. `on_snapshot` gets the best
     embedding so far at every `settings.save_every`-th step, `on_preview` the vectors of every
     `settings.preview_every`-th beside the teacher. `on_trained` gets the embedding before it is measured, which may
@@ -94,7 +101,12 @@ def estimate(
         with meter.interruptible(stop):
             settings = check_against(settings, model)
             check_contexts(contexts, settings.negative, model)
-        teacher = Teacher(model, Task.of(settings, model))
+            planned = words.planned(settings, model)
+        told = words.notes(settings, planned)
+        if planned:
+            settings = replace(settings, tokens=sum(word.tokens for word in planned))
+            on_names(names.of_words(settings.name, len(planned)))
+        teacher = Teacher(model, Task.of(settings, model, planned))
         space = VectorSpace.of(model)
 
         def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
@@ -103,19 +115,19 @@ def estimate(
 
         def snapshot(training: Training, teacher: Teacher, step: int) -> None:
             so_far = replace(training, stopped="snapshot")
-            on_snapshot(_embedding(settings, model, so_far, None, teacher.task.typed_weight), step)
+            on_snapshot(_embedding(settings, model, so_far, None, teacher.task), step)
 
         job = Job(settings, on_progress, snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
         trajectory = Trajectory.of(settings)
         with meter.interruptible(stop):  # a long text takes its time
             check_text(teacher, trajectory)
-            notes = _notes(settings, teacher, beside) + advice.of_contexts(contexts, settings, teacher)
+            notes = [*told, *_notes(settings, teacher, beside), *advice.of_contexts(contexts, settings, teacher)]
             on_notes(notes)
             numbers = counts(settings, model)
-            exact = exact_vectors(teacher, trajectory, numbers[0])
+            starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model, planned) for tokens in numbers}
+            exact = exact_vectors(teacher, trajectory, numbers[0], starts[numbers[0]] if planned else None)
         if exact is None:
-            starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model) for tokens in numbers}
             training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in
             for part in in_turn(settings):
                 training, teacher = _train_part(training, starts, replace(job, settings=part), teacher, space, meter)
@@ -126,7 +138,7 @@ def estimate(
 
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
-            on_trained(_embedding(settings, model, training, None, teacher.task.typed_weight))
+            on_trained(_embedding(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in ("interrupted", FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
                 figures, images = _measure(teacher, training, job, contexts)
@@ -135,7 +147,7 @@ def estimate(
                 with _worth_no_loss(training, "no pictures"):
                     on_images(model, images)
         return Estimate(
-            embedding=_embedding(settings, model, training, figures, teacher.task.typed_weight),
+            embedding=_embedding(settings, model, training, figures, teacher.task),
             typed_weight=teacher.task.typed_weight,
             fidelity=figures,
             steps=training.step,
@@ -211,7 +223,7 @@ def _keep_words_that_do_better(training: Training, objective: Objective) -> None
     """Takes the prompt's own words without their weights, where these do better among others and there is room."""
     teacher, room = objective.teacher, count(training.best)
     plain = teacher.model.token_vectors(teacher.task.text)
-    if teacher.task.typed_weight != 1 or not 1 <= count(plain) <= room:
+    if teacher.task.typed_weight != 1 or teacher.task.words or not 1 <= count(plain) <= room:
         return
     words = fit(plain, room, teacher.model.padding_vectors())
     ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
@@ -253,7 +265,7 @@ def _measure(teacher: Teacher, training: Training, job: Job, contexts: Sequence[
 
 
 def _embedding(
-    settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None, typed_weight: float
+    settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None, task: Task
 ) -> Embedding:
     """The vectors with their provenance: enough to make them again, nothing of the machine."""
     told = settings.to_dict()
@@ -267,11 +279,13 @@ def _embedding(
         "model": {"name": model.info.name, "hash": model.info.hash, "family": model.info.family},
         "clip_skip": model.info.clip_skip,
         "emphasis": model.info.emphasis,
-        "typed_weight": typed_weight,
+        "typed_weight": task.typed_weight,
         "steps": training.step,
         "stopped": training.stopped,
         "fidelity": figures.to_dict() if figures else None,
     }
+    if task.words:
+        provenance |= siblings.told_of(settings.name, task.words)
     if model.info.networks:
         provenance["networks"] = list(model.info.networks)
     vectors = training.saved or {key: value.float().cpu() for key, value in training.best.items()}
@@ -281,7 +295,10 @@ def _embedding(
 def _notes(settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[str]:
     """What the user should know, whatever becomes of the training."""
     model = teacher.model
-    found = names.warnings(settings.name, model.token_ids, dict.fromkeys([*model.embedding_names(), *beside]))
+    mine = names.of_words(settings.name, len(teacher.task.words))
+    found = []
+    for name in mine:
+        found += names.warnings(name, model.token_ids, dict.fromkeys([*model.embedding_names(), *beside, *mine]))
     found += advice.of_job(settings, teacher)
     if model.info.clip_skip != 1:
         found.append(f"made for clip skip {model.info.clip_skip}: use it with the same")

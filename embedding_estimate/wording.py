@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedding_estimate.names import typed_name
-
 if TYPE_CHECKING:
     from embedding_estimate.fidelity import Fidelity
 
@@ -38,9 +36,9 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
-def typed_as(name: str, weight: float) -> str:
+def typed_as(name: str, phrase: str) -> str:
     """How an embedding is called in prompts."""
-    return f"typed as the word {name}" if weight == 1 else f"typed as {typed_name(name, weight)}"
+    return f"typed as the word {name}" if phrase == name else f"typed as {phrase}"
 
 
 def rows(figures: Fidelity, tokens: int) -> list[Row]:

@@ -173,8 +173,8 @@ def measuring(place: Place, monkeypatch: pytest.MonkeyPatch, then: Callable[[Job
 
 def test_the_embedding_is_there_before_it_is_measured(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Embedding] = []
-    job = measuring(place, monkeypatch, lambda job: found.append(read(job.trained)))
-    assert job.saved and job.trained == job.saved.path
+    job = measuring(place, monkeypatch, lambda job: found.append(read(*job.trained)))
+    assert job.saved and job.trained == [job.saved.path]
     (before,), after = found, read(job.saved.path)
     assert all(map(torch.equal, before.vectors.values(), after.vectors.values()))
     assert before.provenance["fidelity"] is None and after.provenance["fidelity"]["protocol"] == "v2"

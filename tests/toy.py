@@ -91,6 +91,9 @@ class ToyModel:
     def token_vectors(self, text: str) -> dict[str, Tensor]:
         return {"clip_l": self.table[self.token_ids(text)]}
 
+    def token_weights(self, text: str) -> list[float]:
+        return self._read(text)[1]
+
     def padding_vectors(self) -> dict[str, Tensor]:
         return {"clip_l": torch.zeros(WIDTH, dtype=torch.float64)}
 
@@ -127,13 +130,17 @@ class ToyModel:
         return Conditioning(encoded[None])
 
     def _encode_plain(self, text: str, weights: bool) -> Conditioning:
+        ids, scales = self._read(text)
+        return self._conditioning(self.table[ids], torch.tensor(scales if weights else [1.0] * len(scales)))
+
+    def _read(self, text: str) -> tuple[list[int], list[float]]:
         ids: list[int] = []
         scales: list[float] = []
         for words, number, bare in re.findall(r"\(([^():]*):([\d.]+)\)|([a-z]+)", text):
             found = self.token_ids(words or bare)
             ids += found
-            scales += [float(number) if number and weights else 1.0] * len(found)
-        return self._conditioning(self.table[ids], torch.tensor(scales))
+            scales += [float(number) if number else 1.0] * len(found)
+        return ids, scales
 
     def encode(
         self,
@@ -168,13 +175,15 @@ class ToyModel:
         return [self._encode_vectors(vectors, template) for template in templates]
 
     def _encode_vectors(self, vectors: Vectors, template: str) -> Conditioning:
-        weighted = re.search(r"\(\{\}:([\d.]+)\)", template)
-        before, after = template.replace(weighted.group(0), "{}").split("{}") if weighted else template.split("{}")
-        mine = vectors["clip_l"].to(self.table)
-        words = self.token_vectors(before)["clip_l"], self.token_vectors(after)["clip_l"]
-        weights = torch.ones(len(words[0]) + len(mine) + len(words[1]))
-        weights[len(words[0]) : len(words[0]) + len(mine)] = float(weighted.group(1)) if weighted else 1.0
-        return self._conditioning(torch.cat([words[0], mine, words[1]]), weights)
+        rows: list[Tensor] = []
+        scales: list[float] = []
+        slots = r"\((\{[\d:]*\}):([\d.]+)\)|(\{[\d:]*\})|([^{}()]+)"
+        for inside, number, bare, words in re.findall(slots, template):
+            first, _, last = (inside or bare).strip("{}").partition(":")
+            mine = vectors["clip_l"].to(self.table)[int(first) if first else None : int(last) if last else None]
+            rows.append(self.token_vectors(words)["clip_l"] if words else mine)
+            scales += [float(number) if number else 1.0] * len(rows[-1])
+        return self._conditioning(torch.cat(rows), torch.tensor(scales))
 
     # the picture side
 

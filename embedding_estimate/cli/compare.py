@@ -71,21 +71,24 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     from embedding_estimate.embedding import read
     from embedding_estimate.objectives import check_text
     from embedding_estimate.progress import Progress
+    from embedding_estimate.siblings import told_phrase, whole
     from embedding_estimate.teacher import Task, Teacher
     from embedding_estimate.trainer import IMAGES
     from embedding_estimate.typed import told
+    from embedding_estimate.words import Word
 
-    embedding = read(file)
+    embedding, words = read(file), list[Word]()
     if options["typed_weight"] is None:
-        settings = replace(settings, typed_weight=told(embedding.provenance))
+        embedding, words = whole(embedding, file)
+        settings = replace(settings, typed_weight=1.0 if words else told(embedding.provenance))
     if line := uncallable(embedding.name):
         note(line)
-    called = typed_name(embedding.name, settings.typed_weight)
+    called = told_phrase(embedding, 1.0) if words else typed_name(embedding.name, settings.typed_weight)
     notes = Notes()
     notes(advice.of_settings(settings))
     host = load(HostOptions.of(options).like(embedding.provenance))
     with host.borrow() as model, Bars() as bars:
-        task = Task.of(settings, model)
+        task = Task.of(settings, model, words)
         check_text(Teacher(model, task), fidelity.TRAJECTORY)
         check_contexts(contexts, settings.negative, model)
         notes(advice.of_prompts(settings, model))
@@ -121,6 +124,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
             {
                 "path": str(file),
                 "name": embedding.name,
+                "phrase": called,
                 "tokens": embedding.tokens,
                 "typed_weight": settings.typed_weight,
                 "clip_skip": clip_skip,

@@ -47,7 +47,7 @@ def demo(out: Path, report: Path | None, as_json: bool) -> None:
         show(
             NEXT.format(
                 report=report,
-                path=done.path,
+                path=done.paths[0],
                 context=figures.pictured_context.replace("{}", NAME),
                 explained=number(figures.explained_in_context),
                 emphasis=number(figures.emphasis_in_context),

@@ -57,14 +57,14 @@ class Done:
 
     settings: Settings
     result: Estimate
-    path: Path
+    paths: Sequence[Path]
     seconds: float
     interrupted: bool
 
     def finish(self, as_json: bool) -> None:
         """The last line and the exit code."""
         if as_json:
-            told = summary.of_estimate(self.settings, self.result, self.path, self.seconds, self.interrupted)
+            told = summary.of_estimate(self.settings, self.result, self.paths, self.seconds, self.interrupted)
             print_json(told)
         if self.interrupted:
             raise click.exceptions.Exit(INTERRUPTED)
@@ -150,7 +150,7 @@ def run(
     is found before the work."""
     with ExitStack() as stack:
         stack.enter_context(saving.made(folder))
-        names.target(settings.name, folder, extension=f".{settings.format}", overwrite=settings.overwrite)
+        saving.check_names(settings, folder)
         if warning := saving.check_report(picture, folder):
             note(warning)
         from embedding_estimate import advice, report, trainer
@@ -167,7 +167,7 @@ def run(
         stack.enter_context(interruptible(stop))  # the outermost, so that no signal disturbs what is put back
         if on_the_way:
             stack.enter_context(snapshots.kept())
-        file = stack.enter_context(saving.Result(settings, folder, stop, on_failure=note))
+        file = stack.enter_context(saving.Result(settings, folder, stop, on_note=note))
         started = time.perf_counter()
         pictures: dict[str, list[Image]] = {}
         with Bars() as bars:
@@ -177,18 +177,19 @@ def run(
                     pictures.update(report.pictures(model, images))
 
             def keep(embedding: Embedding) -> None:
-                path = file.save(embedding)
+                paths = file.save(embedding)
                 if settings.measure == "Nothing" or stop.stopped:
                     return
                 bars.close()
                 if embedding.provenance["stopped"] != failures.FAILED:
-                    show(f"{path}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
+                    show(f"{saving.listed(paths)}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
 
             result = trainer.estimate(
                 settings,
                 host,
                 contexts=contexts,
                 beside=[path.stem for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS],
+                on_names=file.check,
                 on_notes=notes,
                 on_progress=bars,
                 on_snapshot=snapshots.write,
@@ -200,23 +201,23 @@ def run(
         seconds = time.perf_counter() - started
         if stop.dropped:
             raise Interrupted("interrupted; the result was dropped")
-        path = file.save(result.embedding)
+        paths = file.save(result.embedding)
         interrupted = stop.stopped
 
     if picture:  # before anything is printed, whose reader may have left
         report.save(report.draw(report.of_estimate(settings, result, pictures)), picture)
-    _tell(result, path, seconds)
+    _tell(result, paths, seconds)
     if snapshots.written:
         show(f"snapshots: {snapshots.folder}")
     if picture:
         show(f"report: {picture}")
-    return Done(settings, result, path, seconds, interrupted)
+    return Done(settings, result, paths, seconds, interrupted)
 
 
-def _tell(result: Estimate, path: Path, seconds: float) -> None:
+def _tell(result: Estimate, paths: Sequence[Path], seconds: float) -> None:
     embedding = result.embedding
     vectors = "1 vector" if embedding.tokens == 1 else f"{embedding.tokens} vectors"
-    show(f"{path}: {vectors}, {wording.typed_as(embedding.name, result.typed_weight)}\n")
+    show(f"{saving.listed(paths)}: {vectors}, {wording.typed_as(embedding.name, result.phrase)}\n")
     if result.fidelity:
         show_figures(result.fidelity, embedding.tokens)
     else:

@@ -38,12 +38,14 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
     Reads the files of any tool, and runs nothing that may be in them.
     """
     from embedding_estimate.embedding import read
+    from embedding_estimate.siblings import told_phrase
     from embedding_estimate.typed import told
 
     embedding = read(file)
     weight = told(embedding.provenance)
+    phrase = told_phrase(embedding, weight)
     nearest = None if model is None else _nearest(embedding, model)
-    for line in _lines(embedding, weight, nearest or {}):
+    for line in _lines(embedding, phrase, nearest or {}):
         show(line)
     if as_json:
         print_json(
@@ -52,6 +54,7 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
                 "name": embedding.name,
                 "tokens": embedding.tokens,
                 "typed_weight": weight,
+                "phrase": phrase,
                 "vectors": {key: {"width": t.shape[1], "norms": _norms(t)} for key, t in embedding.vectors.items()},
                 **({} if nearest is None else {"nearest": nearest}),
                 "provenance": embedding.provenance,
@@ -86,10 +89,10 @@ def _norms(vectors: Any) -> list[float]:
     return [float(norm) for norm in vectors.norm(dim=1)]
 
 
-def _lines(embedding: Embedding, weight: float, nearest: Nearest) -> Iterator[str]:
+def _lines(embedding: Embedding, phrase: str, nearest: Nearest) -> Iterator[str]:
     """What is printed."""
     problem, half = uncallable(embedding.name), set(embedding.vectors) == {"clip_g"}
-    called = "" if problem or half else f", {typed_as(embedding.name, weight)}"
+    called = "" if problem or half else f", {typed_as(embedding.name, phrase)}"
     yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens{called}"
     if problem:
         yield problem

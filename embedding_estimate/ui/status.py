@@ -17,8 +17,8 @@ from embedding_estimate.curve import Point
 from embedding_estimate.errors import printable
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.jobs import Curve, Job, Saved
-from embedding_estimate.names import typed_name
 from embedding_estimate.previews import Preview
+from embedding_estimate.saving import listed
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.ui import PREFIX, chart, word
 
@@ -102,7 +102,7 @@ def _running(job: Job) -> str:
         f"<span>{'' if left is None else f'{_clock(left)} left'}</span></p>"
         f'<div class="{PREFIX}bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div style="{_width(share)}"></div></div>'
-        f"{_small(str(job.trained), word(TRAINED) + ' ') if job.trained else ''}"
+        f"{_small(listed(job.trained), word(TRAINED) + ' ') if job.trained else ''}"
         f"{_curve(job) if isinstance(job, Curve) else chart.svg(job.curve, job.steps)}"
         f"{_previewed(job.preview)}{_notes(job.notes)}"
     )
@@ -161,8 +161,7 @@ def _thumbnail(picture: Image.Image) -> str:
 
 def _done(job: Job, saved: Saved, in_webui: bool) -> str:
     result = saved.estimate
-    name = result.embedding.name
-    typed = typed_name(name, result.typed_weight)
+    name, typed = result.embedding.name, result.phrase
     tokens = result.embedding.tokens
     vectors = f"{tokens} {word('vector' if tokens == 1 else 'vectors')}"
     figures = _figures(result.fidelity, tokens) if result.fidelity else ""
@@ -171,7 +170,7 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
         f"<p>{word('Saved:')} {vectors}, {word('typed as the word' if typed == name else 'typed as')} "
         f"<code>{escape(typed)}</code></p>"
         f"{_uses(typed, job.settings.negative, in_webui)}"
-        f"{_small(str(saved.path))}{_small('', word(CARD)) if in_webui else ''}{figures}"
+        f"{_small(listed(saved.paths))}{_small('', word(CARD)) if in_webui else ''}{figures}"
         f"<p>{result.steps} steps ({result.stopped}{unmeasured}) in "
         f"{result.seconds_prepare + result.seconds_train:.1f} s; "
         f"longest vector {result.norm_ratio:.1f} times a word's</p>"

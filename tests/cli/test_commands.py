@@ -18,7 +18,9 @@ from embedding_estimate.settings import PARAMETERS
 KEYS = [
     *(
         "path",
+        "paths",
         "name",
+        "phrase",
         "tokens",
         "typed_weight",
         "part",

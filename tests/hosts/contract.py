@@ -215,6 +215,53 @@ class HostContract(AttentionContract):
         for one, other in zip(*gradients, strict=True):
             assert (one - other).norm() < 1e-4 * other.norm()
 
+    @pytest.mark.parametrize("template", ["({0:1}:1.4) {1:3}", "a {1:3}, ({0:1}:1.4) here", LONG + "({0:1}:1.4) {1:3}"])
+    def test_some_of_the_vectors_stand_where_their_rows_are_named(self, model: BorrowedModel, template: str) -> None:
+        vectors = {
+            key: value.clone().requires_grad_() for key, value in model.token_vectors("red large circle").items()
+        }
+        found = encode_vectors(model, vectors, template)
+        equal(found, only(encode(model, template.replace("{0:1}", "red").replace("{1:3}", "large circle"))), 1e-5)
+        gradients = torch.autograd.grad(found.context.sin().sum(), list(vectors.values()), allow_unused=True)
+        for gradient in gradients:
+            assert gradient is None or (gradient.norm(dim=1) > 0).all()
+        assert gradients[0] is not None
+
+    def test_parts_together_have_the_gradient_of_the_whole(self, model: BorrowedModel) -> None:
+        """Also where templates with other parts of the vectors stand beside it."""
+        vectors = {
+            key: value.clone().requires_grad_() for key, value in model.token_vectors("red large circle").items()
+        }
+        templates = ["a {} here", "a {0:1} {1:3} here", "a ({0:2}:1.4) {2:3}", "{1:2}"]
+        found = model.encode_vectors(vectors, templates, width=SIZE, height=SIZE)
+        for one, template in zip(found, templates, strict=True):
+            equal(one, encode_vectors(model, vectors, template), 1e-5)
+        equal(found[0], found[1], 1e-5)
+        whole, parts = (torch.autograd.grad(one.context.sin().sum(), list(vectors.values())) for one in found[:2])
+        for one, other in zip(whole, parts, strict=True):
+            assert (one - other).norm() < 1e-4 * other.norm()
+
+    @pytest.mark.parametrize(
+        ("text", "weights"),
+        [
+            ("(red:1.5) [large], circle", [1.5, 1 / 1.1, 1, 1]),
+            (LONG + "(red:1.5)", [1.0] * 80 + [1.5]),
+            ("", []),
+        ],
+        ids=["mixed", "long", "empty"],
+    )
+    def test_each_token_has_the_weight_that_its_row_is_scaled_by(
+        self, model: BorrowedModel, text: str, weights: list[float]
+    ) -> None:
+        assert model.token_weights(text) == pytest.approx(weights)
+        assert {len(rows) for rows in model.token_vectors(text).values()} == {len(weights)}
+
+    def test_typed_with_the_weights_of_its_tokens_a_prompt_is_itself(self, model: BorrowedModel) -> None:
+        text = "a (red:1.5) circle, (large:0.6)"
+        weights = model.token_weights(text)
+        template = " ".join(f"({{{place}:{place + 1}}}:{weight})" for place, weight in enumerate(weights))
+        equal(encode_vectors(model, model.token_vectors(text), template), only(encode(model, text)), 1e-5)
+
     def test_modes_are_ways_to_apply_weights(self, model: BorrowedModel) -> None:
         vectors = model.token_vectors("red circle")
         own = encode_vectors(model, vectors, "a ({}:1.3)")

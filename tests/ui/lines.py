@@ -30,6 +30,7 @@ ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or nothing at 
     "out_of_memory.py",
     "image_grid.py",
     "report.py",
+    "siblings.py",
     "ui/form.py",
     "ui/guard.py",
 }

@@ -121,7 +121,7 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
             each.phase_began -= 60 * n
             yield each
     for save in (False, True):
-        for each in (*both(), Job("1", settings, trained=folder / str(n))):
+        for each in (*both(), Job("1", settings, trained=[folder / str(n)])):
             each.stop.stop(save=save)
             yield each
     pictures = dict.fromkeys(("prompt", "embedding", "empty"), Image.new("RGB", (8, 8)))

@@ -40,7 +40,7 @@ def job(**settings: Any) -> Job:
 def unmeasured(name: str, folder: Path) -> Saved:
     embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
     result = Estimate(embedding, 1.0, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
-    return Saved(result, folder / "it.safetensors", {}, None, 2.0)
+    return Saved(result, [folder / "it.safetensors"], {}, None, 2.0)
 
 
 def test_before_the_first_job() -> None:
@@ -174,7 +174,7 @@ def test_a_curve_that_is_done_is_a_chart_and_rows_to_choose_from() -> None:
 def test_a_job_that_is_measured_says_where_the_file_is(tmp_path: Path) -> None:
     running = job()
     running.follow(Progress("measure", 1, 1600))
-    running.trained = tmp_path / "it.safetensors"
+    running.trained = [tmp_path / "it.safetensors"]
     assert f"{tmp_path / 'it.safetensors'}</p>" in status.render(running, "", in_webui=True)
     running.stop.stop(save=True)
     assert "stopping; without figures" in status.render(running, "", in_webui=True)
@@ -250,3 +250,11 @@ def test_a_curve_of_one_measure_has_no_names() -> None:
 def test_parts_without_a_finite_reading_are_not_drawn() -> None:
     html = chart.svg(curve({"Sketch": {10: float("nan")}, "Attention": {21: 0.5}}), 120)
     assert [(name, dim) for name, dim, _ in lines(html)] == [("loss", False), ("explained", False)]
+
+
+def test_several_words_are_shown_as_what_to_type(place: Place) -> None:
+    done = finished(place, words="One per weight", measure="Nothing")
+    html = status.render(done, "", in_webui=True)
+    assert "<code>(it-a:1.5) it-b</code>" in html
+    assert html.count('data-typed="(it-a:1.5) it-b"') == 3
+    assert ", ".join(map(str, done.saved.paths)) in html and len(done.saved.paths) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
@@ -301,3 +302,32 @@ def test_a_network_that_the_settings_had_added_and_add_no_more_is_said(loaded: A
     assert (
         said_with_networks("a zebra-two <lora:painting:1>") == said_with_networks("a zebra-two <lora:painting>") == []
     )
+
+
+def test_a_word_without_the_others_that_it_was_made_with_is_said(loaded: Any, made: Callable[..., Path]) -> None:
+    words = [
+        {"name": f"zebra-{letter}", "tokens": 2, "typed_weight": weight} for letter, weight in (("a", 1.4), ("b", 1.0))
+    ]
+    for word in words:
+        made(word["name"], words=words, typed_weight=word["typed_weight"])
+    assert said("a (zebra-a:1.4) zebra-b") == said("(zebra-a:1.4)", "zebra-b") == []
+    phrase = "(zebra-a:1.4) zebra-b"
+    assert said("zebra-b") == [f"zebra-b was made to be typed as {phrase}, and the prompt lacks zebra-a"]
+    assert said("zebra-a, zebra-b") == ["zebra-a was made to be typed as (zebra-a:1.4), and has the weight 1 here"]
+
+
+def test_a_phrase_makes_the_prompt_and_is_on_each_card(loaded: Any, brief: None) -> None:
+    from modules.sd_hijack import model_hijack
+
+    from embedding_estimate.hosts.webui.host import WebuiHost
+
+    job = finished(name="zebra", words="One per weight", tokens=0)
+    assert job.state == "done" and job.saved.estimate.stopped == "exact"
+    assert sorted(model_hijack.embedding_db.word_embeddings) == ["zebra-a", "zebra-b"]
+    with WebuiHost().borrow() as model:
+        size = {"evaluations": 4, "width": 64, "height": 64}
+        [mine], [theirs] = (model.encode(prompt, **size) for prompt in (job.saved.estimate.phrase, "(red:1.5) circle"))
+        torch.testing.assert_close(mine.parts[0][0].context, theirs.parts[0][0].context)
+    for path in job.saved.paths:
+        card = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        assert "To be typed as (zebra-a:1.5) zebra-b\n" in card["description"]

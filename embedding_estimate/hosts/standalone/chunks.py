@@ -6,7 +6,7 @@ behind the comma instead. An embedding takes as many places as it has vectors an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,9 +52,9 @@ class Chunk:
     multipliers: list[float] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)
 
-    def occupied(self, placed: Placed) -> Chunk:
-        """The chunk with these vectors where places were kept for them."""
-        fixes = [fix if fix.placed.vectors else Fix(fix.offset, placed) for fix in self.fixes]
+    def occupied(self, placed: Mapping[str, Placed]) -> Chunk:
+        """The chunk with these vectors, by name, where places were kept for them."""
+        fixes = [fix if fix.placed.vectors else Fix(fix.offset, placed[fix.placed.name]) for fix in self.fixes]
         return Chunk(self.tokens, self.multipliers, fixes)
 
 

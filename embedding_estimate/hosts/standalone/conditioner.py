@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from embedding_estimate.hosts.standalone.text_encoder import ClipEncoder, Output
 if TYPE_CHECKING:
     from embedding_estimate.hosts.standalone.loading import LoadedModel
 
-SLOT = "{}"
+SLOT = re.compile(r"\{(?:(?P<first>\d+):(?P<last>\d+))?\}")  # `{}`, or `{first:last}` for some of the vectors
 PRIVATE = range(0xF0000, 0x10FFFE)  # Unicode's private planes, more characters than a template may have
 Layout = Mapping[ClipEncoder, Sequence[Sequence[Chunk]]]  # the chunks of each of B texts, as each encoder reads them
 
@@ -55,8 +56,8 @@ class Conditioner:
         self._reads_weights = emphasis != "None"
         self._lookup = Lookup()
         self._names: dict[str, None] = {}  # in their order
-        # by template and N: training asks for the same ones always
-        self._layouts: dict[tuple[str, int], Mapping[ClipEncoder, Sequence[Chunk]]] = {}
+        # by template and places of each slot: training asks for the same ones always
+        self._layouts: dict[tuple[str, tuple[tuple[str, int], ...]], Mapping[ClipEncoder, Sequence[Chunk]]] = {}
         for name, vectors in (embeddings or {}).items():
             self.add_embedding(name, vectors)
 
@@ -131,8 +132,13 @@ class Conditioner:
 
         Raises EmbeddingError where the vectors do not fit the model.
         """
-        placed = self._placed(SLOT, vectors)
-        vacant = {template: self._vacant(template, placed.count) for template in templates}
+        slots = {slot: span for template in templates for slot, span in _slots(template).items()}
+        placed = {
+            slot: self._placed(slot, {key: value[span] for key, value in vectors.items()})
+            for slot, span in slots.items()
+        }
+        counts = tuple((slot, one.count) for slot, one in placed.items())
+        vacant = {template: self._vacant(template, counts) for template in templates}
         encoders = self.encoders.values()
         together = all(independent([text[encoder] for text in vacant.values()]) for encoder in encoders)
         found = []
@@ -142,14 +148,16 @@ class Conditioner:
             found += self._conditionings(batch, layout, width=width, height=height, negative=negative)
         return found
 
-    def _vacant(self, template: str, count: int) -> Mapping[ClipEncoder, Sequence[Chunk]]:
-        """The template's chunks, as each encoder reads them, with `count` places kept where `{}` stands."""
-        key = template, count
+    def _vacant(self, template: str, counts: tuple[tuple[str, int], ...]) -> Mapping[ClipEncoder, Sequence[Chunk]]:
+        """The template's chunks, as each encoder reads them, with so many places kept where each slot stands."""
+        key = template, counts
         if key not in self._layouts:
-            # A character that the template does not have marks the slot, so that it can be no other text.
+            # Characters that the template does not have mark the slots, so that they can be no other text.
             used = set(template)
-            slot = next(mark for code in PRIVATE if (mark := chr(code)) not in used)
-            layout = self._layout([template.replace(SLOT, slot)], {slot: Placed(SLOT, {}, count)})
+            free = (mark for code in PRIVATE if (mark := chr(code)) not in used)
+            marks = {slot: (next(free), Placed(slot, {}, count)) for slot, count in counts}
+            marked = SLOT.sub(lambda slot: marks[slot[0]][0], template)
+            layout = self._layout([marked], dict(marks.values()))
             self._layouts[key] = {encoder: text for encoder, [text] in layout.items()}
         return self._layouts[key]
 
@@ -168,6 +176,15 @@ class Conditioner:
                     pieces.append(encoder.table[[token]] if placed is None else placed.vectors[key].to(encoder.table))
             found[key] = torch.cat(pieces)  # (n, width)
         return found
+
+    def token_weights(self, text: str) -> list[float]:
+        """`host.BorrowedModel.token_weights`."""
+        return [
+            run.weight
+            for run in self._runs(text, {}, self._first)
+            for _, placed in run.units or ()
+            for _ in range(1 if placed is None else placed.count)
+        ]
 
     @torch.no_grad()
     def padding_vectors(self) -> dict[str, Tensor]:
@@ -198,16 +215,14 @@ class Conditioner:
 
     def _runs(self, text: str, slots: Mapping[str, Placed], encoder: ClipEncoder) -> list[Run]:
         segments = grammar.emphasise(text) if self._reads_weights else [grammar.Segment(text, 1.0)]
-        slot = next(iter(slots), None)
-        pieces = [segment.text.split(slot) if slot else [segment.text] for segment in segments]
-        tokens = iter(encoder.tokenize([piece for parts in pieces for piece in parts]))
+        marks = re.compile(f"([{''.join(slots)}])") if slots else None
+        pieces = [marks.split(segment.text) if marks else [segment.text] for segment in segments]
+        tokens = iter(encoder.tokenize([text for parts in pieces for text in parts[::2]]))
         runs = []
         for segment, parts in zip(segments, pieces, strict=True):
             units: list[Unit] = []
-            for number, _ in enumerate(parts):
-                if number and slot:
-                    units.append(Unit(None, slots[slot]))
-                units += self._lookup.units(next(tokens))
+            for number, part in enumerate(parts):  # text and marks in turn
+                units += [Unit(None, slots[part])] if number % 2 else self._lookup.units(next(tokens))
             runs.append(Run(None if segment.is_break else units, segment.weight))
         return runs
 
@@ -270,6 +285,14 @@ class Conditioner:
             if number == 0 and pooled is not None:
                 first = pooled[places]
         return torch.cat(columns, dim=1), first
+
+
+def _slots(template: str) -> dict[str, slice]:
+    """The slots of a template, each with the rows of the vectors that stand there."""
+    return {
+        slot[0]: slice(int(slot["first"]), int(slot["last"])) if slot["first"] else slice(None)
+        for slot in SLOT.finditer(template)
+    }
 
 
 def _output(family: str, key: str, clip_skip: int) -> Output:

@@ -135,6 +135,9 @@ class StandaloneModel:
     def token_vectors(self, text: str) -> dict[str, Tensor]:
         return self._conditioner.token_vectors(text)
 
+    def token_weights(self, text: str) -> list[float]:
+        return self._conditioner.token_weights(text)
+
     def padding_vectors(self) -> dict[str, Tensor]:
         return self._conditioner.padding_vectors()
 

@@ -7,6 +7,7 @@ reads; they need no name there, so no embedding of the user's can be mistaken fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui.exact import ExactCopy
 from embedding_estimate.hosts.webui.replacing import replaced
 
-SLOT = "{}"
-MARK = "\ue000"  # a private character that no vocabulary knows
-MARKED = -1  # the token it becomes on the way to the chunks
+SLOT = re.compile(r"\{(?:(\d+):(\d+))?\}")  # `{}`, or `{first:last}` for some of the vectors
+MARK = 0xE000  # the first of the private characters, which no vocabulary knows, that stand for a template's slots
+MARKED = -1  # the token that the first becomes on the way to the chunks, the others being the numbers below
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Live:
 
     vectors: int  # N
     vec: Tensor | None  # (N, width)
-    name: str = SLOT
+    rows: slice  # of all vectors, that it is
+    name: str = "{}"
     shorthash: str = ""
 
 
@@ -45,7 +47,7 @@ class Engine:
         self.autocast = autocast
         self.embedding = next(part for part in engine.modules() if type(part).__name__ == "EmbeddingsWithFixes")
         self.exact = ExactCopy(engine)
-        self._layouts: dict[tuple[str, int], tuple[Live, list[Any]]] = {}
+        self._layouts: dict[tuple[str, int], tuple[list[Live], list[Any]]] = {}
 
     @property
     def table(self) -> Tensor:
@@ -66,27 +68,31 @@ class Engine:
 
     def token_vectors(self, text: str) -> Tensor:
         """The rows (n, width) that the prompt's tokens and embeddings are looked up as, padding left out."""
-        rows = [self.table[:0]]
+        return torch.cat([self.table[:0], *(rows for rows, _ in self._rows(text))])
+
+    def token_weights(self, text: str) -> list[float]:
+        """The multiplier of each of those rows."""
+        return [weight for rows, weights in self._rows(text) for weight in weights[: len(rows)]]
+
+    def _rows(self, text: str) -> Iterator[tuple[Tensor, list[float]]]:
+        """The rows (n, width) that each token or embedding is looked up as, with the multipliers from there on."""
         for chunk in self.engine.tokenize_line(text)[0]:
             tokens, fixes = chunk.tokens[1:-1], {fix.offset: fix.embedding for fix in chunk.fixes}
             end = _filled(chunk, self.engine.id_end)
             place = 0
             while place < end:
+                rows = self.table[[tokens[place]]]
                 if place in fixes:
-                    vectors = _of(fixes[place].vec, self.key)
-                    rows.append(vectors.to(self.table))
-                    place += len(vectors)
-                else:
-                    rows.append(self.table[[tokens[place]]])
-                    place += 1
-        return torch.cat(rows)
+                    rows = _of(fixes[place].vec, self.key).to(self.table)
+                yield rows, [float(multiplier) for multiplier in chunk.multipliers[1 + place : -1]]
+                place += len(rows)
 
     def together(self, templates: Sequence[str], count: int) -> bool:
         """Whether `encode` may have these templates with that many vectors at once."""
         return independent([self._layout(template, count)[1] for template in templates])
 
     def encode(self, vectors: Tensor, templates: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Contexts (B, L, C) of B templates with vectors (N, width) for `{}`, and SDXL's pooled states (B, P).
+        """Contexts (B, L, C) of B templates with vectors (N, width) in their slots, and SDXL's pooled states (B, P).
 
         Differentiable in the vectors; in fp32, whatever the encoder computes in. Where a gradient is asked for, that
         is fp32 too.
@@ -103,14 +109,15 @@ class Engine:
     ) -> tuple[Tensor, Tensor | None]:
         layouts = [self._layout(template, len(vectors)) for template in templates]
         entering = scale.leave(vectors) if scale else vectors
-        for live, _ in layouts:
-            live.vec = entering
+        lives = [live for each, _ in layouts for live in each]
+        for live in lives:
+            live.vec = entering[live.rows]
         encoded = []
         for chunks in zip(*(chunks for _, chunks in layouts), strict=True):
             self.engine.hijack.fixes = [chunk.fixes for chunk in chunks]
             tokens, multipliers = [chunk.tokens for chunk in chunks], [chunk.multipliers for chunk in chunks]
             encoded.append(self.engine.process_tokens(tokens, multipliers))
-        for live, _ in layouts:
+        for live in lives:
             live.vec = None
         pooled: Tensor | None = getattr(encoded[0], "pooled", None)
         context = torch.cat([z.float() for z in encoded], dim=1)  # (B, L, C)
@@ -121,44 +128,57 @@ class Engine:
         joined = scale.enter(joined) if scale else joined
         return joined[: context.numel()].view_as(context), joined[context.numel() :].view_as(pooled)
 
-    def _layout(self, template: str, count: int) -> tuple[Live, list[Any]]:
+    def _layout(self, template: str, count: int) -> tuple[list[Live], list[Any]]:
         """The template's chunks with places kept for `count` vectors; read once, training asks for them always."""
         key = template, count
         if key not in self._layouts:
-            live = Live(count, torch.empty(count, 0))  # an early WebUI counts the rows
-            with _standing_for(self.engine, live):
-                self._layouts[key] = live, self.engine.tokenize_line(template.replace(SLOT, MARK))[0]
+            slots = {slot[0]: _rows_of(slot, count) for slot in SLOT.finditer(template)}
+            lives = [
+                Live(len(rows), torch.empty(len(rows), 0), slice(rows.start, rows.stop))  # an early WebUI counts them
+                for rows in slots.values()
+            ]
+            marks = {slot: chr(MARK + number) for number, slot in enumerate(slots)}
+            with _standing_for(self.engine, lives):
+                marked = SLOT.sub(lambda slot: marks[slot[0]], template)
+                self._layouts[key] = lives, self.engine.tokenize_line(marked)[0]
         return self._layouts[key]
 
 
-@contextmanager
-def _standing_for(engine: Any, live: Live) -> Iterator[None]:
-    """Lets the mark in a text take the places of the live vectors, as an embedding's name would.
+def _rows_of(slot: re.Match[str], count: int) -> range:
+    """Which of so many vectors stand in a slot."""
+    return range(count)[int(slot[1]) : int(slot[2])] if slot[1] else range(count)
 
-    The text around the mark is read piece by piece, so that nothing is glued to it.
+
+@contextmanager
+def _standing_for(engine: Any, lives: Sequence[Live]) -> Iterator[None]:
+    """Lets the marks in a text take the places of the live vectors, as the names of embeddings would.
+
+    The text around a mark is read piece by piece, so that nothing is glued to it.
     """
     tokenize, database = engine.tokenize, engine.hijack.embedding_db
     find = database.find_embedding_at_position
+    marks = re.compile(f"([{chr(MARK)}-{chr(MARK + len(lives) - 1)}])")
 
     def marked(texts: list[str]) -> list[list[int]]:
-        pieces = [text.split(MARK) for text in texts]
-        tokens = iter(tokenize([piece for split in pieces for piece in split]))
-        return [_joined([next(tokens) for _ in split]) for split in pieces]
+        pieces = [marks.split(text) for text in texts]  # text and marks in turn
+        tokens = iter(tokenize([text for split in pieces for text in split[::2]]))
+        return [
+            [
+                token
+                for number, piece in enumerate(split)
+                for token in ([MARKED - (ord(piece) - MARK)] if number % 2 else next(tokens))
+            ]
+            for split in pieces
+        ]
 
     def found(tokens: list[int], offset: int) -> Any:
-        return (live, 1) if tokens[offset] == MARKED else find(tokens, offset)
+        token = tokens[offset]
+        return (lives[MARKED - token], 1) if token <= MARKED else find(tokens, offset)
 
     with ExitStack() as stack:
         stack.enter_context(replaced(engine, "tokenize", marked))
         stack.enter_context(replaced(database, "find_embedding_at_position", found))
         yield
-
-
-def _joined(pieces: list[list[int]]) -> list[int]:
-    tokens = list(pieces[0])
-    for piece in pieces[1:]:
-        tokens += [MARKED, *piece]
-    return tokens
 
 
 @contextmanager

@@ -170,6 +170,9 @@ class WebuiModel:
         plain = networks.stripped(text)
         return {key: engine.token_vectors(plain).float() for key, engine in self._engines.items()}
 
+    def token_weights(self, text: str) -> list[float]:
+        return self._first.token_weights(networks.stripped(text))
+
     @torch.no_grad()
     def padding_vectors(self) -> dict[str, Tensor]:
         return {key: engine.padding.float() for key, engine in self._engines.items()}

@@ -14,7 +14,6 @@ from embedding_estimate.errors import EstimateError
 from embedding_estimate.hosts.webui import prompt_cache
 from embedding_estimate.hosts.webui.turns import turn
 from embedding_estimate.jobs import Job
-from embedding_estimate.names import typed_name
 from embedding_estimate.whole_file import write_whole
 
 MOMENT = 5.0  # seconds that a job waits for the WebUI's queue with its result
@@ -56,15 +55,15 @@ def _outdate_cards() -> None:
 
 
 def _describe(job: Job) -> None:
-    """A picture and a description for the card."""
+    """A picture and a description for the card of each word."""
     assert job.saved is not None
-    path = job.saved.path
     try:
-        described, pictured = path.with_suffix(".json"), path.with_name(f"{path.stem}.preview.png")
-        card = _written(described) | _card(job)  # a user may have added notes
-        write_whole(described, json.dumps(card, indent=4, ensure_ascii=False).encode())
-        if (pictures := job.saved.pictures.get("embedding")) and saving.ours(pictured):
-            write_whole(pictured, saving.png(pictures[0]))
+        for path in job.saved.paths:
+            described, pictured = path.with_suffix(".json"), path.with_name(f"{path.stem}.preview.png")
+            card = _written(described) | _card(job)  # a user may have added notes
+            write_whole(described, json.dumps(card, indent=4, ensure_ascii=False).encode())
+            if (pictures := job.saved.pictures.get("embedding")) and saving.ours(pictured):
+                write_whole(pictured, saving.png(pictures[0]))
     except EstimateError as error:
         job.notes.append(f"the card has no picture or description: {error}")
 
@@ -84,8 +83,8 @@ def _card(job: Job) -> dict[str, Any]:
     estimate, figures = job.saved.estimate, job.saved.estimate.fidelity
     family = estimate.embedding.provenance["model"]["family"]
     lines = [f"For the {job.settings.prompt_type.lower()}; {estimate.embedding.tokens} vectors"]
-    if estimate.typed_weight != 1:
-        lines.append(f"To be typed as {typed_name(estimate.embedding.name, estimate.typed_weight)}")
+    if estimate.phrase != estimate.embedding.name:
+        lines.append(f"To be typed as {estimate.phrase}")
     if figures:
         lines.append(f"Explained {figures.explained:.3f} by protocol {figures.protocol}")
     if not job.settings.private:  # notes may quote the prompt

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedding_estimate import typed
+from embedding_estimate import siblings, typed
 from embedding_estimate.embedding import read
 from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.hosts.webui import comments, networks, support
@@ -42,13 +42,14 @@ def warnings(prompts: Sequence[str], database: Any, steps: int) -> list[str]:
     embeddings = {**unfit, **database.word_embeddings}
     text = "\n".join(prompts)
     lines = []
-    for name, weights in _weights(prompts, embeddings, steps).items():
+    used = _weights(prompts, embeddings, steps)
+    for name, weights in used.items():
         provenance = _provenance(embeddings[name])
         if not provenance:
             continue
         if name in database.word_embeddings:
             differences = [*_other_settings(provenance), *_other_weight(name, provenance, weights)]
-            differences += _missing_networks(provenance, text)
+            differences += _missing_words(provenance, used) + _missing_networks(provenance, text)
         else:
             differences = ["for another family of models, so the WebUI reads the name as plain words"]
         if differences:
@@ -137,6 +138,14 @@ def _other_weight(name: str, provenance: Mapping[str, Any], weights: Iterable[fl
     made_for = typed.told(provenance)
     others = [weight for weight in weights if not math.isclose(weight, made_for, rel_tol=0, abs_tol=SAME_WEIGHT)]
     return [f"to be typed as {typed_name(name, made_for)}, and has the weight {others[0]:g} here"] if others else []
+
+
+def _missing_words(provenance: Mapping[str, Any], used: Iterable[str]) -> list[str]:
+    """The words that an embedding is to be typed together with."""
+    words = siblings.told_words(provenance)
+    missing = [word.name for word in words if word.name not in used]
+    phrase = siblings.phrase_of(words)
+    return [f"to be typed as {phrase}, and the prompt lacks {', '.join(missing)}"] if missing else []
 
 
 def _missing_networks(provenance: Mapping[str, Any], text: str) -> list[str]:

@@ -1,0 +1,164 @@
+"""The files of several words: saved together or not at all, whatever goes wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_jobs import Place
+from toy import ToyHost
+
+from embedding_estimate import embedding as embeddings
+from embedding_estimate import saving
+from embedding_estimate.embedding import Embedding, read
+from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
+from embedding_estimate.progress import StopToken
+from embedding_estimate.settings import Settings
+
+TEXT = "(red:1.5) circle (blue:0.6)"
+NAMES = ["it-a.safetensors", "it-b.safetensors", "it-c.safetensors"]
+pytestmark = pytest.mark.usefixtures("brief")
+
+
+@pytest.fixture
+def place(toy_host: ToyHost, tmp_path: Path) -> Place:
+    return Place(toy_host, tmp_path)
+
+
+def words(place: Place, **settings: Any) -> Any:
+    return place.finished(**{"text": TEXT, "tokens": 3, "words": "One per weight", **settings})
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The n-th embedding that is written finds no room, and none after it in the same folder."""
+    write, written = embeddings.write, 0
+
+    def failing(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
+        nonlocal written
+        if path.parent.name == "embeddings":
+            written += 1
+            if written == number:
+                raise EmbeddingError(f"{path}: no room")
+        write(embedding, path, overwrite=overwrite)
+
+    monkeypatch.setattr(embeddings, "write", failing)
+
+
+def test_a_job_saves_a_file_for_each_word(place: Place) -> None:
+    job = words(place)
+    assert (job.state, job.problems) == ("done", [])
+    assert job.saved and [path.name for path in job.saved.paths] == NAMES == sorted(held(place.embeddings))
+    assert job.saved.estimate.phrase == "(it-a:1.5) it-b (it-c:0.6)"
+    assert job.saved.report == place.reports / "it.png"
+    for path, weight in zip(job.saved.paths, (1.5, 1, 0.6), strict=True):
+        told = read(path).provenance
+        assert (told["typed_weight"], told["phrase"]) == (weight, "(it-a:1.5) it-b (it-c:0.6)")
+        assert told["fidelity"] is not None
+
+
+@pytest.mark.parametrize("before", [{}, {"overwrite": True}], ids=["new", "overwriting"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_where_one_file_fails_none_is_left(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, before: Mapping[str, bool]
+) -> None:
+    old = {}
+    if before:
+        words(place, seed=3)
+        old = held(place.embeddings)
+        assert len(old) == 3
+    fail_at(monkeypatch, number)
+    job = words(place, **before)
+    assert job.state == "failed"
+    assert (held(place.embeddings) if place.embeddings.exists() else {}) == old
+    [line] = job.problems
+    rescued = re.findall(r"[^ ]*/(it-[abc]\.safetensors)", line.partition("saved as ")[2])
+    assert rescued == NAMES and "no room" in line
+    folder = Path(re.search(r"saved as ([^ ,]+),", line)[1]).parent
+    assert [read(folder / name).tokens for name in NAMES] == [1, 1, 1]
+
+
+def test_a_job_that_is_dropped_puts_all_files_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    words(place, seed=3)
+    before = held(place.embeddings)
+    save = saving.Result.save
+
+    def dropping(result: saving.Result, embedding: Embedding) -> list[Path]:
+        paths = save(result, embedding)
+        assert held(place.embeddings) != before
+        result.stop.stop(save=False)
+        return paths
+
+    monkeypatch.setattr(saving.Result, "save", dropping)
+    assert words(place, overwrite=True).state == "dropped"
+    assert held(place.embeddings) == before
+    assert words(place, name="other").state == "dropped"
+    assert held(place.embeddings) == before
+
+
+def test_figures_that_do_not_fit_leave_the_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(monkeypatch, 5)  # three words, and the first of them with its figures
+    job = words(place)
+    assert job.state == "done" and sorted(held(place.embeddings)) == NAMES
+    assert any(note.endswith("The embedding is there, without its figures") for note in job.notes)
+    assert [read(place.embeddings / name).provenance["phrase"] for name in NAMES] == ["(it-a:1.5) it-b (it-c:0.6)"] * 3
+
+
+@pytest.mark.parametrize("taken", ["it.pt", "it-a.pt"])
+def test_a_taken_name_is_told_at_once(place: Place, taken: str) -> None:
+    place.embeddings.mkdir()
+    (place.embeddings / taken).touch()
+    with pytest.raises(NameTaken):
+        words(place)
+    assert place.jobs.latest is None
+
+
+def test_the_name_of_a_further_word_is_told_before_the_training(place: Place) -> None:
+    place.embeddings.mkdir()
+    (place.embeddings / "it-c.pt").touch()
+    job = words(place)
+    assert job.state == "failed"
+    assert job.problems == ["it-c: it-c.pt has this name; choose another or overwrite it"]
+    assert place.host.shown == [] and [path.name for path in place.embeddings.iterdir()] == ["it-c.pt"]
+
+
+def test_snapshots_are_of_all_words(place: Place) -> None:
+    job = words(place, learning_steps=4, save_every=2, text="(red:1.5) circle (blue:0.6) star")
+    assert job.state == "done"
+    folder = place.embeddings.with_name("embeddings-steps") / "it"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"it-{letter}-{step:06d}.safetensors" for letter in "abc" for step in (2, 4)
+    ]
+
+
+def test_one_word_is_saved_under_its_name(place: Place) -> None:
+    job = place.finished(text="(red circle:1.3)", words="One per weight")
+    assert job.saved and [path.name for path in job.saved.paths] == ["it.safetensors"]
+    assert read(job.saved.path).provenance["typed_weight"] == 1.3
+
+
+def test_a_result_may_be_asked_for_names(tmp_path: Path) -> None:
+    settings = Settings(text=TEXT, name="it", words="One per weight")
+    result = saving.Result(settings, tmp_path, StopToken(), on_note=lambda line: None)
+    result.check(["it-a", "it-b"])
+    (tmp_path / "it-b.pt").touch()
+    with pytest.raises(EstimateError, match="it-b"):
+        result.check(["it-a", "it-b"])
+
+
+def test_words_that_an_overwritten_embedding_has_no_more_are_told(place: Place) -> None:
+    words(place)
+    job = words(place, text="(red:1.5) circle", overwrite=True)
+    assert sorted(held(place.embeddings)) == NAMES
+    left = place.embeddings / "it-c.safetensors"
+    assert f"{left}: left of an earlier estimate, and no word of this one; remove it" in job.notes
+    again = words(place, overwrite=True)
+    assert not [note for note in again.notes if "no word of this one" in note]
+    one = place.finished(overwrite=True)
+    assert any(note.startswith(", ".join(str(place.embeddings / name) for name in NAMES)) for note in one.notes)
