@@ -245,8 +245,7 @@ class Jobs:
             snapshots = Snapshots(settings, tree, job.stop, on_note=job.notes.append)
             if settings.save_every:
                 stack.enter_context(snapshots.kept())
-            file = saving.Result(settings, folder, job.stop, tree=tree, on_note=job.notes.append)
-            stack.enter_context(file)
+            file = stack.enter_context(saving.Result(settings, folder, job.stop, tree=tree, on_note=job.notes.append))
 
             pictures: dict[str, list[Image]] = {}
 

@@ -11,9 +11,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
-from embedding_estimate import __version__, advice, failures, fidelity, names, siblings, words
+from embedding_estimate import advice, failures, fidelity, names, siblings, words
 from embedding_estimate.checks import check_against, check_contexts
 from embedding_estimate.embedding import Embedding
 from embedding_estimate.enough import counted_after, counts, train_each
@@ -27,6 +26,7 @@ from embedding_estimate.optimizers import make_loss
 from embedding_estimate.out_of_memory import ran_out
 from embedding_estimate.parts import in_turn, learning_steps
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
+from embedding_estimate.result import embedding_of
 from embedding_estimate.settings import ALONE, Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
 from embedding_estimate.training import Job, Training, train
@@ -115,7 +115,7 @@ def estimate(
 
         def snapshot(training: Training, teacher: Teacher, step: int) -> None:
             so_far = replace(training, stopped="snapshot")
-            on_snapshot(_embedding(settings, model, so_far, None, teacher.task), step)
+            on_snapshot(embedding_of(settings, model, so_far, None, teacher.task), step)
 
         job = Job(settings, on_progress, snapshot, stop, preview, learning_steps(settings))
         started = time.perf_counter()
@@ -138,7 +138,7 @@ def estimate(
 
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
-            on_trained(_embedding(settings, model, training, None, teacher.task))
+            on_trained(embedding_of(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in ("interrupted", FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
                 figures, images = _measure(teacher, training, job, contexts)
@@ -147,7 +147,7 @@ def estimate(
                 with _worth_no_loss(training, "no pictures"):
                     on_images(model, images)
         return Estimate(
-            embedding=_embedding(settings, model, training, figures, teacher.task),
+            embedding=embedding_of(settings, model, training, figures, teacher.task),
             typed_weight=teacher.task.typed_weight,
             fidelity=figures,
             steps=training.step,
@@ -262,34 +262,6 @@ def _measure(teacher: Teacher, training: Training, job: Job, contexts: Sequence[
         contexts=contexts,
         on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
     )
-
-
-def _embedding(
-    settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None, task: Task
-) -> Embedding:
-    """The vectors with their provenance: enough to make them again, nothing of the machine."""
-    told = settings.to_dict()
-    if settings.private:
-        for secret in ("text", "other_prompt", "initial_prompt", "templates"):
-            del told[secret]
-        figures = figures and figures.without_own_contexts()
-    provenance: dict[str, Any] = {
-        "version": __version__,
-        "settings": told,
-        "model": {"name": model.info.name, "hash": model.info.hash, "family": model.info.family},
-        "clip_skip": model.info.clip_skip,
-        "emphasis": model.info.emphasis,
-        "typed_weight": task.typed_weight,
-        "steps": training.step,
-        "stopped": training.stopped,
-        "fidelity": figures.to_dict() if figures else None,
-    }
-    if task.words:
-        provenance |= siblings.told_of(settings.name, task.words)
-    if model.info.networks:
-        provenance["networks"] = list(model.info.networks)
-    vectors = training.saved or {key: value.float().cpu() for key, value in training.best.items()}
-    return Embedding(settings.name, vectors, provenance)
 
 
 def _notes(settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from embedding_estimate.settings import Settings
 
 NEAR = 0.05  # weights this far apart at most are one word's
 SEPARATORS = ", . ;"  # tokens that make no word of their own
-FILLERS = f"{SEPARATORS} a an the of in on at and with"  # tokens that get vectors after all others
+FILLERS = " ".join((SEPARATORS, "a", "an", "the", "of", "in", "on", "at", "and", "with"))  # vectors come to them last
 
 
 @dataclass(frozen=True)
