@@ -110,7 +110,7 @@ def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
     if settings.token_source == "Number" and settings.tokens and tokens > MANY * settings.tokens:
         yield (
             f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, and little of "
-            "its weights may arrive; take more, or 0, which finds out how many are enough"
+            "its weights may arrive; take more, or 0 for as many as it has"
         )
     carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS
     typed = settings.typed_weight != 1 or settings.words != "One"

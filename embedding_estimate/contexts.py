@@ -6,8 +6,13 @@ sentence, on the side of the guidance that it is made for. A host may bring othe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from embedding_estimate.errors import quoted
+
+SOME = re.compile(r"\{\d+:\d+\}")  # `{0:2}`, in which hosts read some of the vectors
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,17 @@ class Contexts:
     train: Sequence[str]
     select: Sequence[str]  # to choose the best vectors by
     report: Sequence[str]  # to measure in; one is longer than a chunk
+
+
+def problems(contexts: Iterable[str]) -> list[str]:
+    """What is wrong with prompts that an embedding is to stand in, one line each."""
+    found = []
+    for context in contexts:
+        if "{}" not in context:
+            found.append(f"{quoted(context)} has no {{}}: write {{}} where the embedding stands")
+        elif some := SOME.search(context):
+            found.append(f"{quoted(context)} has {some[0]}, which stands for some of the vectors: leave it out")
+    return found
 
 
 PROMPTS = Contexts(

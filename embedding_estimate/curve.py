@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from embedding_estimate import advice
 from embedding_estimate.checks import check_against, check_contexts
-from embedding_estimate.enough import counts
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError, quoted
 from embedding_estimate.fidelity import Fidelity
 from embedding_estimate.host import Host
+from embedding_estimate.initial import number_of_vectors
 from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.teacher import Task, Teacher
@@ -81,9 +81,11 @@ def numbers(settings: Settings, host: Host, stop: StopToken) -> list[int]:
     Raises `Interrupted` for a stop while others have the model.
     """
     with interruptible(stop), host.borrow(stop.check) as model:
-        found = counts(replace(settings, tokens=0), model)
-        least = len(planned(replace(settings, tokens=0), model))  # a word has a vector of its own
-        return sorted({number for number in (*found, min(2 * found[-1], model.info.chunk_tokens)) if number >= least})
+        unbound = replace(settings, tokens=0)
+        own = number_of_vectors(unbound, model)
+        least = len(planned(unbound, model))  # a word has a vector of its own
+        found = {2**power for power in range(own.bit_length())} | {own, min(2 * own, model.info.chunk_tokens)}
+        return sorted(number for number in found if number >= least)
 
 
 def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:

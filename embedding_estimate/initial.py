@@ -15,6 +15,19 @@ from embedding_estimate.vectors import count, fit
 from embedding_estimate.words import Word
 
 
+def number_of_vectors(settings: Settings, model: BorrowedModel) -> int:
+    """N: the settings' own or the initial prompt's; where the settings leave it open, as many as the text has tokens.
+
+    Then the words behind an embedding stand in the places that they have behind the text. With one vector more or
+    fewer they move, and what is read of them with them, which no vectors can make up for.
+    """
+    if settings.token_source == "Initial prompt":
+        return count(model.token_vectors(settings.initial_prompt))
+    if settings.tokens:
+        return settings.tokens
+    return min(max(count(model.token_vectors(settings.text)), 1), model.info.chunk_tokens)
+
+
 def starting_vectors(settings: Settings, model: BorrowedModel, words: Sequence[Word] = ()) -> dict[str, Tensor]:
     """Vectors (N, width) of the initial prompt, cut or filled with zeros to N, or else of the text itself.
 

@@ -33,10 +33,9 @@ def _single(settings: Settings, part: str) -> Settings:
 
 
 def _sketched(single: Settings) -> list[Settings]:
-    """The first learning steps on a sketch, where the number of vectors is known and LBFGS needs few steps."""
+    """The first learning steps on a sketch, where LBFGS needs few steps."""
     quick = single.optimizer_used in FULL and single.learning_steps > SKETCH_STEPS
-    known = single.tokens or single.token_source == "Initial prompt"
-    if single.part != "Attention" or not quick or not known:
+    if single.part != "Attention" or not quick:
         return [single]
     sketch = replace(
         single,

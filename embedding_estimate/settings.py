@@ -7,13 +7,12 @@ Nothing heavy is imported, so that `--help` stays quick.
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedding_estimate import names, optimizers
+from embedding_estimate import contexts, names, optimizers
 from embedding_estimate.errors import FEW, SettingsError, nearest, quoted
 from embedding_estimate.parameters import Parameter, finite, lines, setting, spelled
 
@@ -62,9 +61,10 @@ class Settings:
         choices=PARTS,
     )
     tokens: int = setting(
-        8,
+        0,
         "Tokens",
-        "Vectors in the embedding: the places it takes in a prompt; 0: as few as explain nearly all that more would.",
+        "Vectors in the embedding: the places it takes in a prompt; 0: as many as the text has tokens, with which the "
+        "words behind it stand where they would behind the text.",
         minimum=0,
         maximum=75,
     )
@@ -242,11 +242,7 @@ class Settings:
         if sound("text") and not self.text.strip():
             found.append("text is empty: give the prompt that the embedding is to stand for")
         if sound("templates"):
-            for template in self.template_list:
-                if "{}" not in template:
-                    found.append(f"template {quoted(template)} has no {{}}: write {{}} where the embedding stands")
-                if some := re.search(r"\{\d+:\d+\}", template):
-                    found.append(f"template {quoted(template)} has {some[0]}, which means other vectors; leave it out")
+            found += [f"template {line}" for line in contexts.problems(self.template_list)]
         if sound("use", "templates") and self.use == ALONE and set(self.template_list) != {"{}"}:
             found.append(f"templates: use={ALONE!r} has no words around it; leave them out, or choose {AMONG_WORDS!r}")
         if sound("prompt_type", "guidance_scale") and self.negative and self.guidance_scale == 1:

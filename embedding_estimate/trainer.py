@@ -8,19 +8,18 @@ from __future__ import annotations
 import logging
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from embedding_estimate import advice, failures, fidelity, names, siblings, words
 from embedding_estimate.checks import check_against, check_contexts
 from embedding_estimate.embedding import Embedding
-from embedding_estimate.enough import counted_after, counts, train_each
 from embedding_estimate.errors import Interrupted
 from embedding_estimate.failures import FAILED, NO_MEMORY
 from embedding_estimate.fidelity import Fidelity, Images
 from embedding_estimate.host import BorrowedModel, Host, Vectors
-from embedding_estimate.initial import exact_note, exact_vectors, starting_vectors
+from embedding_estimate.initial import exact_note, exact_vectors, number_of_vectors, starting_vectors
 from embedding_estimate.objectives import Objective, check_text, make_objective, starting_from
 from embedding_estimate.optimizers import make_loss
 from embedding_estimate.out_of_memory import ran_out
@@ -30,7 +29,7 @@ from embedding_estimate.result import embedding_of
 from embedding_estimate.settings import ALONE, Settings
 from embedding_estimate.teacher import Task, Teacher, Trajectory
 from embedding_estimate.training import Job, Training, train
-from embedding_estimate.typed import at_weight, solve
+from embedding_estimate.typed import solve
 from embedding_estimate.vectors import VectorSpace, count, fit
 
 logger = logging.getLogger(__name__)
@@ -102,9 +101,10 @@ def estimate(
             settings = check_against(settings, model)
             check_contexts(contexts, settings.negative, model)
             planned = words.planned(settings, model)
-        told = words.notes(settings, planned)
+            told = words.notes(settings, planned)
+            tokens = sum(word.tokens for word in planned) or number_of_vectors(settings, model)
+        settings = replace(settings, tokens=tokens)
         if planned:
-            settings = replace(settings, tokens=sum(word.tokens for word in planned))
             on_names(names.of_words(settings.name, len(planned)))
         teacher = Teacher(model, Task.of(settings, model, planned))
         space = VectorSpace.of(model)
@@ -124,15 +124,14 @@ def estimate(
             check_text(teacher, trajectory)
             notes = [*told, *_notes(settings, teacher, beside), *advice.of_contexts(contexts, settings, teacher)]
             on_notes(notes)
-            numbers = counts(settings, model)
-            starts = {tokens: starting_vectors(replace(settings, tokens=tokens), model, planned) for tokens in numbers}
-            exact = exact_vectors(teacher, trajectory, numbers[0], starts[numbers[0]] if planned else None)
+            start = starting_vectors(settings, model, planned)
+            exact = exact_vectors(teacher, trajectory, tokens, start if planned else None)
         if exact is None:
-            training = Training(starts[numbers[-2:][0]])  # all of a prompt's tokens may leave no error to count in
+            training = Training(start)
             for part in in_turn(settings):
-                training, teacher = _train_part(training, starts, replace(job, settings=part), teacher, space, meter)
+                training, teacher = _train_part(training, start, replace(job, settings=part), teacher, space, meter)
         else:
-            training = Training(exact, stopped="exact", notes=[exact_note(numbers[0], count(exact))])
+            training = Training(exact, stopped="exact", notes=[exact_note(tokens, count(exact))])
         spent = time.perf_counter() - started
         forwards, backwards = meter.forwards, meter.backwards
 
@@ -166,36 +165,27 @@ def estimate(
 
 
 def _train_part(
-    training: Training,
-    starts: Mapping[int, Vectors],
-    job: Job,
-    teacher: Teacher,
-    space: VectorSpace,
-    meter: Meter,
+    training: Training, start: Vectors, job: Job, teacher: Teacher, space: VectorSpace, meter: Meter
 ) -> tuple[Training, Teacher]:
     """One training part from what the ones before it have reached; none after a stop, which keeps that.
 
-    Where the settings leave the typed weight open it is solved for, and the teacher returned has it. The first part
-    chooses among the numbers of vectors, where there are several. Where memory runs out in a later part, or the model
-    fails, what there is is kept.
+    Where the settings leave the typed weight open it is solved for, and the teacher returned has it. Where memory runs
+    out in a later part, or the model fails, what there is is kept.
     """
     if training.stopped in ("interrupted", "exact", NO_MEMORY, FAILED):
         return training, teacher
     first = not training.step
-    solved = None
     try:
         objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
         with meter.interruptible(job.stop):
-            _prepare(objective, starts[count(training.best)], teacher, job)
+            _prepare(objective, start, teacher, job)
             if not first:
                 objective = starting_from(objective, training.best)
             if job.settings.typed_weight == 0:
                 weight, solved = solve(objective, space, training, job)
                 if job.stop.stopped:
                     solved.stopped = "interrupted"
-                if len(starts) == 1 or solved.stopped in ("interrupted", FAILED, NO_MEMORY):
-                    return solved, teacher.typed(weight)
-                objective = at_weight(objective, weight, solved.best)
+                return solved, teacher.typed(weight)
     except Stopped:
         if first:
             raise
@@ -208,12 +198,7 @@ def _train_part(
         training.stopped = NO_MEMORY if ran_out(error) else FAILED
         training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
         return training, teacher
-    if first and len(starts) > 1:
-        training = train_each(objective, space, starts, job, solved)
-    else:
-        if len(starts) > 1:
-            job = counted_after(job, len(starts), training.step)
-        train(training, objective, space, job)
+    train(training, objective, space, job)
     if training.stopped in ("done", "early stop"):
         _keep_words_that_do_better(training, objective)
     return training, objective.teacher

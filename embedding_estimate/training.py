@@ -46,21 +46,6 @@ class Job:
     stop: StopToken
     on_preview: OnPreview = lambda teacher, vectors, step: None
     learning_steps: int = 0  # of all parts; the settings' own where it is 0
-    stretch: str = ""  # what is trained, in a word; the settings' part where it is empty
-
-    def counted_on(self, before: int, total: int) -> Job:
-        """The same, for who listens: so many steps come before these, of so many in all."""
-
-        def on_progress(progress: Progress) -> None:
-            self.on_progress(replace(progress, done=before + progress.done, total=total))
-
-        def on_snapshot(training: Training, teacher: Teacher, step: int) -> None:
-            self.on_snapshot(training, teacher, before + step)
-
-        def on_preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
-            self.on_preview(teacher, vectors, before + step)
-
-        return replace(self, on_progress=on_progress, on_snapshot=on_snapshot, on_preview=on_preview)
 
 
 @dataclass
@@ -104,7 +89,7 @@ def train(training: Training, objective: Objective, space: VectorSpace, job: Job
     """
     started = time.perf_counter()
     training.best_error = objective.held_out_start
-    training.begin(job.stretch or job.settings.part)
+    training.begin(job.settings.part)
     training.notes += [note for note in objective.notes if note not in training.notes]
     last_step = training.step + job.settings.learning_steps
     optimizer = job.settings.optimizer_used

@@ -74,7 +74,7 @@ def test_in_sdxl_it_does(toy: ToyModel, family: Any, told: bool) -> None:
             {"text": "a " * 17},
             [
                 "tokens=2: the text has 17 tokens, more than 8 for each vector, and little of its weights may arrive; "
-                "take more, or 0, which finds out how many are enough"
+                "take more, or 0 for as many as it has"
             ],
         ),
         ({"text": "a " * 17, "tokens": 0}, []),

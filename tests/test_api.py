@@ -66,7 +66,7 @@ def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
     assert finished(client, place, name="two", format="safetensors")["result"]["path"].endswith("two.safetensors")
     described = client.get("/openapi.json").json()["paths"][f"{PREFIX}/estimate"]["post"]
     told = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    assert (told["format"]["default"], told["tokens"]["default"]) == ("pt", 8)
+    assert (told["format"]["default"], told["tokens"]["default"]) == ("pt", 0)
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,6 @@ def test_a_value_that_is_wrong_itself_contradicts_nothing(name: str, value: obje
         ({"optimizer": "Adam"}, [("Attention", 160)]),
         ({"use": "Alone"}, [("Sketch", 20), ("Attention", 120)]),
         ({"use": "Alone", "part": "U-Net"}, [("U-Net", 160)]),
-        ({"tokens": 0}, [("Attention", 80)]),
-        ({"tokens": 0, "token_source": "Initial prompt"}, [("Sketch", 20), ("Attention", 60)]),
         ({"part": "U-Net"}, [("U-Net", 160)]),
         ({"part": "U-Net", "optimizer": "SGD"}, [("U-Net", 270)]),
     ],

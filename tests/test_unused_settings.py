@@ -63,6 +63,7 @@ CHANGES = {
     "seed": 3,
     "templates": "a {}",
     "use": "Alone",
+    "words": "One per weight",
 }
 
 

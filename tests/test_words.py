@@ -199,7 +199,10 @@ def test_one_word_tells_no_names(toy_host: ToyHost) -> None:
             {"text": " ".join(f"(red:{weight / 10})" for weight in range(1, 6)), "tokens": 2},
             "words='One per weight': the text has 5 weights, too many; choose 'One'",
         ),
-        ({"templates": "a {} {0:2}"}, "template 'a {} {0:2}' has {0:2}, which means other vectors; leave it out"),
+        (
+            {"templates": "a {} {0:2}"},
+            "template 'a {} {0:2}' has {0:2}, which stands for some of the vectors: leave it out",
+        ),
     ],
 )
 def test_what_makes_no_words_is_refused(toy_host: ToyHost, values: dict[str, Any], line: str) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedding_estimate.cli.options import Place
-from embedding_estimate.errors import SettingsError, few, quoted
+from embedding_estimate.contexts import problems
+from embedding_estimate.errors import SettingsError, few
 from embedding_estimate.settings import LONGEST_PROMPT, PARAMETERS, Settings
 
 if TYPE_CHECKING:
@@ -43,13 +44,9 @@ def read(file: Path) -> tuple[str, ...]:
     lines = {number: line.strip() for number, line in enumerate(text.splitlines(), 1) if line.strip()}
     if not lines:
         raise SettingsError([f"{name} is empty: write a prompt on each line, with {{}} where the name stands"])
-    bare = [
-        f"{name}, line {number}: {quoted(line)} has no {{}}; write {{}} where the name stands"
-        for number, line in lines.items()
-        if "{}" not in line
-    ]
-    if bare:
-        raise SettingsError(few(bare, "lines have no {}"))
+    wrong = [f"{name}, line {number}: {problem}" for number, line in lines.items() for problem in problems([line])]
+    if wrong:
+        raise SettingsError(few(wrong, "lines are no prompts to stand in"))
     return tuple(dict.fromkeys(lines.values()))
 
 
@@ -60,7 +57,8 @@ def flattering(
     told = provenance.get("settings")
     if not isinstance(told, Mapping) or "templates" not in told:
         return []
-    made = replace(settings, **{name: told[name] for name in ("templates", "use", "part", "prompt_type") if name in told})
+    trained = ("templates", "use", "part", "prompt_type")
+    made = replace(settings, **{name: told[name] for name in trained if name in told})
     if made.problems():
         return []
     from embedding_estimate import advice

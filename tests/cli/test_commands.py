@@ -288,7 +288,7 @@ def test_every_setting_is_an_option_of_estimate() -> None:
 def test_help_tells_the_bounds_and_defaults() -> None:
     shown = program("estimate", "--help", text=True)
     words = " ".join(shown.stdout.split())
-    assert shown.returncode == 0 and "[0 to 75; default: 8]" in words
+    assert shown.returncode == 0 and "[0 to 75; default: 0]" in words
     assert "Lion" in words and "--no-private" in words and "[]" not in words
 
 

@@ -108,7 +108,11 @@ BAD = {
     "missing": (None, "--contexts mine.txt: cannot be read (No such file or directory); give a text file"),
     "empty": (b"", "--contexts mine.txt is empty: write a prompt on each line, with {}"),
     "blank": (b" \n\t\n", "--contexts mine.txt is empty"),
-    "no place": (b"big {}\n\na cat\n", "--contexts mine.txt, line 3: 'a cat' has no {}; write {} where"),
+    "some vectors": (
+        b"big {} {0:2}\n",
+        "--contexts mine.txt, line 1: 'big {} {0:2}' has {0:2}, which stands for some of",
+    ),
+    "no place": (b"big {}\n\na cat\n", "--contexts mine.txt, line 3: 'a cat' has no {}: write {} where"),
     "no text": (b"big {}\nd\xe9mod\xe9 {}\n", "--contexts mine.txt: byte 9 is no UTF-8; save it as UTF-8 text"),
     "too many": (b"{} a\n" * 201, "--contexts mine.txt has 201 lines: 200 are the most; leave some out"),
     "endless": (b"{} a\n" * 200_000, "--contexts mine.txt has more than 400,000 bytes: leave lines out"),

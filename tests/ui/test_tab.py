@@ -118,7 +118,7 @@ def test_the_form_starts_from_the_places_defaults_whatever_the_webui_remembers()
     with gr.Blocks(analytics_enabled=False):
         built = form.Form(names, {"format": "pt", "preview_every": 25})
     settings = built.settings(values(built))
-    assert (settings.format, settings.preview_every, settings.tokens) == ("pt", 25, 8)
+    assert (settings.format, settings.preview_every, settings.tokens) == ("pt", 25, 0)
     kept = [name for name, component in built.components.items() if hasattr(component, "do_not_save_to_config")]
     assert sorted(kept) == ["format", "preview_every"]
 
