@@ -82,14 +82,13 @@ def estimate(
     `beside` are names of embeddings that the result will lie among and the host does not read. `contexts` are the
     user's own to measure in, for those of `fidelity.measure`. `on_names` gets the names of the files before the work,
     where the settings ask for one word for each weight. `on_notes` gets what the user should know before the work
-    begins; it is in the result's notes as well. `on_snapshot` gets the best
-    embedding so far at every `settings.save_every`-th step, `on_preview` the vectors of every
-    `settings.preview_every`-th beside the teacher. `on_trained` gets the embedding before it is measured, which may
-    take longer than the training, and while the host makes no image with it yet. `on_images` gets the latents of the
-    images, while the model is there to decode them. A stop that saves returns the best vectors so far, and so does an
-    error of the model once there are any; what is `stopped` then says which. Raises `SettingsError` with every problem
-    of the settings, `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop that
-    drops, or that comes before there is anything to keep.
+    begins; it is in the result's notes as well. `on_snapshot` gets the best embedding so far at every
+    `settings.save_every`-th step, `on_preview` the vectors of every `settings.preview_every`-th beside the teacher.
+    `on_trained` gets the embedding before it is measured, which may take longer than the training, and while the host
+    makes no image with it yet. `on_images` gets the latents of the images, while the model is there to decode them. A
+    stop that saves returns the best vectors so far, and so does an error of the model once there are any; what is
+    `stopped` then says which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt
+    that the training part cannot match, `Interrupted` for a stop that drops, or before there is anything to keep.
     """
     settings.check()
     stop = stop or StopToken()
