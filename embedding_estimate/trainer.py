@@ -252,9 +252,8 @@ def _notes(settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[
     """What the user should know, whatever becomes of the training."""
     model = teacher.model
     mine = names.of_words(settings.name, len(teacher.task.words))
-    found = []
-    for name in mine:
-        found += names.warnings(name, model.token_ids, dict.fromkeys([*model.embedding_names(), *beside, *mine]))
+    others = dict.fromkeys([*model.embedding_names(), *beside, *mine])
+    found = [line for name in mine for line in names.warnings(name, model.token_ids, others)]
     found += advice.of_job(settings, teacher)
     if model.info.clip_skip != 1:
         found.append(f"made for clip skip {model.info.clip_skip}: use it with the same")
