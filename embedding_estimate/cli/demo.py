@@ -41,7 +41,7 @@ def demo(out: Path, report: Path | None, as_json: bool) -> None:
         "so the vectors are trained until the model predicts the same with them.\n",
         err=True,
     )
-    settings = Settings(text=PROMPT, name=NAME, tokens=4, overwrite=True)
+    settings = Settings(text=PROMPT, name=NAME, overwrite=True)
     done = run(settings, HostOptions(), out, report)
     if figures := done.result.fidelity:
         show(
