@@ -17,11 +17,11 @@ SOME = re.compile(r"\{\d+:\d+\}")  # `{0:2}`, in which hosts read some of the ve
 
 @dataclass(frozen=True)
 class Contexts:
-    """Three lists without a context in common."""
+    """Three lists without a context in common. In each one is longer than a chunk, the embedding included."""
 
     train: Sequence[str]
     select: Sequence[str]  # to choose the best vectors by
-    report: Sequence[str]  # to measure in; one is longer than a chunk
+    report: Sequence[str]  # to measure in
 
 
 def problems(contexts: Iterable[str]) -> list[str]:
@@ -48,7 +48,10 @@ PROMPTS = Contexts(
         "{}, forest, fog, (cinematic lighting:1.2)",
         "a red sports car parked by the sea, {}",
         "{}, sketch, ink, black and white",
-        "a bowl of fruit on a wooden table, {}, studio light",
+        "a bowl of fruit on a wooden table, a glass vase with white tulips, a silver knife, a loaf of bread, a "
+        "candle, grapes, a linen cloth, an open window with a view of a garden, morning sun, dust in the air, a "
+        "sleeping dog under the table, an old clock on the wall, copper pots, a basket of eggs, herbs hanging from "
+        "the ceiling, deep shadows, {}, studio light",
         "(detailed background:1.2), {}, 1boy, armor",
         "{}, watercolor, mountains, lake",
         "an astronaut on the moon, {}, highly detailed, 8k",
@@ -59,7 +62,10 @@ PROMPTS = Contexts(
         "(best quality:1.1), {}, 1girl, red dress, dancing",
         "a steam train crossing a bridge, autumn, {}",
         "{}, pencil drawing of a bird",
-        "a market in a desert town, {}, crowds, dust",
+        "a market in a desert town, crowds, dust, striped awnings, camels, spice sellers, brass lamps, carpets, {}, "
+        "a minaret against an orange sky, children running, a street musician, baskets of dates, blue doors, palm "
+        "trees, long shadows, birds on a wire, a well in the middle of the square, a merchant counting coins, "
+        "distant hills",
         "{}, macro photo, dew on a leaf, green",
     ),
     report=(
@@ -96,12 +102,18 @@ NEGATIVE_PROMPTS = Contexts(
         "a dark room, {}, shadows",
         "long neck, {}, (bad hands:1.2), duplicate",
         "{}, oversaturated, plastic skin, makeup",
-        "crowd, {}, clutter, busy background",
+        "crowd, clutter, busy background, distracting objects, power lines, lens flare, motion blur, chromatic "
+        "aberration, washed out colors, harsh flash, red eyes, double chin, bad teeth, crossed arms, floating "
+        "limbs, disconnected limbs, twisted fingers, uneven eyes, blurry face, stiff pose, flat lighting, tilted "
+        "horizon, cut off head, bad crop, {}, stock photo, collage",
     ),
     select=(
         "{}, noise, dull colors",
         "bad proportions, cloned face, {}",
-        "logo, {}, frame, border",
+        "logo, frame, border, fused limbs, too many toes, {}, misshapen ears, broken wrist, unnatural skin, wax "
+        "figure, doll, mannequin, empty eyes, moire, ghosting, banding, color cast, smudged lines, scribbles, "
+        "handwriting, stamp, barcode, price tag, browser window, low effort, bad photoshop, amateur, out of focus, "
+        "double exposure",
         "(bad quality:1.3), {}, fused fingers",
         "{}, unfinished sketch",
         "old, {}, wrinkles, (asymmetric eyes:1.1)",

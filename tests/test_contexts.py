@@ -8,11 +8,13 @@ from toy import ToyModel
 
 from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.demo import demo_model_path
+from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.objectives import FEW, contexts_of, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.teacher import Task, Teacher
 
 DEMO = json.loads((demo_model_path() / "contexts.json").read_text("utf-8"))
+VECTORS = 7
 ALL = {
     "everybody's": PROMPTS,
     "everybody's negative": NEGATIVE_PROMPTS,
@@ -39,6 +41,16 @@ def test_the_embedding_stands_at_the_start_in_the_middle_and_at_the_end(name: st
         starts = sum(context.startswith("{}") for context in contexts)
         ends = sum(context.endswith("{}") for context in contexts)
         assert starts > 0 and ends > 0 and starts + ends < len(contexts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_one_of_each_list_is_longer_than_a_chunk(name: str) -> None:
+    """With an embedding of a few vectors, which stands in the first chunk or in the second."""
+    with StandaloneHost.load(demo_model_path()).borrow() as model:
+        for contexts in (ALL[name].train, ALL[name].select, ALL[name].report):
+            tokens = [len(model.token_ids(context.replace("{}", ""))) + VECTORS for context in contexts]
+            assert sum(number > model.info.chunk_tokens for number in tokens) == 1
 
 
 def chosen(toy: ToyModel, **values: object) -> tuple[Contexts, tuple[str, ...]]:
