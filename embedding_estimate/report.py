@@ -93,7 +93,10 @@ def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Seque
 
 def draw(report: Report) -> Image.Image:
     """The whole sheet: figures on top, curves on the left, images on the right, as far as there are any."""
-    charts, grid = bool(report.losses), blocks(report.pictures, report.fidelity, report.context)
+    charts, grid = (
+        bool(report.losses),
+        blocks(report.pictures, report.fidelity, report.context.replace("{}", report.name)),
+    )
     widths = [width for width, there in ((CHARTS, charts), (GRID_WIDTH, bool(grid))) if there] or [GRID_WIDTH]
     height = sum(block.height + GAP for block in grid) - GAP if grid else 2 * 300 + GAP if charts else 0
     width = 2 * MARGIN + sum(widths) + GAP * (len(widths) - 1)
