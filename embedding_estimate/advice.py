@@ -94,8 +94,8 @@ def of_figures(figures: Fidelity) -> list[str]:
         return []
     return [
         f"among other words the prompt without weights does better (emphasis there {figures.emphasis_in_context:.2f}, "
-        f"most is lost in {quoted(figures.worst_context)}): type the prompt, take more tokens, or train it in "
-        "prompts like yours (use, templates)"
+        f"most is lost in {quoted(figures.worst_context)}): type the prompt, make a word for each weight (words), or "
+        "train it in prompts like yours (use, templates)"
     ]
 
 
