@@ -148,6 +148,7 @@ def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
         other_prompt="# of the first\ngrey",
         templates="{}\n# none inside, and that is all right\na {}",
         initial_prompt="red # and no more",
+        tokens=1,
         measure="Nothing",
     )
     assert job.state == "done"

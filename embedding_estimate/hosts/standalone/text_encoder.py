@@ -39,7 +39,7 @@ class ClipEncoder:
         """`model` is a CLIPTextModel or CLIPTextModelWithProjection. The key `clip_l` stands for OpenAI's CLIP,
         any other for OpenCLIP, which pads and cleans text differently."""
         self.key = key
-        self.constant = functools.lru_cache(maxsize=64)(_constant)
+        self.constant = functools.lru_cache(maxsize=1024)(_constant)
         self.model = model
         self.tokenizer = tokenizer
         self.output = output

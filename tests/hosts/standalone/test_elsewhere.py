@@ -126,6 +126,7 @@ def test_no_step_waits_for_the_device(
     monkeypatch.setattr(preconditioning, "SAMPLES", 1)  # before the steps
     for objective in (UNetObjective, AttentionObjective):
         monkeypatch.setattr(objective, "held_out", lambda *_: 0.5)
+        monkeypatch.setattr(objective, "held_out_among_words", lambda *_: None)  # after the steps
     counts = []
     for steps in (5, 2, 5):  # once before, for each context is read once
         waits.clear()
