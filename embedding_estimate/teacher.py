@@ -50,7 +50,7 @@ class Task:
         )
 
     @property
-    def typed(self) -> str:
+    def phrase(self) -> str:
         """What stands for `{}` in a template of the host's: all vectors, under the weights that they are typed with."""
         return slots(self.words) if self.words else typed_name("{}", self.typed_weight)
 
@@ -108,8 +108,8 @@ class Teacher:
     def encode_each(self, vectors: Vectors, templates: Sequence[str]) -> list[Conditioning]:
         """The same for several templates."""
         task = self.task
-        typed = [template.replace("{}", task.typed) for template in templates]
-        return self.model.encode_vectors(vectors, typed, width=task.width, height=task.height, negative=task.negative)
+        filled = [template.replace("{}", task.phrase) for template in templates]
+        return self.model.encode_vectors(vectors, filled, width=task.width, height=task.height, negative=task.negative)
 
     def student(self, vectors: Vectors, template: str = "{}") -> Side:
         """The side being replaced, with the vectors typed there."""

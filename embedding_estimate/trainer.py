@@ -100,7 +100,7 @@ def estimate(
             settings = check_against(settings, model)
             check_contexts(contexts, settings.negative, model)
             planned = words.planned(settings, model)
-            told = words.notes(settings, planned)
+            word_notes = words.notes(settings, planned)
             tokens = sum(word.tokens for word in planned) or number_of_vectors(settings, model)
         settings = replace(settings, tokens=tokens)
         if planned:
@@ -121,14 +121,17 @@ def estimate(
         trajectory = Trajectory.of(settings)
         with meter.interruptible(stop):  # a long text takes its time
             check_text(teacher, trajectory)
-            notes = [*told, *_notes(settings, teacher, beside), *advice.of_contexts(contexts, settings, teacher)]
+            notes = [*word_notes, *_notes(settings, teacher, beside), *advice.of_contexts(contexts, settings, teacher)]
             on_notes(notes)
             start = starting_vectors(settings, model, planned)
             exact = exact_vectors(teacher, trajectory, tokens, start if planned else None)
         if exact is None:
             training = Training(start)
-            for part in in_turn(settings):
-                training, teacher = _train_part(training, start, replace(job, settings=part), teacher, space, meter)
+            *before, last = in_turn(settings)
+            for part in (*before, last):
+                training, teacher = _train_part(
+                    training, start, replace(job, settings=part), teacher, space, meter, last=part is last
+                )
         else:
             training = Training(exact, stopped="exact", notes=[exact_note(tokens, count(exact))])
         spent = time.perf_counter() - started
@@ -164,7 +167,14 @@ def estimate(
 
 
 def _train_part(
-    training: Training, start: Vectors, job: Job, teacher: Teacher, space: VectorSpace, meter: Meter
+    training: Training,
+    start: Vectors,
+    job: Job,
+    teacher: Teacher,
+    space: VectorSpace,
+    meter: Meter,
+    *,
+    last: bool,
 ) -> tuple[Training, Teacher]:
     """One training part from what the ones before it have reached; none after a stop, which keeps that.
 
@@ -198,7 +208,7 @@ def _train_part(
         training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
         return training, teacher
     train(training, objective, space, job)
-    if training.stopped in ("done", "early stop"):
+    if last and training.stopped in ("done", "early stop"):
         _keep_words_that_do_better(training, objective)
     return training, objective.teacher
 

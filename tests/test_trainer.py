@@ -168,6 +168,16 @@ def test_words_that_do_better_among_others_are_kept(
         assert torch.equal(found[2], model.padding_vectors()["clip_l"].float())
 
 
+def test_words_are_not_kept_for_a_part_to_go_on_from(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be said of what another part has trained since."""
+    errors = itertools.cycle([1.0, 0.0])  # of what was trained, and of the words
+    monkeypatch.setattr(AttentionObjective, "held_out_among_words", lambda *_: next(errors))
+    monkeypatch.setattr(UNetObjective, "held_out_among_words", lambda *_: None)
+    templates = "a {} star\n{}"  # the sketch takes the first
+    result = run(toy_host, part="Attention + U-Net", templates=templates, learning_steps=25)
+    assert not any("words without weights do better" in note for note in result.notes)
+
+
 def test_early_stop(toy_host: ToyHost) -> None:
     result = run(toy_host, rate=1e-9, early_stop=2, learning_steps=5000)
     assert result.stopped == "early stop"

@@ -102,7 +102,7 @@ def test_a_word_starts_from_the_vectors_of_its_tokens(toy_host: ToyHost) -> None
 def test_a_teacher_types_each_word_with_its_weight(toy_host: ToyHost) -> None:
     model = toy_host.model
     task = Task.of(made(), model, [Word(1.5, (0, 1)), Word(1.0, (2,))])
-    assert (task.typed, task.typed_weight) == ("({0:2}:1.5) {2:3}", 1.0)
+    assert (task.phrase, task.typed_weight) == ("({0:2}:1.5) {2:3}", 1.0)
     teacher = Teacher(model, task)
     vectors = model.token_vectors("red circle star")
     found = teacher.encode_vectors(vectors, "blue {}")

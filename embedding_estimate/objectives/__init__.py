@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -130,9 +130,24 @@ class HasTemplate(Protocol):
 L = TypeVar("L", bound=HasTemplate)
 
 
-def among_words(lessons: Sequence[L]) -> list[L]:
-    """Those with words around the embedding."""
-    return [lesson for lesson in lessons if lesson.template.strip() != "{}"]
+class ChosenByLessons(Generic[L]):
+    """The half of an `Objective` that judges vectors, over the lessons that the best are chosen by."""
+
+    def to_choose_by(self) -> Sequence[L]:
+        raise NotImplementedError
+
+    def error_in(self, vectors: Vectors, lessons: Sequence[L]) -> float:
+        """Mean squared error over some of those lessons."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def held_out(self, vectors: Vectors) -> float:
+        return self.error_in(vectors, self.to_choose_by())
+
+    @torch.no_grad()
+    def held_out_among_words(self, vectors: Vectors) -> float | None:
+        lessons = [lesson for lesson in self.to_choose_by() if lesson.template.strip() != "{}"]
+        return self.error_in(vectors, lessons) if lessons else None
 
 
 def mean(values: list[float]) -> float:

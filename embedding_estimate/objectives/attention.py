@@ -24,7 +24,7 @@ from torch import Tensor
 
 from embedding_estimate.host import BorrowedModel, Conditioning, Vectors
 from embedding_estimate.memory import Prober
-from embedding_estimate.objectives import Loss, among_words, check_effect, check_matchable, contexts_of, mean
+from embedding_estimate.objectives import ChosenByLessons, Loss, check_effect, check_matchable, contexts_of, mean
 from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import Side, States, error
@@ -41,7 +41,7 @@ class Lesson:
     probes: Probes
 
 
-class AttentionObjective:
+class AttentionObjective(ChosenByLessons[Lesson]):
     rows = 800  # of each layer, to train on, or more for
     readings = 4  # of each number that is trained: with fewer, what is learned is these rows
     portions = 4  # that the rows are dealt out in: where there are several contexts each reads one of them
@@ -158,17 +158,11 @@ class AttentionObjective:
         probes = lesson.probes
         return self.loss_function(probes.read(its)[None] / self._scale, probes.aim[None] / self._scale)
 
-    @torch.no_grad()
-    def held_out(self, vectors: Vectors) -> float:
+    def to_choose_by(self) -> Sequence[Lesson]:
+        return self._select
+
+    def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
         """Foreseen by held-out rows in contexts that are not trained in, in units of the true error at the start."""
-        return self._foreseen(vectors, self._select)
-
-    @torch.no_grad()
-    def held_out_among_words(self, vectors: Vectors) -> float | None:
-        lessons = among_words(self._select)
-        return self._foreseen(vectors, lessons) if lessons else None
-
-    def _foreseen(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
         errors = [float(lesson.probes.error(its)) for lesson, its in self._encoded(vectors, lessons)]
         return self._calibration * mean(errors)
 

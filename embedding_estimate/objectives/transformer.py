@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import PromptError, quoted
 from embedding_estimate.host import Conditioning, Vectors
-from embedding_estimate.objectives import Loss, among_words, check_matchable, mean, templates_of
+from embedding_estimate.objectives import ChosenByLessons, Loss, check_matchable, mean, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import Side
 from embedding_estimate.teacher import Teacher, Trajectory
@@ -36,7 +36,7 @@ class ChunksError(PromptError):
     """Prompt and embedding fill different numbers of chunks."""
 
 
-class TransformerObjective:
+class TransformerObjective(ChosenByLessons[Lesson]):
     states_to_record = 0
     check_every = 10  # a check is one forward pass of the encoder, a third of a step
 
@@ -90,17 +90,11 @@ class TransformerObjective:
         ]
         return torch.stack(terms).mean() / self._start
 
-    @torch.no_grad()
-    def held_out(self, vectors: Vectors) -> float:
-        """Over all templates: nothing is random here, so nothing can be held out."""
-        return self._error(vectors, self._lessons)
+    def to_choose_by(self) -> Sequence[Lesson]:
+        """All that is trained on: nothing is random here, so nothing can be held out."""
+        return self._lessons
 
-    @torch.no_grad()
-    def held_out_among_words(self, vectors: Vectors) -> float | None:
-        lessons = among_words(self._lessons)
-        return self._error(vectors, lessons) if lessons else None
-
-    def _error(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
+    def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
         return mean([_difference(self._beside(vectors, lesson), lesson.target) for lesson in lessons])
 
     def _beside(self, vectors: Vectors, lesson: Lesson) -> list[Tensor]:

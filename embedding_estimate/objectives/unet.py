@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.host import Vectors
-from embedding_estimate.objectives import SCHEDULED, Loss, among_words, check_effect, mean, seeds_of, templates_of
+from embedding_estimate.objectives import SCHEDULED, ChosenByLessons, Loss, check_effect, mean, seeds_of, templates_of
 from embedding_estimate.settings import Settings
 from embedding_estimate.sides import Side, States, epsilon, error
 from embedding_estimate.teacher import SELECT_SEED, Teacher, Trajectory
@@ -38,7 +38,7 @@ class Lesson:
     select: States
 
 
-class UNetObjective:
+class UNetObjective(ChosenByLessons[Lesson]):
     def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
         self.settings = settings
         self.teacher = teacher
@@ -129,15 +129,9 @@ class UNetObjective:
         target = epsilon(states.x, states.sigma, states.target) / self._scale
         return self.loss_function(prediction, target) / self._start
 
-    @torch.no_grad()
-    def held_out(self, vectors: Vectors) -> float:
-        return self._error(vectors, self._lessons)
+    def to_choose_by(self) -> Sequence[Lesson]:
+        return self._lessons
 
-    @torch.no_grad()
-    def held_out_among_words(self, vectors: Vectors) -> float | None:
-        lessons = among_words(self._lessons)
-        return self._error(vectors, lessons) if lessons else None
-
-    def _error(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
+    def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
         batch = self.settings.batch
         return mean([error(self.teacher.student(vectors, each.template), each.select, batch) for each in lessons])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ ESTIMATE = ("estimate", "(red:1.5) circle", "--name", "it", "--tokens", "2", "--
 STEPS = ("--save-every", "10")
 
 
-def started(folder: Path, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
+def started(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "embedding_estimate", *arguments]
-    return subprocess.Popen(command, cwd=folder, **options)  # type: ignore[call-overload]
+    return subprocess.Popen(command, cwd=folder, **options)
 
 
 def first_snapshot(process: subprocess.Popen[bytes], folder: Path) -> None:

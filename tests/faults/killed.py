@@ -17,7 +17,9 @@ import types
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from PIL import Image
@@ -88,7 +90,7 @@ def kill_in_jobs(number: int, draws: random.Random, folder: Path) -> dict[str, i
             write(Embedding("it", {"clip_l": torch.zeros(before, 6)}), file)
         options = [*QUICK, "--typed-weight", "0" if phase == "weigh" else "1", *["--overwrite"] * overwriting]
         at = draws.randrange(PHASES[phase])
-        _, status = os.waitpid(in_a_fork(lambda: estimate(place, options, phase, at)), 0)  # noqa: B023
+        _, status = os.waitpid(in_a_fork(partial(estimate, place, options, phase, at)), 0)
         assert os.WIFSIGNALED(status), f"{phase} has fewer than {at + 1} reports"
         left[f"killed while it did {phase}"] += 1
         assert (read(file).tokens if file.exists() else 0) == (2 if phase == "measure" else before)
@@ -96,7 +98,7 @@ def kill_in_jobs(number: int, draws: random.Random, folder: Path) -> dict[str, i
             assert read(snapshot).provenance["stopped"] == "snapshot"
             left["snapshots read"] += 1
         options += ["--overwrite"] * file.exists()
-        _, status = os.waitpid(in_a_fork(lambda: estimate(place, options)), 0)  # noqa: B023
+        _, status = os.waitpid(in_a_fork(partial(estimate, place, options)), 0)
         assert status == 0 and read(file).provenance["fidelity"]["protocol"]
         left["commands given again"] += 1
     return left
@@ -105,7 +107,7 @@ def kill_in_jobs(number: int, draws: random.Random, folder: Path) -> dict[str, i
 def quicken() -> None:
     """A host with nothing to load, few states to measure and few weights to try, and each step reported."""
     host = types.ModuleType("host")
-    host.StandaloneHost = types.SimpleNamespace(load=lambda *args, **options: ToyHost())  # type: ignore[attr-defined]
+    vars(host)["StandaloneHost"] = types.SimpleNamespace(load=lambda *args, **options: ToyHost())
     sys.modules["embedding_estimate.hosts.standalone.host"] = host
     fidelity.TRAJECTORY = replace(fidelity.TRAJECTORY, steps=3)
     fidelity.SEEDS = fidelity.SEEDS[:1]
@@ -122,7 +124,7 @@ def estimate(place: Path, options: list[str], phase: str = "", at: int = 0) -> N
         if progress.phase == phase and next(reports) == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Bars.__call__ = shown  # type: ignore[method-assign]
+    patch.object(Bars, "__call__", shown).start()  # for good: the process is a fork
     os.chdir(place)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
