@@ -482,7 +482,9 @@ def test_templates_go_one_at_a_time_where_there_is_no_memory_for_more(
     result = run(toy_host, **values)
     assert (result.stopped, result.steps) == ("done", steps)
     assert any("went on with less of it" in note for note in result.notes)
-    torch.testing.assert_close(result.embedding.vectors, wide.embedding.vectors, rtol=1e-3, atol=1e-3)
+    # Not the vectors: rounding moves them along what changes no output.
+    assert result.losses == pytest.approx(wide.losses, rel=1e-3)
+    assert [error for _, error in result.checks] == pytest.approx([error for _, error in wide.checks], rel=1e-3)
 
 
 @pytest.mark.parametrize("check", [1, 6])

@@ -230,7 +230,7 @@ class ToyModel:
         return x
 
     def decode(self, latents: Tensor) -> Tensor:
-        return latents[:, :3].sigmoid()
+        return (1 + latents[:, :3].sin()) / 2  # no size of latents makes all pictures one
 
 
 class ToyHost:

@@ -28,7 +28,7 @@ def test_notes_come_before_the_model_is_loaded_once_and_in_the_json(run: Run) ->
     notes = told(result.stderr)
     assert [note.split()[0] for note in notes[:2]] == ["red++", "sampler:"] and len(notes) == len(set(notes))
     assert result.stderr.index(notes[1]) < result.stderr.index("loading the model")
-    assert sorted(last(result)["notes"]) == sorted(notes)
+    assert set(last(result)["notes"]) >= set(notes)  # and what training found
     assert result.stdout.count("note: red++") == 1
 
 
