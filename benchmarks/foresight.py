@@ -20,14 +20,14 @@ from benchmarks.methods import Case
 from benchmarks.prompts import Prompt, generate
 from benchmarks.yardstick import BATCH
 from embedding_estimate.demo import demo_model_path
-from embedding_estimate.fidelity import TRAJECTORY
-from embedding_estimate.host import BorrowedModel, Conditioning, Host, Vectors
+from embedding_estimate.estimation.trainer import estimate
+from embedding_estimate.fidelity.protocol import TRAJECTORY
+from embedding_estimate.model.host import BorrowedModel, Conditioning, Host, Vectors
+from embedding_estimate.model.vectors import VectorSpace, fit
 from embedding_estimate.objectives.attention import AttentionObjective
-from embedding_estimate.probes import Probes, probe
-from embedding_estimate.sides import Side, error
-from embedding_estimate.teacher import Teacher
-from embedding_estimate.trainer import estimate
-from embedding_estimate.vectors import VectorSpace, fit
+from embedding_estimate.teaching.probes import Probes, probe
+from embedding_estimate.teaching.sides import Side, error
+from embedding_estimate.teaching.teacher import Teacher
 
 SIZES = (0.03, 0.1, 0.3, 1.0)  # of random directions, in spreads
 DIRECTIONS = 2  # of each size, around the prompt's own vectors and around the trained ones

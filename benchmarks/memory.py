@@ -20,11 +20,11 @@ import torch
 from benchmarks.random_models import SHAPES
 from benchmarks.reference import guided
 from benchmarks.step_cost import TEXT, TOKENS
-from embedding_estimate.host import BorrowedModel
+from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.settings import PARTS, Settings
-from embedding_estimate.teacher import Task, Teacher, Trajectory
-from embedding_estimate.trainer import estimate
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 IMAGE = "image"
 TRAJECTORY = Trajectory("Euler", "Karras", 2, 7.0)  # more steps take no more memory

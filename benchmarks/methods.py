@@ -12,19 +12,18 @@ from benchmarks.prompts import Prompt
 from benchmarks.reference import RATES, Reference
 from benchmarks.summary import REFERENCE, RIVALS
 from benchmarks.yardstick import Score, Yardstick
-from embedding_estimate import parts
-from embedding_estimate.embedding import Embedding
-from embedding_estimate.host import BorrowedModel, Host, Vectors
-from embedding_estimate.initial import starting_vectors
+from embedding_estimate.estimation.trainer import estimate
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.model.host import BorrowedModel, Host, Vectors
+from embedding_estimate.model.vectors import VectorSpace, count, fit
 from embedding_estimate.objectives import make_objective
 from embedding_estimate.optimizers import make_loss
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.trainer import estimate
-from embedding_estimate.training import Job, Training, train
-from embedding_estimate.typed import at_weight
-from embedding_estimate.vectors import VectorSpace, count, fit
+from embedding_estimate.settings import Settings, parts
+from embedding_estimate.teaching.teacher import Task, Teacher
+from embedding_estimate.training.loop import Job, Training, train
+from embedding_estimate.training.name_weight import at_weight
+from embedding_estimate.training.start import starting_vectors
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "transformer": {"part": "Transformer"},

@@ -13,10 +13,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS
 from embedding_estimate.demo import demo_model_path
-from embedding_estimate.host import Family
 from embedding_estimate.hosts.standalone.loading import PADDING, LoadedModel, TextEncoder
+from embedding_estimate.model.contexts import NEGATIVE_PROMPTS, PROMPTS
+from embedding_estimate.model.host import Family
 
 
 def random_sd15(device: str = "cpu", dtype: torch.dtype | None = None, seed: int = 0) -> LoadedModel:

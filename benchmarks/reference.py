@@ -18,9 +18,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel, Denoise, Vectors
-from embedding_estimate.sides import Side, both_sides
-from embedding_estimate.teacher import Task, Teacher, Trajectory
+from embedding_estimate.model.host import BorrowedModel, Denoise, Vectors
+from embedding_estimate.teaching.sides import Side, both_sides
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 TRAJECTORY = Trajectory("DPM++ SDE", "Karras", 20, 7.0)
 RATES = (0.03, 0.1, 0.3, 1.0)

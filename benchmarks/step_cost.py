@@ -25,18 +25,18 @@ from torch import Tensor
 from benchmarks.random_models import random_sd15
 from benchmarks.reference import Reference
 from embedding_estimate.demo import demo_model_path
-from embedding_estimate.host import BorrowedModel, Vectors
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
-from embedding_estimate.initial import starting_vectors
+from embedding_estimate.model.host import BorrowedModel, Vectors
+from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives import make_objective
 from embedding_estimate.optimizers import make_loss
-from embedding_estimate.probes import LayerProbes, heads
 from embedding_estimate.progress import Meter, StopToken
 from embedding_estimate.settings import PARTS, Settings
-from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.training import Job, Training, train
-from embedding_estimate.vectors import VectorSpace
+from embedding_estimate.teaching.probes import LayerProbes, heads
+from embedding_estimate.teaching.teacher import Task, Teacher
+from embedding_estimate.training.loop import Job, Training, train
+from embedding_estimate.training.start import starting_vectors
 
 TEXT = "(blurry:1.4), a (large:1.3) orange triangle, on a blue background"
 TOKENS = 11

@@ -1,4 +1,4 @@
-"""Protocol v2's figures (see `embedding_estimate.fidelity`), many times for one prompt.
+"""Protocol v2's figures (see `embedding_estimate.fidelity.protocol`), many times for one prompt.
 
 The teacher's states and the baselines' errors are found once; vectors are then measured for one pass over the states.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from embedding_estimate.among_words import Context
-from embedding_estimate.fidelity import NO_EMPHASIS, SEEDS, TRAJECTORY
-from embedding_estimate.host import BorrowedModel, Vectors
-from embedding_estimate.sides import States, error
-from embedding_estimate.teacher import Task, Teacher
+from embedding_estimate.fidelity.among_words import Context
+from embedding_estimate.fidelity.protocol import NO_EMPHASIS, SEEDS, TRAJECTORY
+from embedding_estimate.model.host import BorrowedModel, Vectors
+from embedding_estimate.teaching.sides import States, error
+from embedding_estimate.teaching.teacher import Task, Teacher
 
 BATCH = 16  # states at once; changes the speed only
 SPARSE = 5  # one state of so many, which is prime to the number of seeds

@@ -22,11 +22,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from embedding_estimate import names, summary
 from embedding_estimate.errors import Busy, EstimateError, SettingsError, quoted
-from embedding_estimate.jobs import Job, Jobs
-from embedding_estimate.parameters import Parameter
+from embedding_estimate.estimation import summary
+from embedding_estimate.files import names
+from embedding_estimate.jobs.jobs import Job, Jobs
 from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings.parameters import Parameter
 
 PREFIX = "/embedding-estimate/v1"
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}  # as JSON Schema calls them

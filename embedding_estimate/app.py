@@ -18,13 +18,13 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from embedding_estimate import saving
 from embedding_estimate.errors import EmbeddingError, EstimateError
 from embedding_estimate.hosts.standalone import infotext
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.sampler_names import CHOICES
-from embedding_estimate.jobs import Job, Jobs
-from embedding_estimate.siblings import parts_of
+from embedding_estimate.jobs.jobs import Job, Jobs
+from embedding_estimate.storage import saving
+from embedding_estimate.storage.phrases import parts_of
 from embedding_estimate.ui import tab
 from embedding_estimate.ui.guard import Guard, served_names
 

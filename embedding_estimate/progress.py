@@ -11,7 +11,7 @@ from dataclasses import dataclass
 if typing.TYPE_CHECKING:
     from torch import Tensor
 
-    from embedding_estimate.host import BorrowedModel, Conditioning, Stage
+    from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage
 
 
 @dataclass(frozen=True)

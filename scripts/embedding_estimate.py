@@ -4,7 +4,7 @@ from typing import Any
 
 from modules import script_callbacks, scripts
 
-from embedding_estimate.hosts.webui import extension, options, use
+from embedding_estimate.hosts.webui import extension, options, use_warnings
 
 script_callbacks.on_after_component(extension.notice)
 script_callbacks.on_ui_tabs(extension.tabs)
@@ -23,4 +23,4 @@ class Comments(scripts.Script):
 
     def process_batch(self, p: Any, *args: Any, **batch: Any) -> None:
         if batch.get("batch_number", 0) == 0:
-            use.comment(p)
+            use_warnings.comment(p)

@@ -65,20 +65,20 @@ def toy(toy_host: ToyHost) -> ToyModel:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who looks at what becomes of figures and not at their values: a protocol of a few states."""
-    from embedding_estimate import among_words, fidelity
+    from embedding_estimate.fidelity import among_words, protocol
 
-    monkeypatch.setattr(fidelity, "TRAJECTORY", replace(fidelity.TRAJECTORY, steps=3))
-    monkeypatch.setattr(fidelity, "SEEDS", fidelity.SEEDS[:1])
+    monkeypatch.setattr(protocol, "TRAJECTORY", replace(protocol.TRAJECTORY, steps=3))
+    monkeypatch.setattr(protocol, "SEEDS", protocol.SEEDS[:1])
     monkeypatch.setattr(among_words, "TRAJECTORY", replace(among_words.TRAJECTORY, steps=2))
 
 
 @pytest.fixture
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who looks at what becomes of the trials of a typed weight, and not at which weight is found."""
-    from embedding_estimate import typed
+    from embedding_estimate.training import name_weight
 
-    monkeypatch.setattr(typed, "GRID", (0.9, 1.2))
-    monkeypatch.setattr(typed, "TRIAL_STEPS", 5)
+    monkeypatch.setattr(name_weight, "GRID", (0.9, 1.2))
+    monkeypatch.setattr(name_weight, "TRIAL_STEPS", 5)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Figures for tests of whatever shows some."""
 
-from embedding_estimate.fidelity import Fidelity
+from embedding_estimate.fidelity.protocol import Fidelity
 
 FIGURES = Fidelity(
     protocol="v2",

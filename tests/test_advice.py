@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from toy import ToyHost, ToyModel
 
-from embedding_estimate import advice
-from embedding_estimate.curve import curve
+from embedding_estimate.checks import advice
 from embedding_estimate.errors import PromptError
+from embedding_estimate.estimation.curve import curve
+from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.objectives import SCHEDULED, check_text
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Task, Teacher, Trajectory
-from embedding_estimate.trainer import estimate
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 TRANSFORMER = (
     "part='Transformer' cannot carry the weights of the text in Stable Diffusion 1: choose Attention, or typed_weight=0"

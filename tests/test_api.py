@@ -16,10 +16,10 @@ from test_jobs import Place, ended
 from toy import ToyHost
 
 from embedding_estimate.api import PREFIX, basic, router
-from embedding_estimate.embedding import read
-from embedding_estimate.jobs import Job
+from embedding_estimate.files.embedding import read
+from embedding_estimate.jobs.jobs import Job
+from embedding_estimate.jobs.readings import MOST
 from embedding_estimate.progress import Progress
-from embedding_estimate.readings import MOST
 from embedding_estimate.settings import PARAMETERS, Settings
 
 GOOD = {"text": "(red:1.5) circle", "name": "it", "tokens": 2, "learning_steps": 5}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from embedding_estimate.averaging import Average
+from embedding_estimate.training.averaging import Average
 
 
 def run(decay: float, *steps: float) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from toy import ToyHost, ToyModel
 
-from embedding_estimate import advice, embedding_words, errors, foreign_syntax, names, provenance
-from embedding_estimate import settings as declared
+from embedding_estimate import errors
+from embedding_estimate.checks import advice, embedding_words, foreign_syntax
 from embedding_estimate.errors import FEW, Interrupted, SettingsError, nearest, quoted
+from embedding_estimate.estimation.trainer import estimate
+from embedding_estimate.files import names, provenance
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import LONGEST_NAME, LONGEST_PROMPT, MOST_LINES, PARAMETERS, Settings
-from embedding_estimate.trainer import estimate
+from embedding_estimate.settings import LONGEST_NAME, LONGEST_PROMPT, MOST_LINES, PARAMETERS, Parameter, Settings, table
 
 GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
 TEXTS = [parameter for parameter in PARAMETERS if parameter.longest]
@@ -29,7 +30,7 @@ def test_every_text_has_a_bound() -> None:
 
 
 @pytest.mark.parametrize("parameter", TEXTS, ids=lambda parameter: parameter.name)
-def test_a_text_may_be_as_long_as_its_bound(parameter: declared.Parameter) -> None:
+def test_a_text_may_be_as_long_as_its_bound(parameter: Parameter) -> None:
     assert parameter.longest is not None
     longest = ("{}" * parameter.longest)[: parameter.longest]
     assert Settings.from_mapping({**GOOD, parameter.name: longest}).problems() == []
@@ -84,7 +85,7 @@ def test_a_hundred_thousand_unknown_names_are_a_few_lines(monkeypatch: pytest.Mo
         compared.append(value)
         return "choose"
 
-    monkeypatch.setattr(declared, "nearest", counting)
+    monkeypatch.setattr(table, "nearest", counting)
     lines = refusals({f"key{number}": 1 for number in range(100_000)})
     assert len(compared) == FEW and len(lines) == FEW + 1
     assert lines[0] == "'key0' is no setting: choose"

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from toy import ToyModel
 
-from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.model.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.objectives import FEW, contexts_of, templates_of
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Task, Teacher
+from embedding_estimate.teaching.teacher import Task, Teacher
 
 DEMO = json.loads((demo_model_path() / "contexts.json").read_text("utf-8"))
 VECTORS = 7

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from toy import ToyHost
 
-from embedding_estimate import fidelity
-from embedding_estimate.curve import curve, numbers, variants
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError
-from embedding_estimate.host import BorrowedModel, Vectors
+from embedding_estimate.estimation.curve import curve, numbers, variants
+from embedding_estimate.fidelity import protocol
+from embedding_estimate.model.host import BorrowedModel, Vectors
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Task
+from embedding_estimate.teaching.teacher import Task
 
 SETTINGS = Settings(text="red (circle:1.8)", name="curve", steps=4, learning_steps=60)
 
@@ -84,14 +84,14 @@ def test_every_n_is_checked_before_the_first(toy_host: ToyHost) -> None:
 
 @pytest.mark.slow
 def test_a_number_that_cannot_be_measured_is_no_end(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = fidelity.measure
+    real = protocol.measure
 
     def measure(model: BorrowedModel, task: Task, vectors: Vectors, **options: Any) -> Any:
         if len(vectors["clip_l"]) == 2:
             raise RuntimeError("device-side assert")
         return real(model, task, vectors, **options)
 
-    monkeypatch.setattr(fidelity, "measure", measure)
+    monkeypatch.setattr(protocol, "measure", measure)
     points = curve(SETTINGS, toy_host, [1, 2], stop=StopToken())
     next(points)
     with pytest.raises(ModelError, match="N = 2: not measured, the model failed: RuntimeError: device-side assert"):

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from embedding_estimate import embedding, provenance
-from embedding_estimate.embedding import PROVENANCE, SINGLE, Embedding
 from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.files import embedding, provenance
+from embedding_estimate.files.embedding import PROVENANCE, SINGLE, Embedding
 
 ORIGIN = {
     "version": "0.1.0",

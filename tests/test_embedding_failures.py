@@ -19,10 +19,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding_estimate import embedding, formats
-from embedding_estimate.embedding import SINGLE, Embedding
 from embedding_estimate.errors import EmbeddingError, NameTaken
-from embedding_estimate.formats import pickled
+from embedding_estimate.files import embedding, formats
+from embedding_estimate.files.embedding import SINGLE, Embedding
+from embedding_estimate.files.formats import pickled
 
 TENSOR = torch.randn(2, 8)
 

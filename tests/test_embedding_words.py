@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from embedding_estimate.embedding_words import missing
+from embedding_estimate.checks.embedding_words import missing
 
 ORDINARY = (Path(__file__).with_name("ordinary_prompts.txt")).read_text("utf-8").splitlines()
 NAMES = (

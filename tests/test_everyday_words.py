@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedding_estimate.everyday_words import TAGS, typed_anyway
+from embedding_estimate.files.everyday_words import TAGS, typed_anyway
 
 TYPED = (
     *("t-shirt", "T-Shirt", "x-ray", "v-neck", "close-up", "see-through", "full-body", "half-body", "one-piece"),

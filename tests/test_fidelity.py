@@ -9,10 +9,11 @@ import torch
 from shaking import shaken
 from toy import ToyModel
 
-from embedding_estimate import advice, among_words, fidelity
-from embedding_estimate.sides import error
-from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.wording import number, rows
+from embedding_estimate.checks import advice
+from embedding_estimate.fidelity import among_words, protocol
+from embedding_estimate.fidelity.wording import number, rows
+from embedding_estimate.teaching.sides import error
+from embedding_estimate.teaching.teacher import Task, Teacher
 
 TEXT = "red (circle:1.8)"
 
@@ -29,7 +30,7 @@ def random_vectors(tokens: int) -> dict[str, torch.Tensor]:
 def test_the_prompt_itself_is_explained_whole(toy: ToyModel, negative: bool) -> None:
     """Vectors that are the prompt: 1. The weights of this one are all 1, so nothing is left for emphasis."""
     vectors = toy.token_vectors("red circle")
-    figures, _ = fidelity.measure(toy, task("red circle", negative=negative), vectors, batch=4)
+    figures, _ = protocol.measure(toy, task("red circle", negative=negative), vectors, batch=4)
     assert figures.explained == 1
     assert figures.explained_without_weights == 1
     assert figures.explained_truncated == 1
@@ -42,21 +43,21 @@ def test_the_prompt_itself_is_explained_whole(toy: ToyModel, negative: bool) -> 
 def test_the_empty_prompt_explains_nothing(toy: ToyModel) -> None:
     """Toy vectors of zeros are the toy's empty prompt."""
     zeros = {"clip_l": torch.zeros(2, 6, dtype=torch.float64)}
-    figures, _ = fidelity.measure(toy, task(), zeros, batch=4)
+    figures, _ = protocol.measure(toy, task(), zeros, batch=4)
     assert abs(figures.explained) < 1e-12
     assert figures.emphasis_explained is not None and figures.emphasis_explained < 0
     assert figures.image_distance == pytest.approx(1)
 
 
 def test_the_words_without_weights_are_the_zero_of_emphasis(toy: ToyModel) -> None:
-    figures, _ = fidelity.measure(toy, task(), toy.token_vectors(TEXT), batch=4)
+    figures, _ = protocol.measure(toy, task(), toy.token_vectors(TEXT), batch=4)
     assert figures.emphasis_explained == 0
     assert figures.explained == figures.explained_without_weights == figures.explained_truncated
     assert figures.image_distance_without_weights == 1
 
 
 def test_figures_follow_from_the_errors(toy: ToyModel) -> None:
-    figures, _ = fidelity.measure(toy, task(), random_vectors(2), batch=4, images=0)
+    figures, _ = protocol.measure(toy, task(), random_vectors(2), batch=4, images=0)
     errors = figures.errors
     assert figures.explained == 1 - errors["embedding"] / errors["empty"]
     assert figures.emphasis_explained == 1 - errors["embedding"] / errors["without weights"]
@@ -66,13 +67,13 @@ def test_figures_follow_from_the_errors(toy: ToyModel) -> None:
 
 def test_a_distance_takes_all_images(toy: ToyModel) -> None:
     """One seed's are the first of the sixteen; a figure of the protocol they do not make."""
-    whole, images = fidelity.measure(toy, task(), random_vectors(2), batch=8)
-    one, image = fidelity.measure(toy, task(), random_vectors(2), batch=8, images=1)
+    whole, images = protocol.measure(toy, task(), random_vectors(2), batch=8)
+    one, image = protocol.measure(toy, task(), random_vectors(2), batch=8, images=1)
     assert whole.image_distance is not None and one.image_distance is None
-    assert {row: len(latents) for row, latents in images.latents.items()} == dict.fromkeys(fidelity.PICTURED, 16)
-    assert all(torch.allclose(image.latents[row][0], images.latents[row][0]) for row in fidelity.PICTURED)
+    assert {row: len(latents) for row, latents in images.latents.items()} == dict.fromkeys(protocol.PICTURED, 16)
+    assert all(torch.allclose(image.latents[row][0], images.latents[row][0]) for row in protocol.PICTURED)
     teacher = Teacher(toy, task())
-    drawn = teacher.run(teacher.replaced(TEXT, fidelity.TRAJECTORY), fidelity.TRAJECTORY, fidelity.IMAGE_SEEDS, 16)
+    drawn = teacher.run(teacher.replaced(TEXT, protocol.TRAJECTORY), protocol.TRAJECTORY, protocol.IMAGE_SEEDS, 16)
     torch.testing.assert_close(images.latents["prompt"], drawn)  # though eight of them come of the figures' states
     assert one.errors == whole.errors
 
@@ -80,9 +81,9 @@ def test_a_distance_takes_all_images(toy: ToyModel) -> None:
 def test_errors_by_hand(toy: ToyModel) -> None:
     """err = mean |D(x; c) - D(x; prompt)|^2 / sigma^2 over 8 seeds of 20 Euler steps."""
     vectors = random_vectors(2)
-    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=0)
+    figures, _ = protocol.measure(toy, task(), vectors, batch=8, images=0)
     teacher = Teacher(toy, task())
-    states = teacher.record(teacher.replaced(TEXT, fidelity.TRAJECTORY), fidelity.TRAJECTORY, fidelity.SEEDS, 8)
+    states = teacher.record(teacher.replaced(TEXT, protocol.TRAJECTORY), protocol.TRAJECTORY, protocol.SEEDS, 8)
     assert len(states) == 8 * 20
     mine = toy.denoise(states.x, states.sigma, teacher.encode_vectors(vectors))
     by_hand = ((mine - states.target) / states.sigma.view(-1, 1, 1, 1)).square().mean()
@@ -92,10 +93,10 @@ def test_errors_by_hand(toy: ToyModel) -> None:
 def test_among_other_words_by_hand(toy: ToyModel) -> None:
     """Sums over the contexts, each with the states of a seed of its own: 10 Euler steps of T[prompt]."""
     vectors = random_vectors(2)
-    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=0)
+    figures, _ = protocol.measure(toy, task(), vectors, batch=8, images=0)
     teacher, trajectory = Teacher(toy, task()), among_words.TRAJECTORY
     mine = words = nothing = 0.0
-    for seed, context in zip(fidelity.SEEDS, toy.info.contexts.report, strict=False):
+    for seed, context in zip(protocol.SEEDS, toy.info.contexts.report, strict=False):
         prompt, bare, empty = (
             teacher.replaced(context.replace("{}", text), trajectory) for text in (TEXT, "red circle", "")
         )
@@ -117,14 +118,14 @@ def test_a_context_keeps_its_own_weights_beside_the_bare_words(toy: ToyModel) ->
     contexts = dataclasses.replace(toy.info.contexts, report=("(blue:1.6) {}", "blue {}"))
     toy.info = dataclasses.replace(toy.info, contexts=contexts)
     plain = {"clip_l": toy.token_vectors(TEXT)["clip_l"]}
-    figures, _ = fidelity.measure(toy, task(), plain, batch=8, images=0)  # which are the bare words
+    figures, _ = protocol.measure(toy, task(), plain, batch=8, images=0)  # which are the bare words
     assert figures.emphasis_in_context == pytest.approx(0)
     weighted, unweighted = (row["without weights"] for row in figures.contexts)
     assert weighted != unweighted
 
 
 def test_the_words_themselves_are_the_zero_of_emphasis_in_context_and_less_is_told(toy: ToyModel) -> None:
-    figures, _ = fidelity.measure(toy, task(), random_vectors(2), batch=8, images=0)
+    figures, _ = protocol.measure(toy, task(), random_vectors(2), batch=8, images=0)
     assert figures.emphasis_in_context is not None and figures.emphasis_in_context < 0
     (line,) = advice.of_figures(figures)
     assert f"emphasis there {figures.emphasis_in_context:.2f}" in line and figures.worst_context in line
@@ -143,11 +144,11 @@ def test_a_standard_error_by_hand() -> None:
 def test_standard_errors_say_how_far_the_figures_of_other_states_are(toy: ToyModel) -> None:
     """By seed: the figure of twice as many states is within a few of them."""
     vectors = random_vectors(2)
-    figures, _ = fidelity.measure(toy, task(), vectors, batch=8, images=0)
+    figures, _ = protocol.measure(toy, task(), vectors, batch=8, images=0)
     teacher = Teacher(toy, task())
-    side = teacher.replaced(TEXT, fidelity.TRAJECTORY)
-    states = teacher.record(side, fidelity.TRAJECTORY, range(100, 140), 8)
-    other = 1 - error(teacher.student(vectors), states, 8) / error(teacher.replaced("", fidelity.TRAJECTORY), states, 8)
+    side = teacher.replaced(TEXT, protocol.TRAJECTORY)
+    states = teacher.record(side, protocol.TRAJECTORY, range(100, 140), 8)
+    other = 1 - error(teacher.student(vectors), states, 8) / error(teacher.replaced("", protocol.TRAJECTORY), states, 8)
     error_of_it = figures.standard_errors["explained"]
     assert error_of_it is not None and error_of_it > 0
     assert abs(other - figures.explained) < 5 * error_of_it
@@ -158,7 +159,7 @@ def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
 
     def measured(tokens: int) -> dict[str, float]:
         toy.denoised = 0
-        return fidelity.measure(toy, task(), random_vectors(tokens), batch=8, images=0)[0].errors
+        return protocol.measure(toy, task(), random_vectors(tokens), batch=8, images=0)[0].errors
 
     roomy = measured(2)
     saved = -toy.denoised
@@ -171,7 +172,7 @@ def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
 @pytest.mark.slow
 def test_the_batch_changes_nothing(toy: ToyModel) -> None:
     asked = dataclasses.replace(task(), typed_weight=1.2)
-    one, many = (fidelity.measure(toy, asked, random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))
+    one, many = (protocol.measure(toy, asked, random_vectors(3), batch=batch)[0].to_dict() for batch in (1, 16))
     assert one.pop("protocol") == many.pop("protocol") == "v2"
     for key in ("errors", "explained_in_modes", "standard_errors"):
         assert one.pop(key) == pytest.approx(many.pop(key), rel=1e-9)
@@ -184,10 +185,10 @@ def test_the_batch_changes_nothing(toy: ToyModel) -> None:
 
 
 def test_a_typed_weight_is_measured_beside_the_bare_name(toy: ToyModel) -> None:
-    bare, _ = fidelity.measure(toy, task(), random_vectors(2), batch=8)
+    bare, _ = protocol.measure(toy, task(), random_vectors(2), batch=8)
     assert bare.typed_weight == 1 and "bare name" not in bare.errors
     assert bare.explained_bare is bare.emphasis_explained_bare is bare.explained_in_context_bare is None
-    typed, _ = fidelity.measure(toy, dataclasses.replace(task(), typed_weight=1.2), random_vectors(2), batch=8)
+    typed, _ = protocol.measure(toy, dataclasses.replace(task(), typed_weight=1.2), random_vectors(2), batch=8)
     assert typed.typed_weight == 1.2 and typed.explained != bare.explained
     assert typed.explained_bare == bare.explained
     assert typed.emphasis_explained_bare == bare.emphasis_explained
@@ -198,9 +199,9 @@ def test_a_typed_weight_is_measured_beside_the_bare_name(toy: ToyModel) -> None:
 
 
 def test_a_typed_weight_is_measured_under_other_settings_for_emphasis(toy: ToyModel) -> None:
-    def measured(weight: float) -> fidelity.Fidelity:
+    def measured(weight: float) -> protocol.Fidelity:
         asked = dataclasses.replace(task("red circle"), typed_weight=weight)  # the same prompt under any setting
-        return fidelity.measure(toy, asked, random_vectors(2), batch=8, images=0)[0]
+        return protocol.measure(toy, asked, random_vectors(2), batch=8, images=0)[0]
 
     own = measured(1.2)
     with toy.mode("Original"):
@@ -224,7 +225,7 @@ def test_the_toys_prompts_without_weights_are_the_same_bits_in_every_mode(toy: T
 def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
     def labels(weight: float) -> list[str]:
         asked = dataclasses.replace(task(), typed_weight=weight)
-        figures, _ = fidelity.measure(toy, asked, random_vectors(2), batch=8, images=0)
+        figures, _ = protocol.measure(toy, asked, random_vectors(2), batch=8, images=0)
         return [row.label for row in rows(figures, 2)]
 
     assert "bare name" not in labels(1.0)
@@ -253,7 +254,7 @@ def test_a_figure_is_three_digits_or_a_dash() -> None:
 def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: float, asked: Task) -> None:
     seen: list[tuple[int, int]] = []
     asked = dataclasses.replace(asked, typed_weight=weight)
-    _, images = fidelity.measure(
+    _, images = protocol.measure(
         toy, asked, random_vectors(1), batch=4, on_progress=lambda done, total: seen.append((done, total))
     )
     total = seen[0][1]
@@ -267,21 +268,21 @@ def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: 
 @pytest.mark.parametrize("weight", [1.0, 1.2])
 def test_images_in_a_context_are_of_the_same_seeds_and_change_no_figure(toy: ToyModel, weight: float) -> None:
     vectors, asked = random_vectors(1), dataclasses.replace(task(), typed_weight=weight)
-    figures, images = fidelity.measure(toy, asked, vectors, batch=4)
+    figures, images = protocol.measure(toy, asked, vectors, batch=4)
     assert figures.pictured_context == "blue {}"
     teacher = Teacher(toy, asked)
     sides = {
-        "prompt": teacher.replaced(f"blue {TEXT}", fidelity.TRAJECTORY),
+        "prompt": teacher.replaced(f"blue {TEXT}", protocol.TRAJECTORY),
         "embedding": teacher.student(vectors, "blue {}"),
-        "without weights": teacher.replaced("blue red circle", fidelity.TRAJECTORY),
+        "without weights": teacher.replaced("blue red circle", protocol.TRAJECTORY),
     }
     assert list(images.in_context) == list(sides)
     for row, side in sides.items():
-        drawn = teacher.run(side, fidelity.TRAJECTORY, fidelity.IMAGE_SEEDS[:2], 4)
+        drawn = teacher.run(side, protocol.TRAJECTORY, protocol.IMAGE_SEEDS[:2], 4)
         assert torch.allclose(images.in_context[row], drawn, rtol=1e-9)
     assert not torch.allclose(images.in_context["embedding"], images.latents["embedding"][:2])
 
-    without, none = fidelity.measure(toy, asked, vectors, batch=4, images=0)
+    without, none = protocol.measure(toy, asked, vectors, batch=4, images=0)
     assert none.in_context == {} and without.pictured_context == ""
     pictured = ("pictured_context", "image_distance", "image_distance_without_weights")
     alike = dict.fromkeys(pictured)
@@ -293,7 +294,7 @@ def test_images_in_a_context_are_few(toy: ToyModel) -> None:
     work = {}
     for images in (0, 1, 16):
         toy.denoised = 0
-        _, made = fidelity.measure(toy, task(), random_vectors(1), batch=8, images=images)
+        _, made = protocol.measure(toy, task(), random_vectors(1), batch=8, images=images)
         work[images] = toy.denoised
         assert all(len(latents) == min(images, 2) for latents in made.in_context.values())
     alone = 20 * 2  # the empty prompt's other side is not empty here
@@ -314,13 +315,13 @@ def test_images_are_made_in_a_context_of_one_chunk_where_there_is_one(
 
 def test_what_is_the_same_in_a_context_is_drawn_once(toy: ToyModel) -> None:
     """Vectors that are the bare words."""
-    _, images = fidelity.measure(toy, task(), toy.token_vectors(TEXT), batch=8, images=1)
+    _, images = protocol.measure(toy, task(), toy.token_vectors(TEXT), batch=8, images=1)
     assert images.in_context["embedding"] is images.in_context["without weights"]
     assert not torch.equal(images.in_context["embedding"], images.in_context["prompt"])
 
 
 def test_ratio_of_sums_by_hand(toy: ToyModel) -> None:
-    found = [fidelity.measure(toy, task(t), random_vectors(2), batch=8, images=0)[0] for t in (TEXT, "red star")]
+    found = [protocol.measure(toy, task(t), random_vectors(2), batch=8, images=0)[0] for t in (TEXT, "red star")]
     mine = sum(each.errors["embedding"] for each in found)
-    assert fidelity.ratio_of_sums(found, "empty") == 1 - mine / sum(each.errors["empty"] for each in found)
-    assert fidelity.ratio_of_sums(found, "without weights") == found[0].emphasis_explained
+    assert protocol.ratio_of_sums(found, "empty") == 1 - mine / sum(each.errors["empty"] for each in found)
+    assert protocol.ratio_of_sums(found, "without weights") == found[0].emphasis_explained

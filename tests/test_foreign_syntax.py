@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding_estimate import foreign_syntax
+from embedding_estimate.checks import foreign_syntax
 from embedding_estimate.hosts.standalone import grammar
 
 ORDINARY = (Path(__file__).with_name("ordinary_prompts.txt")).read_text("utf-8").splitlines()

@@ -1,7 +1,9 @@
 """The core runs inside programs that bring their own libraries: it imports none of theirs, and nothing early."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,11 @@ import embedding_estimate
 
 PACKAGE = Path(embedding_estimate.__file__).parent
 OUTER = {"hosts", "ui", "api", "app", "cli", "demo", "__main__"}  # demo: the model, which nothing else needs
+ROOMS = (  # each imports from those before it only
+    *("errors", "model", "progress", "optimizers", "files", "settings", "teaching", "fidelity", "storage"),
+    *("objectives", "training", "checks", "estimation", "reports", "jobs", "ui", "api", "demo", "hosts", "app", "cli"),
+    "__main__",
+)
 FOREIGN = ("click", "gradio", "fastapi", "pydantic", "diffusers", "transformers", "modules")
 
 BLOCKER = """
@@ -40,7 +47,7 @@ def python(code: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_the_core_imports_nothing_of_its_hosts() -> None:
     modules = core()
-    assert "embedding_estimate.trainer" in modules and "embedding_estimate.report" in modules
+    assert "embedding_estimate.estimation.trainer" in modules and "embedding_estimate.reports.report" in modules
     code = BLOCKER.format(blocked=FOREIGN) + f"for name in {modules!r}: importlib.import_module(name)"
     done = python(code)
     assert done.returncode == 0, done.stderr
@@ -56,3 +63,28 @@ def test_help_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = BLOCKER.format(blocked=heavy) + f"from embedding_estimate.cli import main; main({[*command, '--help']!r})"
     done = python(code)
     assert done.returncode == 0 and "Usage:" in done.stdout, done.stderr
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The rooms that a file imports from, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("embedding_estimate"):
+            _, *inner = node.module.split(".")
+            yield from inner[:1] or [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if room == "__init__":
+        return
+    order = {name: place for place, name in enumerate(ROOMS)}
+    for other in {*imported(path)} - {room, "__version__"}:
+        assert order[other] < order[room], f"{room} imports {other}"
+
+
+def test_every_room_has_its_place() -> None:
+    assert {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in PACKAGE.rglob("*.py")} == {
+        *ROOMS,
+        "__init__",
+    }

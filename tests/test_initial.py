@@ -3,8 +3,8 @@
 import pytest
 from toy import ToyModel
 
-from embedding_estimate.initial import number_of_vectors
 from embedding_estimate.settings import Settings
+from embedding_estimate.training.start import number_of_vectors
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ import pytest
 import torch
 from toy import ToyHost
 
-from embedding_estimate import report, training
-from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
-from embedding_estimate.jobs import KEPT, Curve, Job, Jobs
+from embedding_estimate.files.embedding import Embedding, read
+from embedding_estimate.jobs.jobs import KEPT, Curve, Job, Jobs
 from embedding_estimate.objectives.unet import UNetObjective
-from embedding_estimate.preconditioning import SAMPLES
 from embedding_estimate.progress import Progress
+from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
+from embedding_estimate.training import loop
+from embedding_estimate.training.preconditioning import SAMPLES
 
 TEXT = "(red:1.5) circle"
 pytestmark = pytest.mark.usefixtures("brief")
@@ -200,7 +201,9 @@ def test_a_disk_that_fills_up_while_it_is_measured_costs_the_figures(
     def full(*args: object, **options: object) -> None:
         raise EmbeddingError("it.safetensors: cannot be written (No space left on device); free some space")
 
-    job = measuring(place, monkeypatch, lambda job: monkeypatch.setattr("embedding_estimate.embedding.write", full))
+    job = measuring(
+        place, monkeypatch, lambda job: monkeypatch.setattr("embedding_estimate.files.embedding.write", full)
+    )
     assert job.state == "done" and job.saved and read(job.saved.path).provenance["fidelity"] is None
     assert any("The embedding is there, without its figures" in note for note in job.notes)
 
@@ -225,7 +228,7 @@ def test_a_fault_behind_the_training_leaves_the_embedding(place: Place, monkeypa
     def broken(*args: object) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr("embedding_estimate.report.draw", broken)
+    monkeypatch.setattr("embedding_estimate.reports.report.draw", broken)
     job = place.finished()
     assert job.state == "failed" and read(place.embeddings / "it.safetensors").tokens == 2
     assert "it.safetensors: was saved before that" in job.notes[-1]
@@ -251,7 +254,7 @@ def test_what_is_trained_is_saved_where_measuring_fails(place: Place, monkeypatc
     def exhausted(*args: object, **more: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("embedding_estimate.fidelity.measure", exhausted)
+    monkeypatch.setattr("embedding_estimate.fidelity.protocol.measure", exhausted)
     job = place.finished()
     assert job.state == "done" and job.saved and job.saved.path.exists() and job.saved.estimate.fidelity is None
     assert any("not measured" in note for note in job.notes)
@@ -297,7 +300,7 @@ def test_an_error_in_the_training_costs_neither_the_best_so_far_nor_snapshots(
 def test_an_error_before_the_first_check_keeps_the_last_vectors_known(
     place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception, typed_weight: float
 ) -> None:
-    monkeypatch.setattr(training, "READ_EVERY", 0.0)
+    monkeypatch.setattr(loop, "READ_EVERY", 0.0)
     fails_at(place, monkeypatch, 5, error)
     job = place.finished(**UNET | {"save_every": 0, "typed_weight": typed_weight})
     assert job.state == "done" and any(

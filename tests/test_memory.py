@@ -8,13 +8,13 @@ import torch
 from shaking import shaken
 from toy import ToyModel
 
-from embedding_estimate import memory
-from embedding_estimate.host import Conditioning
-from embedding_estimate.memory import Prober
-from embedding_estimate.out_of_memory import ran_out
+from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.model.host import Conditioning
 from embedding_estimate.settings import Settings
-from embedding_estimate.sides import Side, States, error
-from embedding_estimate.teacher import Task, Teacher, Trajectory
+from embedding_estimate.teaching import probing
+from embedding_estimate.teaching.probing import Prober
+from embedding_estimate.teaching.sides import Side, States, error
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 TRAJECTORY = Trajectory("Euler", "Karras", 6, 3.0)
 FULL = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
@@ -130,9 +130,9 @@ def test_large_states_go_through_alone_and_with_checkpoints(monkeypatch: pytest.
     model = Narrow()
     side, states = prepared(model)
     model.batches.clear()
-    monkeypatch.setattr(memory, "TOGETHER", 3 * 16)
+    monkeypatch.setattr(probing, "TOGETHER", 3 * 16)
     Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 100)
     assert max(model.batches) == 3 and not model.entered
-    monkeypatch.setattr(memory, "TOGETHER", 15)
+    monkeypatch.setattr(probing, "TOGETHER", 15)
     Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 100)
     assert model.batches[-1] == 1 and model.entered == 1

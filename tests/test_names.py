@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding_estimate import names
+from embedding_estimate.files import names
 from embedding_estimate.hosts.standalone import grammar
 
 GOOD = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from embedding_estimate import names
 from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError
+from embedding_estimate.files import names
 
 
 def put(folder: Path, *files: str) -> None:

@@ -10,10 +10,10 @@ import torch
 from shaking import shaken
 from torch import Tensor
 
-from embedding_estimate import preconditioning
+from embedding_estimate.model.vectors import NORM_LIMIT, VectorSpace
 from embedding_estimate.optimizers import make_loss, make_optimizer
-from embedding_estimate.preconditioning import Preconditioned, preconditioned
-from embedding_estimate.vectors import NORM_LIMIT, VectorSpace
+from embedding_estimate.training import preconditioning
+from embedding_estimate.training.preconditioning import Preconditioned, preconditioned
 
 ROWS, WIDTHS = 4, {"clip_l": 5, "clip_g": 7}
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from toy import ToyHost
 
-from embedding_estimate.fidelity import IMAGE_SEEDS, TRAJECTORY
-from embedding_estimate.previews import Preview, Previews, picture
+from embedding_estimate.estimation.trainer import Estimate, estimate
+from embedding_estimate.fidelity.previews import Preview, Previews, picture
+from embedding_estimate.fidelity.protocol import IMAGE_SEEDS, TRAJECTORY
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.trainer import Estimate, estimate
+from embedding_estimate.teaching.teacher import Task, Teacher
 
 SAMPLED = 2 * TRAJECTORY.steps  # samples that one picture takes through the U-Net, both sides
 

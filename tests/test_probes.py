@@ -5,11 +5,11 @@ import torch
 from shaking import shaken
 from toy import ToyModel
 
-from embedding_estimate.host import Conditioning
-from embedding_estimate.probes import Probes, probe
+from embedding_estimate.model.host import Conditioning
 from embedding_estimate.settings import Settings
-from embedding_estimate.sides import Side, States, error
-from embedding_estimate.teacher import Task, Teacher, Trajectory
+from embedding_estimate.teaching.probes import Probes, probe
+from embedding_estimate.teaching.sides import Side, States, error
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 TRAJECTORY = Trajectory("Euler", "Karras", 6, 3.0)
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from embedding_estimate.readings import MOST, Reading, Readings
+from embedding_estimate.jobs.readings import MOST, Reading, Readings
 
 
 def taken(numbers: list[int], stretch: str = "Attention") -> Readings:

@@ -11,16 +11,16 @@ from figures import FIGURES
 from PIL import Image, ImageFont
 from toy import ToyModel
 
-from embedding_estimate import drawing
-from embedding_estimate.curve import Point
-from embedding_estimate.drawing import Canvas, Chart, Series, divided, shortened, smoothed, text_width, ticks
-from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import EstimateError
-from embedding_estimate.fidelity import Fidelity, Images
-from embedding_estimate.image_grid import COLUMNS, THERE, blocks, in_context
-from embedding_estimate.report import GAP, Report, _running_means, draw, draw_curve, of_estimate, pictures, save
+from embedding_estimate.estimation.curve import Point
+from embedding_estimate.estimation.trainer import Estimate
+from embedding_estimate.fidelity.protocol import Fidelity, Images
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.reports import drawing
+from embedding_estimate.reports.drawing import Canvas, Chart, Series, divided, shortened, smoothed, text_width, ticks
+from embedding_estimate.reports.image_grid import COLUMNS, THERE, blocks, in_context
+from embedding_estimate.reports.report import GAP, Report, _running_means, draw, draw_curve, of_estimate, pictures, save
 from embedding_estimate.settings import Settings
-from embedding_estimate.trainer import Estimate
 
 NOTHING = replace(
     FIGURES, explained=-math.inf, emphasis_explained=None, explained_in_context=math.nan, emphasis_in_context=None,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from embedding_estimate import saving
+from embedding_estimate.storage import saving
 
 
 @pytest.mark.parametrize(("tree", "folder"), [("/a/embeddings", "/a/embeddings-steps"), ("/", "/-steps")])

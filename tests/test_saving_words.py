@@ -11,12 +11,12 @@ import pytest
 from test_jobs import Place
 from toy import ToyHost
 
-from embedding_estimate import embedding as embeddings
-from embedding_estimate import saving
-from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
+from embedding_estimate.files import embedding as embeddings
+from embedding_estimate.files.embedding import Embedding, read
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
+from embedding_estimate.storage import saving
 
 TEXT = "(red:1.5) circle (blue:0.6)"
 NAMES = ["it-a.safetensors", "it-b.safetensors", "it-c.safetensors"]

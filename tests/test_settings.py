@@ -8,10 +8,9 @@ from click import Option
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding_estimate import parts
 from embedding_estimate.cli import main
 from embedding_estimate.errors import SettingsError
-from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+from embedding_estimate.settings import PARAMETERS, Parameter, Settings, parts
 
 GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
 NUMBERS = [p for p in PARAMETERS if p.minimum is not None]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from embedding_estimate.embedding import Embedding, read
 from embedding_estimate.errors import EmbeddingError, Interrupted
-from embedding_estimate.previews import Preview
+from embedding_estimate.fidelity.previews import Preview
+from embedding_estimate.files.embedding import Embedding, read
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.snapshots import Snapshots
+from embedding_estimate.storage.snapshots import Snapshots
 
 
 class Job:

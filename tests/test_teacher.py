@@ -6,10 +6,10 @@ import pytest
 import torch
 from toy import ToyModel
 
-from embedding_estimate.host import Stage
+from embedding_estimate.model.host import Stage
 from embedding_estimate.progress import Meter, Stopped, StopToken
-from embedding_estimate.sides import Side, States, epsilon, error
-from embedding_estimate.teacher import Task, Teacher, Trajectory
+from embedding_estimate.teaching.sides import Side, States, epsilon, error
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 PATH = Trajectory("Euler", "Karras", 6, 4.0)
 
@@ -70,7 +70,7 @@ def test_a_seed_gives_the_same_whatever_the_batch(toy: ToyModel) -> None:
 def test_large_states_go_through_in_smaller_batches(toy: ToyModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as a picture's two sides, where that is less than the batch; one at least. The toy's have 4x4 cells."""
     for cells, most in ((100, 4), (40, 2), (3, 1)):
-        monkeypatch.setattr("embedding_estimate.sides.CELLS", cells)
+        monkeypatch.setattr("embedding_estimate.teaching.sides.CELLS", cells)
         sizes: list[int] = []
         _, side, states = record(Meter(toy, sizes.append), "red circle", (1, 2, 3, 4), batch=4)
         error(side, states, batch=4)

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from toy import ToyHost
 
-from embedding_estimate import typed
 from embedding_estimate.errors import Interrupted, SettingsError
-from embedding_estimate.host import Vectors
-from embedding_estimate.names import typed_name
+from embedding_estimate.estimation.trainer import Estimate, estimate
+from embedding_estimate.files.names import typed_name
+from embedding_estimate.model.host import Vectors
+from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives import Objective
 from embedding_estimate.progress import Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Teacher
-from embedding_estimate.trainer import Estimate, estimate
-from embedding_estimate.training import Job, Training
-from embedding_estimate.vectors import VectorSpace
+from embedding_estimate.teaching.teacher import Teacher
+from embedding_estimate.training import name_weight
+from embedding_estimate.training.loop import Job, Training
 
 EMPHASISED = Settings(text="(red circle:1.3)", name="madeup", tokens=2, steps=4, learning_steps=20, measure="Nothing")
 
@@ -53,7 +53,7 @@ def test_the_weight_is_solved_for(toy_host: ToyHost) -> None:
 def test_what_is_kept_is_what_was_judged(toy_host: ToyHost, few_trials: None) -> None:
     """A finalist's own training, trial steps included; all of the trials' time is told."""
     result = run(toy_host, typed_weight=0.0, part="U-Net")
-    assert result.steps == len(result.losses) == typed.TRIAL_STEPS + EMPHASISED.learning_steps
+    assert result.steps == len(result.losses) == name_weight.TRIAL_STEPS + EMPHASISED.learning_steps
     assert result.stretches == [(0, "U-Net")]  # one measure for both
     assert result.seconds_train > result.seconds_prepare
 
@@ -89,7 +89,7 @@ class Judged:
 
 def test_a_stop_before_the_first_step_has_nothing_to_keep(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = StopToken()
-    monkeypatch.setattr(typed, "Context", SimpleNamespace(of=lambda *_: stop.stop(save=True)))
+    monkeypatch.setattr(name_weight, "Context", SimpleNamespace(of=lambda *_: stop.stop(save=True)))
     with pytest.raises(Interrupted):
         estimate(replace(EMPHASISED, part="U-Net", typed_weight=0.0), toy_host, stop=stop)
 
@@ -103,7 +103,7 @@ def test_previews_are_typed_with_the_weights_that_are_tried(toy_host: ToyHost, f
         on_preview=lambda teacher, vectors, step: seen.append(teacher.task.typed_weight),
     )
     assert result.typed_weight in seen and 1.0 in seen  # the finalists in turn
-    assert len(seen) == 2 * len(set(seen)) <= 2 * (typed.FINALISTS + 1)
+    assert len(seen) == 2 * len(set(seen)) <= 2 * (name_weight.FINALISTS + 1)
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_weight_that_does_harm_among_other_words_is_not_taken(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged = Judged(lambda teacher, vectors: -abs(teacher.task.typed_weight - 1))
-    monkeypatch.setattr(typed, "Context", SimpleNamespace(of=lambda *_: judged))
+    monkeypatch.setattr(name_weight, "Context", SimpleNamespace(of=lambda *_: judged))
     seen: list[Progress] = []
     result = estimate(replace(EMPHASISED, typed_weight=0.0), toy_host, on_progress=seen.append)
     assert result.typed_weight == 1
@@ -127,22 +127,22 @@ def test_an_emphasis_mode_that_reads_no_weights_takes_none(toy_host: ToyHost) ->
 
 @pytest.mark.parametrize("told", [None, 0, 0.0, -1, 3, math.nan, math.inf, "1.2", True, [1.2], {}])
 def test_a_file_that_tells_no_weight_means_the_bare_name(told: Any) -> None:
-    assert typed.told({"typed_weight": told}) == typed.told({}) == 1.0
+    assert name_weight.told({"typed_weight": told}) == name_weight.told({}) == 1.0
 
 
 @pytest.mark.parametrize("told", [1.2, 0.9, 2])
 def test_a_file_tells_its_weight(told: float) -> None:
-    assert typed.told({"typed_weight": told}) == told
+    assert name_weight.told({"typed_weight": told}) == told
 
 
 @pytest.mark.slow
 def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Harmless after the trials, harmful when trained to the end; a stop comes while the second finalist is judged."""
-    real, to_the_end, harmful = typed.train, False, []
+    real, to_the_end, harmful = name_weight.train, False, []
 
     def train(training: Training, objective: Objective, space: VectorSpace, job: Job) -> None:
         nonlocal to_the_end
-        to_the_end = job.settings.learning_steps > typed.TRIAL_STEPS
+        to_the_end = job.settings.learning_steps > name_weight.TRIAL_STEPS
         real(training, objective, space, job)
 
     def explained(teacher: Teacher, vectors: Vectors) -> float:
@@ -153,8 +153,8 @@ def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkey
             harmful.append(weight)
         return 1.0 if weight == 1 or not to_the_end else 0.0
 
-    monkeypatch.setattr(typed, "train", train)
-    monkeypatch.setattr(typed, "Context", SimpleNamespace(of=lambda *_: Judged(explained)))
+    monkeypatch.setattr(name_weight, "train", train)
+    monkeypatch.setattr(name_weight, "Context", SimpleNamespace(of=lambda *_: Judged(explained)))
     result = run(toy_host, text="(red:1.4) (circle:1.2)", typed_weight=0.0, learning_steps=60)
     assert result.stopped == "interrupted" and harmful and result.typed_weight not in harmful
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from toy import ToyHost, ToyModel
 
-from embedding_estimate import unused_settings
+from embedding_estimate.checks import unused_settings
+from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.objectives import attention
 from embedding_estimate.optimizers import FULL, OPTIMIZERS
 from embedding_estimate.settings import PARAMETERS, PARTS, Settings
-from embedding_estimate.trainer import estimate
 
 
 class Sampling(ToyModel):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import ToyModel
 
-from embedding_estimate.vectors import NORM_LIMIT, VectorSpace, count, fit, nearest
+from embedding_estimate.model.vectors import NORM_LIMIT, VectorSpace, count, fit, nearest
 
 
 def test_leaves_are_in_spreads(toy: ToyModel) -> None:

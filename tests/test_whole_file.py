@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from embedding_estimate import saving
 from embedding_estimate.errors import EmbeddingError, NameTaken
-from embedding_estimate.whole_file import ABANDONED, remove_abandoned, temporary_beside, write_whole
+from embedding_estimate.files.whole_file import ABANDONED, remove_abandoned, temporary_beside, write_whole
+from embedding_estimate.storage import saving
 
 
 def test_a_file_is_replaced_or_not(tmp_path: Path) -> None:

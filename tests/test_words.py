@@ -10,13 +10,13 @@ import pytest
 import torch
 from toy import ToyHost
 
-from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import NameTaken, SettingsError
+from embedding_estimate.estimation.trainer import Estimate, estimate
+from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.settings import Settings
-from embedding_estimate.siblings import parts_of
-from embedding_estimate.teacher import Task, Teacher
-from embedding_estimate.trainer import Estimate, estimate
-from embedding_estimate.words import Word, dealt, grouped, planned
+from embedding_estimate.storage.phrases import parts_of
+from embedding_estimate.teaching.teacher import Task, Teacher
+from embedding_estimate.teaching.words import Word, dealt, grouped, planned
 
 NO = False
 COMMA = True

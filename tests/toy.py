@@ -15,8 +15,8 @@ import torch
 from shaking import shaken
 from torch import Tensor, nn
 
-from embedding_estimate.contexts import Contexts
-from embedding_estimate.host import MODES, Conditioning, Denoise, ModelInfo, Stage, Vectors
+from embedding_estimate.model.contexts import Contexts
+from embedding_estimate.model.host import MODES, Conditioning, Denoise, ModelInfo, Stage, Vectors
 
 WIDTH, ROWS, CHANNELS, SIDE, WORDS, HEADS = 6, 6, 4, 4, 64, 2
 INFO = ModelInfo(

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from embedding_estimate import summary
 from embedding_estimate.cli.contexts import contexts_option, flattering
 from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
@@ -27,9 +26,10 @@ from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import Bars
 from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, SettingsError
-from embedding_estimate.names import typed_name, uncallable
-from embedding_estimate.saving import check_report
+from embedding_estimate.estimation import summary
+from embedding_estimate.files.names import typed_name, uncallable
 from embedding_estimate.settings import PARAMETERS
+from embedding_estimate.storage.saving import check_report
 
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 WEIGHT = replace(
@@ -66,16 +66,17 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     if warning := check_report(report, file.parent):
         note(warning)
 
-    from embedding_estimate import advice, fidelity
-    from embedding_estimate.checks import check_contexts
-    from embedding_estimate.embedding import read
+    from embedding_estimate.checks import advice
+    from embedding_estimate.checks.model_checks import check_contexts
+    from embedding_estimate.estimation.trainer import IMAGES
+    from embedding_estimate.fidelity import protocol
+    from embedding_estimate.files.embedding import read
     from embedding_estimate.objectives import check_text
     from embedding_estimate.progress import Progress
-    from embedding_estimate.siblings import told_phrase, whole
-    from embedding_estimate.teacher import Task, Teacher
-    from embedding_estimate.trainer import IMAGES
-    from embedding_estimate.typed import told
-    from embedding_estimate.words import Word
+    from embedding_estimate.storage.phrases import told_phrase, whole
+    from embedding_estimate.teaching.teacher import Task, Teacher
+    from embedding_estimate.teaching.words import Word
+    from embedding_estimate.training.name_weight import told
 
     embedding, words = read(file), list[Word]()
     if options["typed_weight"] is None:
@@ -89,13 +90,13 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     host = load(HostOptions.of(options).like(embedding.provenance))
     with host.borrow() as model, Bars() as bars:
         task = Task.of(settings, model, words)
-        check_text(Teacher(model, task), fidelity.TRAJECTORY)
+        check_text(Teacher(model, task), protocol.TRAJECTORY)
         check_contexts(contexts, settings.negative, model)
         notes(advice.of_prompts(settings, model))
         notes(flattering(contexts, embedding.provenance, settings, model))
         if embedding.tokens > (most := model.info.chunk_tokens):
             raise EmbeddingError(f"{file.name}: {embedding.tokens} vectors, and a prompt takes {most}; choose another")
-        figures, images = fidelity.measure(
+        figures, images = protocol.measure(
             model,
             task,
             {key: value.to(model.device) for key, value in embedding.fit(model.info.widths).vectors.items()},
@@ -105,7 +106,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
             on_progress=lambda done, total: bars(Progress("measure", done, total)),
         )
         if report:
-            from embedding_estimate import report as drawn
+            from embedding_estimate.reports import report as drawn
 
             rows = drawn.pictures(model, images) if images.latents else {}
             facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]

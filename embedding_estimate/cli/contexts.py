@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedding_estimate.cli.options import Place
-from embedding_estimate.contexts import problems
 from embedding_estimate.errors import SettingsError, few
+from embedding_estimate.model.contexts import problems
 from embedding_estimate.settings import LONGEST_PROMPT, PARAMETERS, Settings
 
 if TYPE_CHECKING:
-    from embedding_estimate.host import BorrowedModel
+    from embedding_estimate.model.host import BorrowedModel
 
 TEMPLATES = next(parameter for parameter in PARAMETERS if parameter.name == "templates")  # as long, and as many
 MOST_BYTES = 4 * LONGEST_PROMPT  # of the longest text in UTF-8
@@ -61,8 +61,8 @@ def flattering(
     made = replace(settings, **{name: told[name] for name in trained if name in told})
     if made.problems():
         return []
-    from embedding_estimate import advice
-    from embedding_estimate.teacher import Task, Teacher
+    from embedding_estimate.checks import advice
+    from embedding_estimate.teaching.teacher import Task, Teacher
 
     return advice.of_contexts(contexts, made, Teacher(model, Task.of(made, model)))
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from embedding_estimate import names
 from embedding_estimate.cli.notes import note
 from embedding_estimate.cli.options import Place
 from embedding_estimate.cli.printing import show
 from embedding_estimate.errors import SettingsError
+from embedding_estimate.files import names
 
 FORMATS = ("safetensors", "pt")
 
@@ -33,7 +33,7 @@ def convert(file: Path, kind: str, out: Path | None, overwrite: bool) -> None:
 
     Reads the files of any tool, pictures that hold an embedding among them. A .pt holds SD1 and SD2 only.
     """
-    from embedding_estimate.embedding import read, write
+    from embedding_estimate.files.embedding import read, write
 
     embedding = read(file)
     place = file.parent if out is None else out

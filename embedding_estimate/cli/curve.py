@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedding_estimate import summary
 from embedding_estimate.cli.figures import print_json, print_line
 from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.notes import Notes
 from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.errors import SettingsError, quoted
+from embedding_estimate.estimation import summary
+from embedding_estimate.fidelity.wording import number
 from embedding_estimate.progress import StopToken
-from embedding_estimate.saving import check_report
 from embedding_estimate.settings import Settings
-from embedding_estimate.wording import number
+from embedding_estimate.storage.saving import check_report
 
 if TYPE_CHECKING:
-    from embedding_estimate.curve import Point
+    from embedding_estimate.estimation.curve import Point
 
 
 def run_curve(
@@ -36,8 +36,8 @@ def run_curve(
     embedding."""
     numbers = parsed(counts)
     check_report(report, None)
-    from embedding_estimate import advice
-    from embedding_estimate.curve import advised, curve, variants
+    from embedding_estimate.checks import advice
+    from embedding_estimate.estimation.curve import advised, curve, variants
 
     variants(settings, numbers)  # bad settings are told before the model is loaded
     notes = Notes()
@@ -59,8 +59,8 @@ def run_curve(
             points.append(point)
             print_line(_line(point))
     if report and points:
-        from embedding_estimate import parts
-        from embedding_estimate import report as drawn
+        from embedding_estimate.reports import report as drawn
+        from embedding_estimate.settings import parts
 
         steps = f"{parts.learning_steps(settings)} steps each"
         facts = [settings.prompt_type.lower(), f"{settings.part} part", steps]

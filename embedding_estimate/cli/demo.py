@@ -10,8 +10,8 @@ from embedding_estimate.cli.estimate import folder_option, run
 from embedding_estimate.cli.host import HostOptions
 from embedding_estimate.cli.options import json_option, report_option
 from embedding_estimate.cli.printing import show
+from embedding_estimate.fidelity.wording import number
 from embedding_estimate.settings import Settings
-from embedding_estimate.wording import number
 
 PROMPT = "(red:1.5) circle"
 NAME = "demo-red-circle"

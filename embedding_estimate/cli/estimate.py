@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate import failures, names, saving, summary, wording
 from embedding_estimate.cli.contexts import contexts_option
 from embedding_estimate.cli.curve import run_curve
 from embedding_estimate.cli.figures import print_json, show_figures
@@ -32,19 +31,23 @@ from embedding_estimate.cli.options import (
 from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.cli.sections import Sections
-from embedding_estimate.errors import EmbeddingError, Interrupted
-from embedding_estimate.everyday_words import typed_anyway
+from embedding_estimate.errors import EmbeddingError, Interrupted, failures
+from embedding_estimate.estimation import summary
+from embedding_estimate.fidelity import wording
+from embedding_estimate.files import names
+from embedding_estimate.files.everyday_words import typed_anyway
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.snapshots import Snapshots
+from embedding_estimate.storage import saving
+from embedding_estimate.storage.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from embedding_estimate.embedding import Embedding
-    from embedding_estimate.fidelity import Images
-    from embedding_estimate.host import BorrowedModel
-    from embedding_estimate.trainer import Estimate
+    from embedding_estimate.estimation.trainer import Estimate
+    from embedding_estimate.fidelity.protocol import Images
+    from embedding_estimate.files.embedding import Embedding
+    from embedding_estimate.model.host import BorrowedModel
 
 FOLDER = Path("embeddings")
 OF_FILES = ("name", "overwrite", "format", "save_every", "preview_every", "measure", "tokens")
@@ -153,8 +156,10 @@ def run(
         saving.check_names(settings, folder)
         if warning := saving.check_report(picture, folder):
             note(warning)
-        from embedding_estimate import advice, report, trainer
-        from embedding_estimate.previews import Previews
+        from embedding_estimate.checks import advice
+        from embedding_estimate.estimation import trainer
+        from embedding_estimate.fidelity.previews import Previews
+        from embedding_estimate.reports import report
 
         notes = Notes()
         notes(advice.of_settings(settings))
@@ -236,7 +241,7 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
 
     Raises `EmbeddingError` for a file that does not tell enough. Whether to overwrite is not taken from it.
     """
-    from embedding_estimate.embedding import read
+    from embedding_estimate.files.embedding import read
 
     told = read(source).provenance
     settings = told.get("settings")

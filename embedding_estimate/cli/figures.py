@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate import summary, wording
+from embedding_estimate.estimation import summary
+from embedding_estimate.fidelity import wording
 
 if TYPE_CHECKING:
-    from embedding_estimate.fidelity import Fidelity
+    from embedding_estimate.fidelity.protocol import Fidelity
 
 
 def show_figures(figures: Fidelity, tokens: int) -> None:

@@ -16,7 +16,7 @@ from embedding_estimate.errors import EmbeddingError, ModelError, quoted
 if TYPE_CHECKING:
     import torch
 
-    from embedding_estimate.embedding import Embedding
+    from embedding_estimate.files.embedding import Embedding
     from embedding_estimate.hosts.standalone.host import StandaloneHost
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -120,8 +120,8 @@ def _device(name: str | None) -> torch.device | None:
 
 def _embeddings(folder: Path) -> dict[str, Embedding]:
     """The embeddings of a folder by name. Files that are none and names that no prompt can call are mentioned."""
-    from embedding_estimate import names
-    from embedding_estimate.embedding import read_folder
+    from embedding_estimate.files import names
+    from embedding_estimate.files.embedding import read_folder
 
     if not folder.is_dir():
         raise EmbeddingError(f"{folder}: is no folder; --embeddings takes a folder of embedding files")

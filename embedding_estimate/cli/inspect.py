@@ -12,12 +12,12 @@ from embedding_estimate.cli.figures import print_json
 from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.options import Place, json_option
 from embedding_estimate.cli.printing import show
-from embedding_estimate.names import uncallable
+from embedding_estimate.fidelity.wording import typed_as
+from embedding_estimate.files.names import uncallable
 from embedding_estimate.settings import PARAMETERS
-from embedding_estimate.wording import typed_as
 
 if TYPE_CHECKING:
-    from embedding_estimate.embedding import Embedding
+    from embedding_estimate.files.embedding import Embedding
 
 NEAREST = 5  # words of the model that are shown for each vector
 Nearest = dict[str, list[list[dict[str, Any]]]]
@@ -37,9 +37,9 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
 
     Reads the files of any tool, and runs nothing that may be in them.
     """
-    from embedding_estimate.embedding import read
-    from embedding_estimate.siblings import told_phrase
-    from embedding_estimate.typed import told
+    from embedding_estimate.files.embedding import read
+    from embedding_estimate.storage.phrases import told_phrase
+    from embedding_estimate.training.name_weight import told
 
     embedding = read(file)
     weight = told(embedding.provenance)
@@ -67,7 +67,7 @@ def _nearest(embedding: Embedding, name: str) -> Nearest:
 
     Raises `EmbeddingError` where the embedding is for another kind of model.
     """
-    from embedding_estimate.vectors import nearest
+    from embedding_estimate.model.vectors import nearest
 
     found: Nearest = {}
     with load(HostOptions(model=name, device="cpu")).borrow() as model:

@@ -12,8 +12,8 @@ import click
 
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.hosts.standalone.sampler_names import CHOICES
-from embedding_estimate.parameters import Parameter, spelled
 from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings.parameters import Parameter, spelled
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from embedding_estimate.wording import PHASES
+from embedding_estimate.fidelity.wording import PHASES
 
 if TYPE_CHECKING:
     from embedding_estimate.progress import Progress, StopToken

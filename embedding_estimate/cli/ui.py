@@ -11,7 +11,7 @@ import click
 from embedding_estimate.cli.estimate import folder_option
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.sections import Sections
-from embedding_estimate.saving import made
+from embedding_estimate.storage.saving import made
 
 LOOPBACK = "127.0.0.1"
 

@@ -11,13 +11,13 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from embedding_estimate.contexts import Contexts
 from embedding_estimate.errors import ModelError, PromptError, quoted
-from embedding_estimate.host import Vectors
-from embedding_estimate.parts import SKETCH
+from embedding_estimate.model.contexts import Contexts
+from embedding_estimate.model.host import Vectors
 from embedding_estimate.settings import Settings
-from embedding_estimate.sides import Side, alike
-from embedding_estimate.teacher import Teacher, Trajectory
+from embedding_estimate.settings.parts import SKETCH
+from embedding_estimate.teaching.sides import Side, alike
+from embedding_estimate.teaching.teacher import Teacher, Trajectory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

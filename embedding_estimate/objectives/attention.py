@@ -22,13 +22,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel, Conditioning, Vectors
-from embedding_estimate.memory import Prober
+from embedding_estimate.model.host import BorrowedModel, Conditioning, Vectors
 from embedding_estimate.objectives import ChosenByLessons, Loss, check_effect, check_matchable, contexts_of, mean
-from embedding_estimate.probes import Probes
 from embedding_estimate.settings import Settings
-from embedding_estimate.sides import Side, States, error
-from embedding_estimate.teacher import SELECT_SEED, Teacher, Trajectory
+from embedding_estimate.teaching.probes import Probes
+from embedding_estimate.teaching.probing import Prober
+from embedding_estimate.teaching.sides import Side, States, error
+from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher, Trajectory
 
 SAMPLER = "Euler"  # of all trajectories: cheap, and its latents are like those of use
 

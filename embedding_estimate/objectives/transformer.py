@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.errors import PromptError, quoted
-from embedding_estimate.host import Conditioning, Vectors
+from embedding_estimate.model.host import Conditioning, Vectors
 from embedding_estimate.objectives import ChosenByLessons, Loss, check_matchable, mean, templates_of
 from embedding_estimate.settings import Settings
-from embedding_estimate.sides import Side
-from embedding_estimate.teacher import Teacher, Trajectory
+from embedding_estimate.teaching.sides import Side
+from embedding_estimate.teaching.teacher import Teacher, Trajectory
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from embedding_estimate.host import Vectors
+from embedding_estimate.model.host import Vectors
 from embedding_estimate.objectives import SCHEDULED, ChosenByLessons, Loss, check_effect, mean, seeds_of, templates_of
 from embedding_estimate.settings import Settings
-from embedding_estimate.sides import Side, States, epsilon, error
-from embedding_estimate.teacher import SELECT_SEED, Teacher, Trajectory
+from embedding_estimate.teaching.sides import Side, States, epsilon, error
+from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher, Trajectory
 
 TRAIN_SEEDS = 6  # trajectories, shared among the templates; at least one for each other prompt
 SELECT_SEEDS = 3  # trajectories to choose on, of the cheapest sampler

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from embedding_estimate.curve import Point
-from embedding_estimate.drawing import smoothed
-from embedding_estimate.readings import Reading, Readings, Stretch
+from embedding_estimate.estimation.curve import Point
+from embedding_estimate.jobs.readings import Reading, Readings, Stretch
+from embedding_estimate.reports.drawing import smoothed
 from embedding_estimate.ui import PREFIX, word
 
 WIDTH, HEIGHT = 480, 150  # of the drawing, which is stretched to its place

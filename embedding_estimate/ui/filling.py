@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedding_estimate.errors import QUOTED
-from embedding_estimate.parameters import Parameter, spelled
 from embedding_estimate.settings import PARAMETERS
+from embedding_estimate.settings.parameters import Parameter, spelled
 
 if TYPE_CHECKING:
     from embedding_estimate.ui.form import Names

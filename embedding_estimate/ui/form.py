@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from embedding_estimate.parameters import Parameter
 from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings.parameters import Parameter
 from embedding_estimate.ui import PREFIX
 
 OPEN: tuple[tuple[str, ...], ...] = (  # rows; all other settings follow in an accordion

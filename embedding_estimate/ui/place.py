@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from embedding_estimate.jobs import Jobs
+from embedding_estimate.jobs.jobs import Jobs
 
 
 class Place(Protocol):

@@ -12,14 +12,14 @@ from typing import Any
 
 from PIL import Image
 
-from embedding_estimate import wording
-from embedding_estimate.curve import Point
 from embedding_estimate.errors import printable
-from embedding_estimate.fidelity import Fidelity
-from embedding_estimate.jobs import Curve, Job, Saved
-from embedding_estimate.previews import Preview
-from embedding_estimate.saving import listed
+from embedding_estimate.estimation.curve import Point
+from embedding_estimate.fidelity import wording
+from embedding_estimate.fidelity.previews import Preview
+from embedding_estimate.fidelity.protocol import Fidelity
+from embedding_estimate.jobs.jobs import Curve, Job, Saved
 from embedding_estimate.settings import PARAMETERS
+from embedding_estimate.storage.saving import listed
 from embedding_estimate.ui import PREFIX, chart, word
 
 SHOWN = 40  # letters of a prompt that was filled in

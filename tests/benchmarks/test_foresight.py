@@ -9,9 +9,9 @@ from toy import ToyHost
 
 from benchmarks.foresight import PATH, SIZES, foresee, spearman, uniform
 from benchmarks.prompts import Prompt
-from embedding_estimate.fidelity import TRAJECTORY
-from embedding_estimate.probes import probe
-from embedding_estimate.teacher import Task, Teacher
+from embedding_estimate.fidelity.protocol import TRAJECTORY
+from embedding_estimate.teaching.probes import probe
+from embedding_estimate.teaching.teacher import Task, Teacher
 
 
 def test_ranks_are_correlated_not_values() -> None:

@@ -11,7 +11,7 @@ from toy import ToyModel
 
 from benchmarks import reference
 from benchmarks.reference import Reference, guided, sde_step
-from embedding_estimate.teacher import Task, Teacher
+from embedding_estimate.teaching.teacher import Task, Teacher
 
 
 def task(text: str = "red (circle:1.8)", *, negative: bool = False) -> Task:

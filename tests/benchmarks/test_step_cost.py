@@ -10,8 +10,8 @@ from benchmarks.step_cost import SINGLE_PARTS, TOKENS, Bare, Row, cost, summaris
 from embedding_estimate.demo.random_models import random_model
 from embedding_estimate.hosts.attention import AttentionLayer, cross_attentions
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
-from embedding_estimate.probes import LayerProbes
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.probes import LayerProbes
 
 ROW = Row("toy", "U-Net", 4, "8x8", 0.10, 0.095, 1.05, 0.15, 0.167, None, None)
 

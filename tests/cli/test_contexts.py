@@ -7,7 +7,7 @@ import torch
 from command_line import QUICK, Run, files, last
 
 from embedding_estimate.cli.contexts import read
-from embedding_estimate.embedding import Embedding, write
+from embedding_estimate.files.embedding import Embedding, write
 
 TEXT = "red (circle:1.8)"
 MINE = ("big {}, green", "{} tree", "(blue:1.3) {}")

@@ -11,10 +11,11 @@ import pytest
 import torch
 from command_line import QUICK, Run, files, last
 
-from embedding_estimate import embedding as embeddings
-from embedding_estimate import trainer, training
-from embedding_estimate.embedding import Embedding
 from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.estimation import trainer
+from embedding_estimate.files import embedding as embeddings
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.training import loop
 
 BAD = {
     "empty text": (["", "--name", "x1"], "text is empty"),
@@ -137,7 +138,7 @@ def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pyt
         return real(*arguments, on_progress=see, **options)
 
     monkeypatch.setattr(trainer, "estimate", pressed)
-    monkeypatch.setattr(training, "READ_EVERY", 0)
+    monkeypatch.setattr(loop, "READ_EVERY", 0)
     before = signal.getsignal(signal.SIGINT)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--json", "--report", "r.png", "--save-every", "1")
     assert result.exit_code == 130
@@ -163,14 +164,14 @@ def test_a_third_ctrl_c_while_measuring_puts_the_old_embedding_back(
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("embedding_estimate.fidelity.measure", pressed)
+    monkeypatch.setattr("embedding_estimate.fidelity.protocol.measure", pressed)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--overwrite")
     assert result.exit_code == 130
     assert (path.read_bytes() if path.exists() else None) == before
 
 
 def test_an_error_of_the_model_is_told_and_the_rest_saved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, steps = training._Run._check, []
+    real, steps = loop._Run._check, []
 
     def check(self: object, *arguments: object) -> None:
         real(self, *arguments)
@@ -178,7 +179,7 @@ def test_an_error_of_the_model_is_told_and_the_rest_saved(run: Run, monkeypatch:
         if len(steps) == 2:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(training._Run, "_check", check)
+    monkeypatch.setattr(loop._Run, "_check", check)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "3", "--json")
     assert result.exit_code == 1 and last(result)["stopped"] == "failed" and last(result)["steps"] == 6
     assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied (the traceback is in the log)" in result.stdout
@@ -207,7 +208,7 @@ def test_a_reader_that_leaves_costs_no_report(run: Run, monkeypatch: pytest.Monk
 def test_verbose_tells_what_goes_on(run: Run) -> None:
     quiet = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
     talking = run("estimate", "(red:1.5)", "--name", "x2", *QUICK, "--verbose")
-    line = "DEBUG embedding_estimate.training: step 10: held-out error"
+    line = "DEBUG embedding_estimate.training.loop: step 10: held-out error"
     assert line not in quiet.stderr and line in talking.stderr
     assert line not in run("estimate", "(red:1.5)", "--name", "x3", *QUICK).stderr
 

@@ -10,9 +10,9 @@ import torch
 from command_line import QUICK, Run, files, last
 from toy import ToyHost
 
-from embedding_estimate import embedding as embeddings
-from embedding_estimate import fidelity
-from embedding_estimate.embedding import SINGLE, Embedding, read
+from embedding_estimate.fidelity import protocol
+from embedding_estimate.files import embedding as embeddings
+from embedding_estimate.files.embedding import SINGLE, Embedding, read
 
 ORIGIN = {"settings": {"text": "(red:1.5)"}, "typed_weight": 1.2}
 NO_TEXT = os.fsdecode(b"caf\xe9")
@@ -161,13 +161,13 @@ def test_control_characters_in_names_do_not_reach_the_terminal(run: Run, tmp_pat
 
 
 def test_compare_measures_what_estimate_can(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path, counts, measure = str(save("mine")), [], fidelity.measure
+    path, counts, measure = str(save("mine")), [], protocol.measure
 
     def counted(*arguments: object, images: int, **options: object) -> object:
         counts.append(images)
         return measure(*arguments, images=images, **options)
 
-    monkeypatch.setattr(fidelity, "measure", counted)
+    monkeypatch.setattr(protocol, "measure", counted)
     for typed in ((), ("--measure", "figures and one image"), ("--measure", "FIGURES")):
         result = run("compare", path, "(red:1.5)", *typed, "--report", "r.png", "--json")
         assert result.exit_code == 0, result.output

@@ -9,8 +9,8 @@ from command_line import QUICK, Run, last
 from toy import ToyHost
 
 from embedding_estimate.cli.estimate import free_name
-from embedding_estimate.embedding import Embedding, read, write
-from embedding_estimate.everyday_words import typed_anyway
+from embedding_estimate.files.embedding import Embedding, read, write
+from embedding_estimate.files.everyday_words import typed_anyway
 
 INFOTEXT = """(red:1.5) circle
 Negative prompt: blurry, grey

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import QUICK, Run, files, last
 
-from embedding_estimate import embedding as embeddings
-from embedding_estimate.embedding import read
+from embedding_estimate.files import embedding as embeddings
+from embedding_estimate.files.embedding import read
 
 TEXT = "(red:1.5) (blue:1.5) circle"
 PHRASE = "(it-a:1.5) it-b"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from embedding_estimate.embedding import read
+from embedding_estimate.files.embedding import read
 
 pytestmark = pytest.mark.slow
 

@@ -5,11 +5,11 @@ import torch
 from shaking import shaken
 
 from embedding_estimate.demo import demo_model_path
+from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.settings import Settings
-from embedding_estimate.sides import error
-from embedding_estimate.teacher import REPORT_SEED, Task, Teacher, Trajectory
-from embedding_estimate.trainer import estimate
+from embedding_estimate.teaching.sides import error
+from embedding_estimate.teaching.teacher import REPORT_SEED, Task, Teacher, Trajectory
 
 TEXT, WORDS = "(blurry:0.5), a (purple:0.5) (diamond:1.4)", "blurry, a purple diamond"
 CONTEXTS = ("on a green background, {}", "noisy, {}, on the left", "{}, a small blue ring", "dark, {}, a red star")

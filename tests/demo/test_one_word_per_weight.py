@@ -5,10 +5,10 @@ import torch
 from shaking import shaken
 
 from embedding_estimate.demo import demo_model_path
-from embedding_estimate.fidelity import Fidelity
+from embedding_estimate.estimation.trainer import estimate
+from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.settings import Settings
-from embedding_estimate.trainer import estimate
 
 TEXT = "on a (red:1.5) background, a black diamond, (outlined:0.6), blurry"  # thirteen tokens
 

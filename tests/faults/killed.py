@@ -25,12 +25,14 @@ import torch
 from PIL import Image
 from toy import ToyHost
 
-from embedding_estimate import among_words, fidelity, saving, training, typed
 from embedding_estimate.cli import main
 from embedding_estimate.cli.progress import Bars
-from embedding_estimate.embedding import Embedding, read, write
+from embedding_estimate.fidelity import among_words, protocol
+from embedding_estimate.files.embedding import Embedding, read, write
+from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.progress import Progress
-from embedding_estimate.whole_file import write_whole
+from embedding_estimate.storage import saving
+from embedding_estimate.training import loop, name_weight
 
 QUICK = ("--tokens", "2", "--learning-steps", "12", "--steps", "4", "--save-every", "2")
 PHASES = {"prepare": 12, "weigh": 20, "train": 12, "measure": 20}  # phase -> reports of progress to choose one from
@@ -109,10 +111,10 @@ def quicken() -> None:
     host = types.ModuleType("host")
     vars(host)["StandaloneHost"] = types.SimpleNamespace(load=lambda *args, **options: ToyHost())
     sys.modules["embedding_estimate.hosts.standalone.host"] = host
-    fidelity.TRAJECTORY = replace(fidelity.TRAJECTORY, steps=3)
-    fidelity.SEEDS = fidelity.SEEDS[:1]
+    protocol.TRAJECTORY = replace(protocol.TRAJECTORY, steps=3)
+    protocol.SEEDS = protocol.SEEDS[:1]
     among_words.TRAJECTORY = replace(among_words.TRAJECTORY, steps=2)
-    typed.GRID, typed.TRIAL_STEPS, training.READ_EVERY = (0.9, 1.2), 5, 0.0
+    name_weight.GRID, name_weight.TRIAL_STEPS, loop.READ_EVERY = (0.9, 1.2), 5, 0.0
 
 
 def estimate(place: Path, options: list[str], phase: str = "", at: int = 0) -> None:

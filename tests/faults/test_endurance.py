@@ -13,9 +13,9 @@ import torch
 from toy import ToyHost
 
 from embedding_estimate.errors import Interrupted, PromptError
+from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.trainer import estimate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("brief")]
 

@@ -14,10 +14,10 @@ import torch
 from shaking import shaken
 from toy import ToyHost
 
-from embedding_estimate.embedding import Embedding, read, write
 from embedding_estimate.errors import EmbeddingError, SettingsError
+from embedding_estimate.files.embedding import Embedding, read, write
 from embedding_estimate.hosts.standalone import grammar, infotext
-from embedding_estimate.jobs import Jobs
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import PARAMETERS, Settings
 
 pytestmark = pytest.mark.slow

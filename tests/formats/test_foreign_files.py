@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from embedding_estimate import embedding
-from embedding_estimate.embedding import SINGLE, Embedding
 from embedding_estimate.errors import EmbeddingError
-from embedding_estimate.formats import safetensors_header
+from embedding_estimate.files import embedding
+from embedding_estimate.files.embedding import SINGLE, Embedding
+from embedding_estimate.files.formats import safetensors_header
 
 L, G, T5 = torch.randn(2, 6), torch.randn(2, 10), torch.randn(2, 12)
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from embedding_estimate import embedding
-from embedding_estimate.embedding import SINGLE
 from embedding_estimate.errors import EmbeddingError
-from embedding_estimate.formats import pickled
+from embedding_estimate.files import embedding
+from embedding_estimate.files.embedding import SINGLE
+from embedding_estimate.files.formats import pickled
 
 TENSOR = torch.randn(2, 8)
 BEGIN = b"\x80\x02"

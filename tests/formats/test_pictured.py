@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from embedding_estimate import embedding
-from embedding_estimate.embedding import SINGLE
 from embedding_estimate.errors import EmbeddingError
-from embedding_estimate.formats import pictured
+from embedding_estimate.files import embedding
+from embedding_estimate.files.embedding import SINGLE
+from embedding_estimate.files.formats import pictured
 
 VECTORS = torch.randn(3, 8)
 

@@ -9,10 +9,10 @@ import torch
 from shaking import shaken
 from torch import Tensor
 
-from embedding_estimate import probes as probing
-from embedding_estimate.host import BorrowedModel, Conditioning, Stage
-from embedding_estimate.probes import Probes, heads, probe
-from embedding_estimate.sides import Side, States
+from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage
+from embedding_estimate.teaching import probes as probing
+from embedding_estimate.teaching.probes import Probes, heads, probe
+from embedding_estimate.teaching.sides import Side, States
 
 PROMPT = "a (red:1.4) circle"
 SIZE = 64  # pixels

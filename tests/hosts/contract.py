@@ -16,10 +16,10 @@ from shaking import shaken
 from torch import Tensor, nn
 
 from embedding_estimate.errors import PromptError
-from embedding_estimate.host import BorrowedModel, Conditioning, Host, Stage, Vectors
+from embedding_estimate.model.host import BorrowedModel, Conditioning, Host, Stage, Vectors
 from embedding_estimate.objectives import check_text
 from embedding_estimate.progress import Stopped
-from embedding_estimate.teacher import Task, Teacher, Trajectory
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 PLAIN = "a red circle on a blue square"
 LONG = "w " * 80  # more than a chunk

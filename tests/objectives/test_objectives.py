@@ -11,7 +11,7 @@ from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.optimizers import LOSSES, make_loss
 from embedding_estimate.progress import Meter
 from embedding_estimate.settings import Settings
-from embedding_estimate.teacher import Task, Teacher
+from embedding_estimate.teaching.teacher import Task, Teacher
 
 PARTS = ("Attention", "U-Net", "Transformer")
 

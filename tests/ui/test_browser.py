@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedding_estimate.embedding import read
+from embedding_estimate.files.embedding import read
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
 pytest.importorskip("diffusers", reason="the model needs diffusers: pip install -e '.[app]'")

@@ -25,17 +25,17 @@ pytest.importorskip("gradio", reason="the tab needs the package's 'app' extra")
 import gradio as gr
 from ui.test_tab import Place
 
-from embedding_estimate import names
-from embedding_estimate.embedding import Embedding
-from embedding_estimate.host import MODES
+from embedding_estimate.fidelity.previews import Preview
+from embedding_estimate.fidelity.wording import PHASES
+from embedding_estimate.files import names
+from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.hosts.webui import options
-from embedding_estimate.jobs import Curve, Job
+from embedding_estimate.jobs.jobs import Curve, Job
+from embedding_estimate.model.host import MODES
 from embedding_estimate.optimizers import LOSSES, OPTIMIZERS
-from embedding_estimate.previews import Preview
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import FORMATS, PARAMETERS, PARTS, Settings
 from embedding_estimate.ui import PREFIX, status, tab
-from embedding_estimate.wording import PHASES
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # see conftest.py
 

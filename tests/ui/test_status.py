@@ -16,13 +16,13 @@ from PIL import Image
 from test_jobs import Place
 from toy import ToyHost
 
-from embedding_estimate.curve import Point
-from embedding_estimate.embedding import Embedding
-from embedding_estimate.jobs import Curve, Job, Saved
+from embedding_estimate.estimation.curve import Point
+from embedding_estimate.estimation.trainer import Estimate
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.jobs.jobs import Curve, Job, Saved
+from embedding_estimate.jobs.readings import MOST, Reading, Readings
 from embedding_estimate.progress import Progress
-from embedding_estimate.readings import MOST, Reading, Readings
 from embedding_estimate.settings import Settings
-from embedding_estimate.trainer import Estimate
 from embedding_estimate.ui import chart, status
 
 NASTY = '<img src=x onerror="alert(1)"> & (b:1.2)'

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from toy import ToyHost
 
-from embedding_estimate import names as names_of_embeddings
 from embedding_estimate.errors import EmbeddingError, ModelError
-from embedding_estimate.jobs import Curve, Jobs
+from embedding_estimate.files import names as names_of_embeddings
+from embedding_estimate.jobs.jobs import Curve, Jobs
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
 from embedding_estimate.ui import status
 

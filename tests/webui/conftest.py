@@ -24,7 +24,7 @@ import torch
 from shaking import shaken
 from torch import Tensor
 
-from embedding_estimate.host import Family
+from embedding_estimate.model.host import Family
 
 ARGUMENTS = (
     "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check "

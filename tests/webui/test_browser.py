@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from browser import LONG, Tab, chromium, free_port, needed, playwright, served
 
-from embedding_estimate.embedding import read
+from embedding_estimate.files.embedding import read
 
 WEBUI = Path(os.environ.get("WEBUI_DIR", ""))
 PYTHON = Path(os.environ.get("WEBUI_PYTHON", WEBUI / "venv" / "bin" / "python"))

@@ -12,9 +12,9 @@ from hosts.contract import PLAIN, encode_vectors, fingerprint
 from shaking import shaken
 from torch import Tensor, nn
 
-from embedding_estimate.host import Family, Vectors
 from embedding_estimate.hosts.webui.engine import engines
 from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.model.host import Family, Vectors
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from embedding_estimate.hosts.webui.forge import thaw
+from embedding_estimate.hosts.webui.reforge import thaw
 
 
 def locked(*, moved: bool) -> nn.Sequential:

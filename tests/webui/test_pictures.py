@@ -15,8 +15,8 @@ from hosts.contract import PLAIN, encode_vectors, latent, only
 from safetensors.torch import save_file
 from torch import Tensor
 
-from embedding_estimate.host import BorrowedModel, Conditioning
 from embedding_estimate.hosts.webui.host import WebuiHost, WebuiModel
+from embedding_estimate.model.host import BorrowedModel, Conditioning
 
 PROMPT = "a (red circle:1.3) on a [blue:green:0.5] square"
 LORA = "embedding_estimate_test"

@@ -12,8 +12,8 @@ import torch
 from test_jobs import ended
 from torch import Tensor
 
-from embedding_estimate.embedding import Embedding, write
-from embedding_estimate.hosts.webui import use
+from embedding_estimate.files.embedding import Embedding, write
+from embedding_estimate.hosts.webui import use_warnings
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.settings import Settings
 
@@ -131,7 +131,7 @@ def test_another_weight_is_said_as_the_webui_reads_it(
     write(Embedding("zebra-two", {"clip_l": torch.zeros(2, width)}, {"typed_weight": 1.3}), path)
     model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
     line = f"zebra-two was made to be typed as (zebra-two:1.3), and has the weight {here} here"
-    assert use.warnings([prompt], model_hijack.embedding_db, 20) == ([line] if here else [])
+    assert use_warnings.warnings([prompt], model_hijack.embedding_db, 20) == ([line] if here else [])
 
 
 def test_another_checkpoint_and_another_family_are_said(webui: Any, folder: Path, width: int) -> None:
@@ -143,7 +143,7 @@ def test_another_checkpoint_and_another_family_are_said(webui: Any, folder: Path
     both = {"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}
     write(Embedding("yak", both, {"model": {**made_for, "family": "sdxl"}}), folder / "yak.safetensors")
     model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
-    other, unfit = use.warnings(["a zebra-two", "a yak"], model_hijack.embedding_db, 20)
+    other, unfit = use_warnings.warnings(["a zebra-two", "a yak"], model_hijack.embedding_db, 20)
     loaded = webui.sd_model.sd_checkpoint_info
     assert other == (
         "zebra-two was made for the checkpoint portraits [abcdef0123], "
@@ -156,4 +156,4 @@ def test_of_what_a_job_has_made_for_this_checkpoint_nothing_is_said(webui: Any, 
     from modules.sd_hijack import model_hijack
 
     finished()
-    assert use.warnings(["a zebra-two"], model_hijack.embedding_db, 20) == []
+    assert use_warnings.warnings(["a zebra-two"], model_hijack.embedding_db, 20) == []

@@ -21,9 +21,9 @@ from test_jobs import ended
 from torch import nn
 
 from embedding_estimate.errors import ModelError
-from embedding_estimate.host import Family
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.txt2img import Txt2img
+from embedding_estimate.model.host import Family
 from embedding_estimate.settings import Settings
 
 

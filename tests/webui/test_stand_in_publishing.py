@@ -15,8 +15,8 @@ pytest.importorskip("diffusers", reason="the stand-in's model needs the package'
 import torch
 from test_jobs import ended
 
-from embedding_estimate import report
-from embedding_estimate.embedding import read
+from embedding_estimate.files.embedding import read
+from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("brief")

@@ -139,7 +139,7 @@ def test_the_hosts_interrupt_button_saves_and_its_state_is_left_clean(
 
 
 def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
-    from embedding_estimate.hosts.webui import extension, use
+    from embedding_estimate.hosts.webui import extension, use_warnings
 
     place = extension.place()
     job = finished(
@@ -162,7 +162,7 @@ def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
     loaded.opts.CLIP_stop_at_last_layers = 2
     said: list[str] = []
     commented = {"all_prompts": ["blue # zebra-two"], "all_negative_prompts": [], "steps": 20, "comment": said.append}
-    use.comment(SimpleNamespace(**commented))
+    use_warnings.comment(SimpleNamespace(**commented))
     assert said == []
 
     loaded.opts.enable_prompt_comments = False

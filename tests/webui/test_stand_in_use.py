@@ -19,8 +19,8 @@ import torch
 from fastapi import FastAPI
 from test_jobs import ended
 
-from embedding_estimate.embedding import Embedding, write
 from embedding_estimate.errors import ModelError
+from embedding_estimate.files.embedding import Embedding, write
 from embedding_estimate.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -70,10 +70,10 @@ def made(loaded: Any) -> Callable[..., Path]:
 
 def said(*prompts: str) -> list[str]:
     """Beside an image with a prompt, a negative one, and one for its second pass."""
-    from embedding_estimate.hosts.webui import use
+    from embedding_estimate.hosts.webui import use_warnings
 
     image = Processing(*prompts)
-    use.comment(image)
+    use_warnings.comment(image)
     return image.said
 
 
@@ -174,10 +174,10 @@ def test_whatever_a_file_says_of_itself_no_image_fails(
 def test_a_file_is_read_once_until_it_is_another(
     loaded: Any, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from embedding_estimate.hosts.webui import use
+    from embedding_estimate.hosts.webui import use_warnings
 
-    path, readings, read = made(typed_weight=1.3), [], use.read
-    monkeypatch.setattr(use, "read", lambda path: readings.append(path) or read(path))
+    path, readings, read = made(typed_weight=1.3), [], use_warnings.read
+    monkeypatch.setattr(use_warnings, "read", lambda path: readings.append(path) or read(path))
     assert said("zebra-two") == said("zebra-two") == said("zebra-two, blue") != []
     assert readings == [path]
     made(typed_weight=1.0)
@@ -190,13 +190,13 @@ def test_of_thousands_of_names_only_those_in_a_prompt_cost_anything(
 ) -> None:
     from modules.sd_hijack import model_hijack
 
-    from embedding_estimate.hosts.webui import use
+    from embedding_estimate.hosts.webui import use_warnings
 
     made(typed_weight=1.3)
     others = {f"embedding-{number}": SimpleNamespace(filename="none") for number in range(5000)}
     model_hijack.embedding_db.word_embeddings.update(others)
-    escaped, escape = [], use.re.escape
-    monkeypatch.setattr(use.re, "escape", lambda name: escaped.append(name) or escape(name))
+    escaped, escape = [], use_warnings.re.escape
+    monkeypatch.setattr(use_warnings.re, "escape", lambda name: escaped.append(name) or escape(name))
     assert len(said("a zebra-two")) == 1 and escaped == ["zebra-two"]
 
 
@@ -285,12 +285,12 @@ def test_using_an_embedding_otherwise_than_it_was_made_for_is_said(loaded: Any) 
 def test_a_network_that_the_settings_had_added_and_add_no_more_is_said(loaded: Any) -> None:
     from modules import extra_networks
 
-    from embedding_estimate.hosts.webui import use
+    from embedding_estimate.hosts.webui import use_warnings
 
     def said_with_networks(prompt: str = "a zebra-two") -> list[str]:
         image = Processing(prompt)
         extra_networks.activate(image, {})  # as the WebUI does it before a batch
-        use.comment(image)
+        use_warnings.comment(image)
         return image.said
 
     loaded.opts.sd_lora = "painting"

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from embedding_estimate.errors import ModelError
-from embedding_estimate.host import Family, Prediction
 from embedding_estimate.hosts.standalone.model_config import between
+from embedding_estimate.model.host import Family, Prediction
 
 Shapes = Mapping[str, tuple[int, ...]]
 

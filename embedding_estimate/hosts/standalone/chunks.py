@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from embedding_estimate.errors import EmbeddingError, quoted
-from embedding_estimate.host import Vectors
+from embedding_estimate.model.host import Vectors
 
 BACKTRACK = 20  # tokens behind a comma that move into the next chunk with it, the WebUI's default
 

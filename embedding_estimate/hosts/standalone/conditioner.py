@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError, SettingsError
-from embedding_estimate.host import Conditioning, Stage, Vectors
 from embedding_estimate.hosts.batching import independent
 from embedding_estimate.hosts.standalone import chunks, grammar
 from embedding_estimate.hosts.standalone.chunks import Chunk, Lookup, Placed, Run, Unit
 from embedding_estimate.hosts.standalone.emphasis import Emphasis, by_name, unchanged
 from embedding_estimate.hosts.standalone.text_encoder import ClipEncoder, Output
+from embedding_estimate.model.host import Conditioning, Stage, Vectors
 
 if TYPE_CHECKING:
     from embedding_estimate.hosts.standalone.loading import LoadedModel

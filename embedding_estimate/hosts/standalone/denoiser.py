@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.host import Conditioning, Prediction
 from embedding_estimate.hosts.precision import GradientScale
+from embedding_estimate.model.host import Conditioning, Prediction
 
 TIME_IDS = 6  # SDXL is told the original size, the crop and the target size, two numbers each
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate import names
 from embedding_estimate.errors import QUOTED, few
-from embedding_estimate.host import MODES, Conditioning, CrossAttention, Denoise, ModelInfo, Prediction, Stage, Vectors
+from embedding_estimate.files import names
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept, threads
@@ -22,6 +21,16 @@ from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.denoiser import Denoiser
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.hosts.standalone.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES
+from embedding_estimate.model.host import (
+    MODES,
+    Conditioning,
+    CrossAttention,
+    Denoise,
+    ModelInfo,
+    Prediction,
+    Stage,
+    Vectors,
+)
 
 WEBUIS_OWN = re.compile(r"<\w+:[^<>]+>|#.*")  # extra networks and comments, of which a WebUI leaves no words
 POLL = 0.1  # seconds between two looks at a stop while others have the model

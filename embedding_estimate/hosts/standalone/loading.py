@@ -15,10 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedding_estimate.contexts import Contexts
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.errors import QUOTED, ModelError, quoted
-from embedding_estimate.host import Family, Prediction
 from embedding_estimate.hosts.standalone import ldm
 from embedding_estimate.hosts.standalone.checkpoint import open_checkpoint, refuse_inputs
 from embedding_estimate.hosts.standalone.model_config import (
@@ -30,6 +28,8 @@ from embedding_estimate.hosts.standalone.model_config import (
     whole,
 )
 from embedding_estimate.hosts.standalone.weight_files import loaded_from, short_hash
+from embedding_estimate.model.contexts import Contexts
+from embedding_estimate.model.host import Family, Prediction
 
 PADDING = {"clip_l": "<|endoftext|>", "clip_h": "!", "clip_g": "!"}  # encoder key -> what fills its chunks
 CHOICE = "give a folder of diffusers, a .safetensors file or a hub name"

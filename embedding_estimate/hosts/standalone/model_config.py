@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.errors import ModelError, nearest, quoted
-from embedding_estimate.host import Family, Prediction
+from embedding_estimate.model.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
+from embedding_estimate.model.host import Family, Prediction
 
 WAY_OUT = "correct it, or get another copy"
 SIDES, USES = ("prompt", "negative"), ("train", "select", "report")

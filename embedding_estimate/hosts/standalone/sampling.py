@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.errors import SettingsError, nearest, quoted
-from embedding_estimate.host import Denoise
 from embedding_estimate.hosts.standalone.sampler_names import SCHEDULE_NAMES
+from embedding_estimate.model.host import Denoise
 
 Callback = Callable[[Tensor, Tensor, Tensor, int], None]
 Levels = np.ndarray[Any, np.dtype[Any]]  # (steps,) or (N,), fp64

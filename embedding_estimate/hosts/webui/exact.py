@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.hosts.webui.replacing import replaced
-from embedding_estimate.out_of_memory import ran_out
 
 ROUNDING = {"unet_needs_upcast", "force_fp16"}  # switches of the WebUI's, not all of them in every version
 

@@ -9,16 +9,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from embedding_estimate import names, saving
 from embedding_estimate.errors import ModelError
+from embedding_estimate.files import names
 from embedding_estimate.hosts.webui import comments, networks, options, own_prompts, support, txt2img
 from embedding_estimate.hosts.webui.engine import engines
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
 from embedding_estimate.hosts.webui.publishing import publish
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
-from embedding_estimate.jobs import Jobs
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import Settings
+from embedding_estimate.storage import saving
 
 
 class WebuiPlace:

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui import networks, support
 from embedding_estimate.hosts.webui.engine import Engine, engines, without_weights
-from embedding_estimate.hosts.webui.forge import ForgePipeline
 from embedding_estimate.hosts.webui.ldm import LdmPipeline
+from embedding_estimate.hosts.webui.reforge import ForgePipeline
 from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
 from embedding_estimate.hosts.webui.turns import job_turn
+from embedding_estimate.model.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
 
 LORA_BOOKS = ("network_", "lora_")  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from embedding_estimate.parameters import Parameter
 from embedding_estimate.settings import PARAMETERS
+from embedding_estimate.settings.parameters import Parameter
 
 TITLE = "Embedding Estimate"
 ELEMENT = "embedding_estimate"

@@ -9,12 +9,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from embedding_estimate import __version__, saving
+from embedding_estimate import __version__
 from embedding_estimate.errors import EstimateError
+from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.hosts.webui import prompt_cache
 from embedding_estimate.hosts.webui.turns import turn
-from embedding_estimate.jobs import Job
-from embedding_estimate.whole_file import write_whole
+from embedding_estimate.jobs.jobs import Job
+from embedding_estimate.storage import saving
 
 MOMENT = 5.0  # seconds that a job waits for the WebUI's queue with its result
 FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}  # as the WebUI's cards name them

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedding_estimate.host import Denoise
 from embedding_estimate.hosts.lending import random_states_kept
 from embedding_estimate.hosts.webui.replacing import replaced
+from embedding_estimate.model.host import Denoise
 
 AUTOMATIC = "Automatic"
 SECOND_ORDER = {"k_dpmpp_2s_a", "k_dpmpp_2s_a_ka", "k_dpmpp_sde", "k_dpmpp_sde_ka", "k_dpm_2", "k_dpm_2_a", "k_heun"}

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from embedding_estimate.errors import ModelError
-from embedding_estimate.host import MODES, Family, ModelInfo
+from embedding_estimate.model.host import MODES, Family, ModelInfo
 
 LATENT_SCALE = 8  # pixels per latent cell, of every Stable Diffusion
 SIZES: Mapping[Family, int] = {"sd1": 512, "sd2": 512, "sdxl": 1024}  # pixels

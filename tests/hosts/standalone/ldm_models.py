@@ -12,7 +12,7 @@ from hosts.standalone import ldm_layout
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from embedding_estimate.host import Family
+from embedding_estimate.model.host import Family
 
 VOCABULARY = 600
 FAMILIES: tuple[Family, ...] = ("sd1", "sd2", "sdxl")

@@ -12,8 +12,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from embedding_estimate.host import Conditioning, Prediction
 from embedding_estimate.hosts.standalone.denoiser import Denoiser
+from embedding_estimate.model.host import Conditioning, Prediction
 
 POOLED = 32
 

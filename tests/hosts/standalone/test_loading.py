@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from embedding_estimate.demo.random_models import random_model
-from embedding_estimate.host import Family
 from embedding_estimate.hosts.standalone import ldm
 from embedding_estimate.hosts.standalone.checkpoint import Checkpoint
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
+from embedding_estimate.model.host import Family
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -15,13 +15,13 @@ import torch
 from hosts.standalone.ldm_models import make
 from safetensors.torch import load_file
 
-from embedding_estimate.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.demo.random_models import random_model
 from embedding_estimate.errors import ModelError
 from embedding_estimate.hosts.standalone import model_config
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.loading import load
 from embedding_estimate.hosts.standalone.weight_files import loaded_from, short_hash
+from embedding_estimate.model.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 
 UNET, VAE, SCHEDULER = "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"
 HUGE = 10**400

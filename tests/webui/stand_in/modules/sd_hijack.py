@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Any
 
-from embedding_estimate.embedding import read_folder
+from embedding_estimate.files.embedding import read_folder
 from modules import shared
 
 

@@ -1,0 +1,164 @@
+"""What a user should know before the work begins: one plain line each, collected here for every interface.
+
+`of_settings` needs no model; `of_prompts` and `of_training` ask the one that is lent, and `of_job` is all three.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from embedding_estimate.checks import embedding_words, foreign_syntax, unused_settings
+from embedding_estimate.errors import few, quoted
+from embedding_estimate.fidelity.protocol import Fidelity
+from embedding_estimate.model.host import MODES, BorrowedModel, Stage
+from embedding_estimate.model.vectors import count
+from embedding_estimate.objectives import SCHEDULED, contexts_of, make_objective, templates_of
+from embedding_estimate.optimizers import make_loss
+from embedding_estimate.settings import Settings
+from embedding_estimate.settings.parts import SKETCH, in_turn
+from embedding_estimate.teaching.teacher import Teacher, Trajectory
+
+MANY = 8  # tokens of the text for each vector, from which on little of its weights arrives
+WITHOUT_WEIGHTS = ("sd1", "sd2")  # families whose text encoder ends in a LayerNorm
+_AND = re.compile(r"\bAND\b")
+_BRACKETS = re.compile(r"(?<!\\)[(\[]")
+
+
+def of_job(settings: Settings, teacher: Teacher) -> list[str]:
+    """All that can be said of a job before it begins, but for its name."""
+    found = of_settings(settings) + of_prompts(settings, teacher.model) + of_training(settings, teacher)
+    return list(dict.fromkeys(found))
+
+
+def of_settings(settings: Settings) -> list[str]:
+    """What can be said without the model: syntax of other programs, settings without effect."""
+    found = []
+    for name, prompt in _prompts(settings):
+        line_by_line = prompt.splitlines() if name in ("other_prompt", "templates") else [prompt]
+        composed = _composed(settings, name)
+        notes = [note for line in line_by_line for note in foreign_syntax.notes(line, composed=composed)]
+        if name in ("text", "other_prompt") and not composed and _AND.search(prompt):
+            notes.append("AND is an ordinary word in a negative prompt")
+        found += notes if name == "text" else [f"{name}: {note}" for note in notes]
+    return list(dict.fromkeys([*found, *unused_settings.notes(settings)]))
+
+
+def _prompts(settings: Settings) -> list[tuple[str, str]]:
+    """All that is read as a prompt, by the setting's name."""
+    return [(name, getattr(settings, name)) for name in ("text", "other_prompt", "initial_prompt", "templates")]
+
+
+def _composed(settings: Settings, name: str) -> bool:
+    """Whether `AND` composes in that prompt."""
+    return {"text": not settings.negative, "other_prompt": settings.negative}.get(name, False)
+
+
+def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
+    """What this model and its host make of the prompts."""
+    prompts = [prompt for _, prompt in _prompts(settings)]
+    found = model.notes("\n".join(prompts))
+    lines = [
+        f"{word} looks like the name of an embedding, and there is none: it is read as plain words"
+        for word in embedding_words.missing(prompts, model.embedding_names())
+    ]
+    found += few(lines, "words look like names of embeddings that are not there")
+    if model.info.emphasis not in MODES and _BRACKETS.search(settings.text):
+        found.append(f"the emphasis mode {model.info.emphasis} applies no weights, so those of the text do nothing")
+    return found
+
+
+def of_training(settings: Settings, teacher: Teacher) -> list[str]:
+    """What the training will do with these settings; it may not be what they were meant for."""
+    return [line for rule in (_text, _initial_prompt, _stops, _sizes) for line in rule(settings, teacher)]
+
+
+def of_contexts(contexts: Sequence[str], settings: Settings, teacher: Teacher) -> list[str]:
+    """Which of the user's own contexts, to measure in, an embedding with these settings knows from its training."""
+    own = contexts_of(settings, teacher)
+    whole = any(part.part == "Attention" for part in in_turn(settings))
+    known = {*own.train, *own.select} if whole else set(templates_of(settings, teacher))
+    lines = [
+        f"context {quoted(context)}: the embedding is trained in it or chosen by it, so its figures there flatter"
+        for context in contexts
+        if context in known
+    ]
+    return few(lines, "contexts are trained in or chosen by")
+
+
+def of_figures(figures: Fidelity) -> list[str]:
+    """What to do where the result is worse than what it stands for."""
+    if figures.emphasis_in_context is None or figures.emphasis_in_context >= 0:
+        return []
+    return [
+        f"among other words the prompt without weights does better (emphasis there {figures.emphasis_in_context:.2f}, "
+        f"most is lost in {quoted(figures.worst_context)}): type the prompt, make a word for each weight (words), or "
+        "train it in prompts like yours (use, templates)"
+    ]
+
+
+def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    model, text = teacher.model, settings.text
+    side = teacher.replaced(text, Trajectory.of(settings))
+    if side.scheduled:
+        yield SCHEDULED
+    if side.composed and "{}" in settings.template_list and unused_settings.changed(settings, ["templates"]):
+        yield "templates: a text whose predictions are composed, as by AND, is trained by itself only, as {}"
+    tokens = count(model.token_vectors(text))
+    if settings.token_source == "Number" and settings.tokens and tokens > MANY * settings.tokens:
+        yield (
+            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, and little of "
+            "its weights may arrive; take more, or 0 for as many as it has"
+        )
+    carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS
+    typed = settings.typed_weight != 1 or settings.words != "One"
+    if not carries and not typed and _weighted(text, settings, teacher):
+        yield (
+            f"part='Transformer' cannot carry the weights of the text in Stable Diffusion {model.info.family[-1]}: "
+            "choose Attention, or typed_weight=0"
+        )
+
+
+def _initial_prompt(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    prompt = settings.initial_prompt
+    if not prompt.strip():
+        return
+    if _weighted(prompt, settings, teacher):
+        yield "initial_prompt: its weights do nothing, for only the vectors of its tokens are taken"
+    if _AND.search(prompt) or teacher.replaced(prompt, Trajectory.of(settings)).scheduled:
+        yield "initial_prompt: AND and schedules are read as words there"
+
+
+def _weighted(prompt: str, settings: Settings, teacher: Teacher) -> bool:
+    """Whether the model is told something else by the prompt with every weight 1."""
+    trajectory = Trajectory.of(settings)
+    with_weights, without = (teacher.replaced(prompt, trajectory, weights=weights).stages for weights in (True, False))
+    return any(
+        not torch.equal(mine, plain) for mine, plain in zip(_contexts(with_weights), _contexts(without), strict=True)
+    )
+
+
+def _contexts(stages: Sequence[Stage]) -> Iterator[torch.Tensor]:
+    """The contexts (1, L, C) of all stages and parts in turn."""
+    return (conditioning.context for stage in stages for conditioning, _ in stage.parts)
+
+
+def _stops(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    if not settings.early_stop:
+        return
+    most = 0  # checks in a part
+    for part in in_turn(settings):
+        if part.part != SKETCH:
+            check_every = make_objective(part, teacher, make_loss(part.loss)).check_every
+            most = max(most, -(-part.learning_steps // check_every))
+    if settings.early_stop >= most:
+        yield f"early_stop={settings.early_stop}: there are {most} checks in all, so it will not stop early"
+
+
+def _sizes(settings: Settings, teacher: Teacher) -> Iterator[str]:
+    """SDXL's text is told the size."""
+    if settings.part == "Transformer" and teacher.model.info.family != "sdxl" and not settings.preview_every:
+        names = unused_settings.changed(settings, ["width", "height"])
+        yield from unused_settings.nothing(names, "the Transformer part draws no latents")

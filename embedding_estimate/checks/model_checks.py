@@ -1,0 +1,89 @@
+"""Settings beside the model that is loaded: what `Settings.check` cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from embedding_estimate.errors import SettingsError, nearest, quoted
+from embedding_estimate.model.host import MODES, BorrowedModel
+from embedding_estimate.model.vectors import count
+from embedding_estimate.settings import Settings
+from embedding_estimate.settings.parameters import spelled
+from embedding_estimate.teaching.sides import Side
+
+MOST_EVALUATIONS = 150  # so that a schedule in whole steps shows
+
+
+def check_against(settings: Settings, model: BorrowedModel) -> Settings:
+    """The settings with sampler and schedule as the model spells them.
+
+    Raises `SettingsError` with every setting that the loaded model cannot serve.
+    """
+    info = model.info
+    settings = replace(
+        settings,
+        sampler=spelled(settings.sampler, model.samplers),
+        schedule=spelled(settings.schedule, model.schedules),
+    )
+    found = []
+    if settings.sampler not in model.samplers:
+        found.append(f"sampler={quoted(settings.sampler)} is unknown: {nearest(settings.sampler, model.samplers)}")
+    if settings.schedule not in model.schedules:
+        found.append(f"schedule={quoted(settings.schedule)} is unknown: {nearest(settings.schedule, model.schedules)}")
+    for name, size in (("width", settings.width), ("height", settings.height)):
+        if size % info.latent_scale:
+            near = max(1, round(size / info.latent_scale)) * info.latent_scale
+            found.append(f"{name}={size}: a multiple of {info.latent_scale} is needed; choose {near}")
+    if settings.tokens > info.chunk_tokens:
+        found.append(f"tokens={settings.tokens}: a chunk of this model holds {info.chunk_tokens}; use that or fewer")
+    if settings.token_source == "Initial prompt":
+        tokens = count(model.token_vectors(settings.initial_prompt))
+        if not 1 <= tokens <= info.chunk_tokens:
+            found.append(f"initial_prompt has {tokens} tokens: an embedding has 1 to {info.chunk_tokens}; change it")
+    if settings.typed_weight != 1 and info.emphasis not in MODES:
+        found.append(
+            f"typed_weight={settings.typed_weight:g}: the emphasis mode {info.emphasis} reads no weights; choose 1"
+        )
+    if settings.words != "One":
+        found += _no_words(settings, model)
+    if settings.format == "pt" and len(info.widths) > 1:
+        found.append("format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'")
+    found += [f"template {line}" for line in _no_contexts(settings.template_list, settings.negative, model)]
+    if found:
+        raise SettingsError(found)
+    return settings
+
+
+def check_contexts(contexts: Sequence[str], negative: bool, model: BorrowedModel) -> None:
+    """Raises `SettingsError` with every context of the user's, to measure in, that an embedding cannot stand in."""
+    if found := _no_contexts(contexts, negative, model):
+        raise SettingsError([f"context {line}" for line in found])
+
+
+def _no_contexts(prompts: Sequence[str], negative: bool, model: BorrowedModel) -> list[str]:
+    return [
+        f"{quoted(prompt)} has a schedule, AND, or the weight of a part: an embedding stands in a plain prompt; drop it"
+        for prompt in prompts
+        if _changes(prompt.replace("{}", "x"), negative, model)
+    ]
+
+
+def _no_words(settings: Settings, model: BorrowedModel) -> list[str]:
+    """Why there cannot be a word for each weight."""
+    if (emphasis := model.info.emphasis) not in MODES:
+        return [f"words={settings.words!r}: the emphasis mode {emphasis} reads no weights; choose 'One'"]
+    if _changes(settings.text, settings.negative, model):
+        return [
+            f"words={settings.words!r}: the text has a schedule, AND, or the weight of a part, which words do not "
+            "have; choose 'One', or drop it"
+        ]
+    return []
+
+
+def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:
+    """Whether a prompt is more than one context, or that one under a weight."""
+    size = model.info.default_size
+    stages = model.encode(text, evaluations=MOST_EVALUATIONS, width=size, height=size, negative=negative)
+    side = Side(model, stages)
+    return side.scheduled or side.composed

@@ -1,0 +1,106 @@
+"""Settings that do nothing, or something unexpected, beside others: one line each. The model is not asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings.parts import learning_steps
+
+OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
+COUNTED_BY_SCHEDULES = ("sampler", "steps")  # `[from:to:when]` goes by their number of evaluations
+RATES = {
+    "LBFGS": "LBFGS finds the length of each step by a line search, which only begins there",
+    "Prodigy": "Prodigy finds its own rate, and takes this one as a factor of it",
+    "Rprop": "Rprop begins with steps of that length and finds the later ones by itself",
+}
+DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
+
+
+def notes(settings: Settings) -> list[str]:
+    """One line for each setting that differs from its default in vain."""
+    return [line for rule in RULES for line in rule(settings)]
+
+
+def changed(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Those of the settings named that are not at their defaults."""
+    return [name for name in names if getattr(settings, name) != DEFAULTS[name]]
+
+
+def nothing(names: Iterable[str], reason: str) -> list[str]:
+    """The line that says of settings that they do nothing; none without settings."""
+    listed = ", ".join(names)
+    return [f"{listed}: without effect here, for {reason}"] if listed else []
+
+
+def _attention(settings: Settings) -> list[str]:
+    if settings.part == "Attention":
+        return nothing(changed(settings, ["sampler"]), "the Attention part draws its latents with Euler")
+    if "Attention" in settings.part:
+        return []
+    return nothing(changed(settings, ["attention_memory"]), f"the {settings.part} part keeps no rows of attention")
+
+
+def _transformer(settings: Settings) -> list[str]:
+    if settings.part != "Transformer":
+        return []
+    names = changed(settings, OF_LATENTS)
+    if any("[" in prompt for prompt in (settings.text, settings.templates)):
+        names = [name for name in names if name not in COUNTED_BY_SCHEDULES]
+    found = nothing(names, "the Transformer part draws no latents")
+    if settings.other_prompt.strip():
+        found.append("other_prompt: the Transformer part does not look at it, only the figures do")
+    return found
+
+
+def _guidance(settings: Settings) -> list[str]:
+    if settings.guidance_scale != 1 or not settings.other_prompt.strip() or settings.part == "Transformer":
+        return []
+    return ["guidance_scale=1 draws the latents without the negative prompt, so other_prompt counts in figures only"]
+
+
+def _tokens(settings: Settings) -> list[str]:
+    if settings.token_source == "Number":
+        return []
+    return nothing(changed(settings, ["tokens"]), "token_source takes the number from the initial prompt")
+
+
+def _optimizers(settings: Settings) -> list[str]:
+    parts = [dataclasses.replace(settings, part=part) for part in settings.part.split(" + ")]
+    used = dict.fromkeys(part.optimizer_used for part in parts)
+    found = [f"rate={settings.rate:g}: {RATES[name]}; 0 fits it" for name in used if settings.rate and name in RATES]
+    if "Rprop" in used:
+        found += nothing(changed(settings, ["scheduler"]), "Rprop finds its own step lengths")
+    return found
+
+
+def _every(settings: Settings) -> list[str]:
+    steps = learning_steps(settings)
+    found = []
+    for name, kept in (("save_every", "snapshots"), ("preview_every", "previews")):
+        if (every := getattr(settings, name)) > steps:
+            found.append(f"{name}={every}: there are {steps} learning steps, so there will be no {kept}")
+        elif every and name == "save_every" and settings.typed_weight == 0:
+            found.append(f"save_every={every}: no snapshots are kept while the typed weight is looked for")
+    return found
+
+
+def _other_side(settings: Settings) -> list[str]:
+    if not settings.negative or settings.other_prompt.strip():
+        return []
+    return [
+        "other_prompt is empty: the negative embedding is fitted beside an empty prompt; give a few of the prompts "
+        "that it will be used beside, one per line"
+    ]
+
+
+RULES: tuple[Callable[[Settings], list[str]], ...] = (
+    _attention,
+    _transformer,
+    _guidance,
+    _tokens,
+    _optimizers,
+    _every,
+    _other_side,
+)

@@ -1,0 +1,1 @@
+"""One estimate, from the settings to the result, and the curve over several numbers of vectors."""

@@ -1,0 +1,102 @@
+"""Fidelity over N: how many vectors a prompt needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from embedding_estimate.checks import advice
+from embedding_estimate.checks.model_checks import check_against, check_contexts
+from embedding_estimate.errors import Interrupted, ModelError, SettingsError, quoted
+from embedding_estimate.estimation.trainer import estimate, interruptible
+from embedding_estimate.fidelity.protocol import Fidelity
+from embedding_estimate.model.host import Host
+from embedding_estimate.progress import OnProgress, StopToken
+from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.teaching.teacher import Task, Teacher
+from embedding_estimate.teaching.words import planned
+from embedding_estimate.training.start import number_of_vectors
+
+
+@dataclass(frozen=True)
+class Point:
+    """What so many vectors reach."""
+
+    tokens: int
+    fidelity: Fidelity
+    seconds: float  # of the estimate, without the measuring
+
+
+def curve(
+    settings: Settings,
+    host: Host,
+    counts: Sequence[int],
+    *,
+    contexts: Sequence[str] = (),
+    on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
+    on_progress: Callable[[int], OnProgress] = lambda tokens: lambda progress: None,
+    stop: StopToken,
+) -> Iterator[Point]:
+    """Estimates the prompt with each number of vectors and yields the figures, without images, as they come.
+
+    `contexts` are the user's own to measure in. `on_notes` gets what the user should know before the work begins.
+    `on_progress` gives the listener for each N. A stop that saves ends the curve with the points that are whole.
+    Raises what `estimate` raises; settings are checked for every N before the first is estimated. Raises `ModelError`
+    where one could not be measured, and where the host has loaded another model in between.
+    """
+    tried = variants(settings, counts)
+    with interruptible(stop), host.borrow(stop.check) as model:
+        check_against(tried[max(tried)], model)
+        check_contexts(contexts, settings.negative, model)
+        planned(tried[min(tried)], model)
+        teacher = Teacher(model, Task.of(settings, model))
+        on_notes(advice.of_job(advised(settings), teacher) + advice.of_contexts(contexts, settings, teacher))
+    first = None
+    for tokens, one in tried.items():
+        try:
+            result = estimate(one, host, contexts=contexts, on_progress=on_progress(tokens), stop=stop)
+        except Interrupted:
+            if stop.dropped:
+                raise
+            return
+        if result.fidelity is None:
+            if stop.stopped:
+                return
+            raise ModelError(f"N = {tokens}: {result.notes[-1]}")
+        model = result.embedding.provenance["model"]
+        first = first or model
+        if model != first:
+            raise ModelError(f"the model was {first['name']} and is {model['name']} now: start again with one of them")
+        yield Point(tokens, result.fidelity, result.seconds_prepare + result.seconds_train)
+
+
+def advised(settings: Settings) -> Settings:
+    """What there may be to say of a curve's settings: it sets the number of vectors itself, and keeps none of them."""
+    return replace(settings, tokens=0, save_every=0, preview_every=0)
+
+
+def numbers(settings: Settings, host: Host, stop: StopToken) -> list[int]:
+    """Those to try where nobody says: 1, 2, 4 and so on, as many as the text has tokens, and twice as many.
+
+    Raises `Interrupted` for a stop while others have the model.
+    """
+    with interruptible(stop), host.borrow(stop.check) as model:
+        unbound = replace(settings, tokens=0)
+        own = number_of_vectors(unbound, model)
+        least = len(planned(unbound, model))  # a word has a vector of its own
+        found = {2**power for power in range(own.bit_length())} | {own, min(2 * own, model.info.chunk_tokens)}
+        return sorted(number for number in found if number >= least)
+
+
+def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
+    """The settings of each N, without images. Raises `SettingsError` with the problems of all."""
+    if settings.token_source != "Number":
+        raise SettingsError(
+            [f"token_source={quoted(settings.token_source)}: a curve sets the number itself; leave it out"]
+        )
+    (number,) = (replace(each, name="N", minimum=1) for each in PARAMETERS if each.name == "tokens")
+    problems = [problem for tokens in dict.fromkeys(counts) if (problem := number.problem(tokens))]
+    problems += replace(settings, tokens=1).problems()
+    if problems:
+        raise SettingsError(problems)
+    return {tokens: replace(settings, tokens=tokens, measure="Figures") for tokens in counts}

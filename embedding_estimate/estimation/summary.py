@@ -1,0 +1,65 @@
+"""Results as JSON knows them, the same on the command line and in the API."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedding_estimate.estimation.trainer import Estimate
+    from embedding_estimate.fidelity.protocol import Fidelity
+    from embedding_estimate.settings import Settings
+
+FIGURES = (
+    "explained",
+    "emphasis_explained",
+    "explained_without_weights",
+    "explained_truncated",
+    "explained_in_context",
+    "explained_in_context_without_weights",
+    "emphasis_in_context",
+    "worst_context",
+    "contexts",
+    "own_contexts",
+    "standard_errors",
+    "image_distance",
+)
+
+
+def of_estimate(
+    settings: Settings, estimate: Estimate, paths: Sequence[Path], seconds: float, stopped: bool
+) -> dict[str, Any]:
+    """An estimate that is saved, after so many seconds in all; figures that are not known are null."""
+    return {
+        "path": str(paths[0]),
+        "paths": [str(path) for path in paths],
+        "name": estimate.embedding.name,
+        "phrase": estimate.phrase,
+        "tokens": estimate.embedding.tokens,
+        "typed_weight": estimate.typed_weight,
+        "part": settings.part,
+        "steps": estimate.steps,
+        **of_figures(estimate.fidelity),
+        "seconds": seconds,
+        "seconds_prepare": estimate.seconds_prepare,
+        "seconds_train": estimate.seconds_train,
+        "unet_forwards": estimate.unet_forwards,
+        "unet_backwards": estimate.unet_backwards,
+        "stopped": "interrupted" if stopped else estimate.stopped,
+        "notes": list(estimate.notes),
+    }
+
+
+def of_figures(figures: Fidelity | None) -> dict[str, Any]:
+    return {name: getattr(figures, name) if figures else None for name in FIGURES}
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number that JSON has no way to write."""
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

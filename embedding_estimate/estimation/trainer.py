@@ -1,0 +1,299 @@
+"""From a prompt to an embedding.
+
+`estimate` reads from top to bottom: borrow the model, run the teacher, choose where to start, train, measure.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from embedding_estimate.checks import advice
+from embedding_estimate.checks.model_checks import check_against, check_contexts
+from embedding_estimate.errors import Interrupted, failures
+from embedding_estimate.errors.failures import FAILED, NO_MEMORY
+from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.estimation.result import embedding_of
+from embedding_estimate.fidelity import protocol
+from embedding_estimate.fidelity.protocol import Fidelity, Images
+from embedding_estimate.files import names
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.model.host import BorrowedModel, Host, Vectors
+from embedding_estimate.model.vectors import VectorSpace, count, fit
+from embedding_estimate.objectives import Objective, check_text, make_objective, starting_from
+from embedding_estimate.optimizers import make_loss
+from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
+from embedding_estimate.settings import ALONE, Settings
+from embedding_estimate.settings.parts import in_turn, learning_steps
+from embedding_estimate.storage import phrases
+from embedding_estimate.teaching import words
+from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
+from embedding_estimate.training.loop import Job, Training, train
+from embedding_estimate.training.name_weight import solve
+from embedding_estimate.training.start import exact_note, exact_vectors, number_of_vectors, starting_vectors
+
+logger = logging.getLogger(__name__)
+
+IMAGES = {"Figures and images": len(protocol.IMAGE_SEEDS), "Figures and one image": 1}  # seeds, by `settings.measure`
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An embedding and all that is known of it."""
+
+    embedding: Embedding
+    typed_weight: float  # that the name is to be typed with
+    fidelity: Fidelity | None  # None where the job was interrupted before it was measured, or not to be measured
+    steps: int
+    stopped: str
+    losses: list[float]
+    checks: list[tuple[int, float]]
+    notes: list[str]
+    norm_ratio: float  # longest vector, in median norms of the vocabulary
+    seconds_prepare: float
+    seconds_train: float
+    unet_forwards: int  # samples; preparation, selection and previews included, the final report not
+    unet_backwards: int
+    stretches: Sequence[tuple[int, str]] = ()  # (steps before it, its name); losses and checks of two do not compare
+
+    @property
+    def phrase(self) -> str:
+        """What is to be typed."""
+        return phrases.told_phrase(self.embedding, self.typed_weight)
+
+
+def estimate(
+    settings: Settings,
+    host: Host,
+    *,
+    beside: Sequence[str] = (),
+    contexts: Sequence[str] = (),
+    on_names: Callable[[Sequence[str]], None] = lambda names: None,
+    on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
+    on_progress: OnProgress = lambda progress: None,
+    on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
+    on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None,
+    on_trained: Callable[[Embedding], None] = lambda embedding: None,
+    on_images: Callable[[BorrowedModel, Images], None] = lambda model, images: None,
+    stop: StopToken | None = None,
+) -> Estimate:
+    """Makes an embedding that does what `settings.text` does.
+
+    `beside` are names of embeddings that the result will lie among and the host does not read. `contexts` are the
+    user's own to measure in, for those of `fidelity.measure`. `on_names` gets the names of the files before the work,
+    where the settings ask for one word for each weight. `on_notes` gets what the user should know before the work
+    begins; it is in the result's notes as well. `on_snapshot` gets the best embedding so far at every
+    `settings.save_every`-th step, `on_preview` the vectors of every `settings.preview_every`-th beside the teacher.
+    `on_trained` gets the embedding before it is measured, which may take longer than the training, and while the host
+    makes no image with it yet. `on_images` gets the latents of the images, while the model is there to decode them. A
+    stop that saves returns the best vectors so far, and so does an error of the model once there are any; what is
+    `stopped` then says which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt
+    that the training part cannot match, `Interrupted` for a stop that drops, or before there is anything to keep.
+    """
+    settings.check()
+    stop = stop or StopToken()
+    with interruptible(stop), host.borrow(stop.check) as borrowed:
+        stop.check()
+        meter = Meter(borrowed)
+        model = typing.cast(BorrowedModel, meter)
+        with meter.interruptible(stop):
+            settings = check_against(settings, model)
+            check_contexts(contexts, settings.negative, model)
+            planned = words.planned(settings, model)
+            word_notes = words.notes(settings, planned)
+            tokens = sum(word.tokens for word in planned) or number_of_vectors(settings, model)
+        settings = replace(settings, tokens=tokens)
+        if planned:
+            on_names(names.of_words(settings.name, len(planned)))
+        teacher = Teacher(model, Task.of(settings, model, planned))
+        space = VectorSpace.of(model)
+
+        def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
+            with suppress(Stopped), meter.interruptible(stop):
+                on_preview(teacher, vectors, step)
+
+        def snapshot(training: Training, teacher: Teacher, step: int) -> None:
+            so_far = replace(training, stopped="snapshot")
+            on_snapshot(embedding_of(settings, model, so_far, None, teacher.task), step)
+
+        job = Job(settings, on_progress, snapshot, stop, preview, learning_steps(settings))
+        started = time.perf_counter()
+        trajectory = Trajectory.of(settings)
+        with meter.interruptible(stop):  # a long text takes its time
+            check_text(teacher, trajectory)
+            notes = [*word_notes, *_notes(settings, teacher, beside), *advice.of_contexts(contexts, settings, teacher)]
+            on_notes(notes)
+            start = starting_vectors(settings, model, planned)
+            exact = exact_vectors(teacher, trajectory, tokens, start if planned else None)
+        if exact is None:
+            training = Training(start)
+            *before, last = in_turn(settings)
+            for part in (*before, last):
+                training, teacher = _train_part(
+                    training, start, replace(job, settings=part), teacher, space, meter, last=part is last
+                )
+        else:
+            training = Training(exact, stopped="exact", notes=[exact_note(tokens, count(exact))])
+        spent = time.perf_counter() - started
+        forwards, backwards = meter.forwards, meter.backwards
+
+        figures = None
+        if not stop.dropped:  # even giving the model back may fail where a device answers no more
+            on_trained(embedding_of(settings, model, training, None, teacher.task))
+        if settings.measure != "Nothing" and training.stopped not in ("interrupted", FAILED):
+            with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
+                figures, images = _measure(teacher, training, job, contexts)
+                training.notes += advice.of_figures(figures)
+            if figures and images.latents:
+                with _worth_no_loss(training, "no pictures"):
+                    on_images(model, images)
+        return Estimate(
+            embedding=embedding_of(settings, model, training, figures, teacher.task),
+            typed_weight=teacher.task.typed_weight,
+            fidelity=figures,
+            steps=training.step,
+            stopped=training.stopped,
+            losses=training.losses,
+            checks=training.checks,
+            # the host may know more than it did
+            notes=list(dict.fromkeys([*notes, *training.notes, *advice.of_prompts(settings, model)])),
+            norm_ratio=space.norm_ratio(training.saved or training.best),
+            seconds_prepare=spent - training.seconds,
+            seconds_train=training.seconds,
+            unet_forwards=forwards,
+            unet_backwards=backwards,
+            stretches=training.stretches,
+        )
+
+
+def _train_part(
+    training: Training,
+    start: Vectors,
+    job: Job,
+    teacher: Teacher,
+    space: VectorSpace,
+    meter: Meter,
+    *,
+    last: bool,
+) -> tuple[Training, Teacher]:
+    """One training part from what the ones before it have reached; none after a stop, which keeps that.
+
+    Where the settings leave the typed weight open it is solved for, and the teacher returned has it. Where memory runs
+    out in a later part, or the model fails, what there is is kept.
+    """
+    if training.stopped in ("interrupted", "exact", NO_MEMORY, FAILED):
+        return training, teacher
+    first = not training.step
+    try:
+        objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
+        with meter.interruptible(job.stop):
+            _prepare(objective, start, teacher, job)
+            if not first:
+                objective = starting_from(objective, training.best)
+            if job.settings.typed_weight == 0:
+                weight, solved = solve(objective, space, training, job)
+                if job.stop.stopped:
+                    solved.stopped = "interrupted"
+                return solved, teacher.typed(weight)
+    except Stopped:
+        if first:
+            raise
+        training.stopped = "interrupted"
+        return training, teacher
+    except Exception as error:
+        if first:
+            raise
+        before = f"before the {job.settings.part} part"
+        training.stopped = NO_MEMORY if ran_out(error) else FAILED
+        training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
+        return training, teacher
+    train(training, objective, space, job)
+    if last and training.stopped in ("done", "early stop"):
+        _keep_words_that_do_better(training, objective)
+    return training, objective.teacher
+
+
+def _keep_words_that_do_better(training: Training, objective: Objective) -> None:
+    """Takes the prompt's own words without their weights, where these do better among others and there is room."""
+    teacher, room = objective.teacher, count(training.best)
+    plain = teacher.model.token_vectors(teacher.task.text)
+    if teacher.task.typed_weight != 1 or teacher.task.words or not 1 <= count(plain) <= room:
+        return
+    words = fit(plain, room, teacher.model.padding_vectors())
+    ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
+    if ours is None or theirs is None or ours <= theirs:
+        return
+    training.keep(words, objective.held_out(words))
+    training.notes.append(
+        "among other words the prompt's own words without weights do better than what was trained, and were kept: type "
+        f"the prompt to have its weights, or choose use={ALONE!r}"
+    )
+
+
+def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:
+    done, total = 0, objective.states_to_record
+
+    def tell(states: int) -> None:
+        nonlocal done
+        done = min(done + states, total)
+        job.on_progress(Progress("prepare", done, total))
+
+    teacher.on_record = tell
+    objective.prepare(start)
+    if total:
+        tell(total)  # second-order samplers ask a little less often than schedules count
+    teacher.on_record = lambda states: None
+
+
+def _measure(teacher: Teacher, training: Training, job: Job, contexts: Sequence[str]) -> tuple[Fidelity, Images]:
+    teacher.model.release()
+    return protocol.measure(
+        teacher.model,
+        teacher.task,
+        {key: value.to(teacher.model.device) for key, value in training.best.items()},
+        batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
+        images=IMAGES.get(job.settings.measure, 0),
+        contexts=contexts,
+        on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
+    )
+
+
+def _notes(settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[str]:
+    """What the user should know, whatever becomes of the training."""
+    model = teacher.model
+    mine = names.of_words(settings.name, len(teacher.task.words))
+    others = dict.fromkeys([*model.embedding_names(), *beside, *mine])
+    found = [line for name in mine for line in names.warnings(name, model.token_ids, others)]
+    found += advice.of_job(settings, teacher)
+    if model.info.clip_skip != 1:
+        found.append(f"made for clip skip {model.info.clip_skip}: use it with the same")
+    if model.info.emphasis != "Original":
+        found.append(f"made for the emphasis mode {model.info.emphasis}: use it with the same")
+    return found
+
+
+@contextmanager
+def _worth_no_loss(training: Training, without: str) -> Iterator[None]:
+    """Vectors that are trained are kept even where there is no memory for more, or where an error ends it."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        reason = failures.logged(error, logger, "what follows upon the training")
+        training.notes.append(f"{without}, the model failed: {reason}; try compare")
+
+
+@contextmanager
+def interruptible(stop: StopToken) -> Iterator[None]:
+    """A stop where nothing can be kept, or that drops what there is, ends in `Interrupted`."""
+    try:
+        yield
+    except Stopped:
+        raise Interrupted("interrupted before there was anything to save") from None
+    if stop.dropped:
+        raise Interrupted("interrupted; the result was dropped")

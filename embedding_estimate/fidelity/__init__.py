@@ -1,0 +1,1 @@
+"""How faithful an embedding is to its prompt: the protocol, alone and among other words; names of the figures."""

@@ -1,0 +1,95 @@
+"""Among other words: what an embedding does in prompts that it was never trained in.
+
+Errors in contexts T are compared with those of the bare words typed in the same place and of nothing there, T[prompt]
+being the teacher. They are summed over the contexts, so that a context counts by how much there is to get wrong in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.model.host import Vectors
+from embedding_estimate.model.vectors import count
+from embedding_estimate.teaching.sides import Side, States, error
+from embedding_estimate.teaching.teacher import Teacher, Trajectory
+
+TRAJECTORY = Trajectory("Euler", "Karras", 10, 7.0)
+PICTURED_SEEDS = 2  # of the images in one of the contexts
+
+
+@dataclass(frozen=True)
+class Context:
+    """A context to measure in: states of one trajectory of T[prompt], and the errors to compare with."""
+
+    template: str
+    states: States
+    words: float  # err(T[bare words]): the same words, every weight of the prompt 1
+    nothing: float  # err(T[nothing])
+
+    @classmethod
+    def of(cls, teacher: Teacher, template: str, seed: int, batch: int) -> Context:
+        prompt = teacher.replaced(template.replace("{}", teacher.task.text), TRAJECTORY)
+        nothing = teacher.replaced(template.replace("{}", ""), TRAJECTORY)
+        states = teacher.record(prompt, TRAJECTORY, [seed], batch)
+        words = _bare_words(teacher, template, prompt, TRAJECTORY)
+        return cls(template, states, error(words, states, batch), error(nothing, states, batch))
+
+    def error(self, teacher: Teacher, vectors: Vectors, batch: int) -> float:
+        """err(T[vectors]), asked with a teacher of the weight that they are typed with."""
+        return error(teacher.student(vectors, self.template), self.states, batch)
+
+
+def _bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Trajectory) -> Side:
+    """The prompt's tokens typed in a context whose own weights stay.
+
+    Where vectors cannot stand for them, as in a prompt of several chunks or with a schedule, these are dropped too.
+    """
+    plain = teacher.model.token_vectors(teacher.task.text)
+    if prompt.scheduled or prompt.composed or not 1 <= count(plain) <= teacher.model.info.chunk_tokens:
+        return teacher.replaced(template.replace("{}", teacher.task.text), trajectory, weights=False)
+    return teacher.typed(1.0).student(plain, template)
+
+
+def pictured_context(teacher: Teacher, templates: Sequence[str]) -> str:
+    """The one that images are made in: the first that is no longer than a chunk, or else the first."""
+    most = teacher.model.info.chunk_tokens
+    short = (each for each in templates if count(teacher.model.token_vectors(each.replace("{}", ""))) <= most)
+    return next(short, templates[0])
+
+
+def pictured(teacher: Teacher, vectors: Vectors, template: str, trajectory: Trajectory) -> dict[str, Side]:
+    """What images are made of in a context: T[prompt], T[vectors] and T[bare words]."""
+    prompt = teacher.replaced(template.replace("{}", teacher.task.text), trajectory)
+    return {
+        "prompt": prompt,
+        "embedding": teacher.student(vectors, template),
+        "without weights": _bare_words(teacher, template, prompt, trajectory),
+    }
+
+
+def work(contexts: int, rows: int) -> int:
+    """Passes of one latent through the U-Net, for so many embeddings or weights to type one with."""
+    return contexts * TRAJECTORY.steps * (2 + 2 + rows)  # both sides of the guidance, words, nothing
+
+
+def standard_error(errors: Tensor, baseline: Tensor) -> float | None:
+    """Of 1 - sum of errors (n,) / sum of the baseline's (n,), by leaving out each in turn: the jackknife.
+
+    n are independent samples: seeds, or contexts. None for one, or where the baseline has no error.
+    """
+    number = len(errors)
+    left_out = baseline.sum() - baseline  # (n,)
+    if number < 2 or not bool((left_out > 0).all()):
+        return None
+    values = 1 - (errors.sum() - errors) / left_out
+    return float(((number - 1) * (values - values.mean()).square().mean()).sqrt())
+
+
+def by_seed(errors: Tensor, states: States) -> Tensor:
+    """Means of (S,) over the states of each seed, on the CPU and in double precision, which not every device has."""
+    errors, seeds = errors.cpu().double(), states.seed.cpu()
+    return torch.stack([errors[seeds == seed].mean() for seed in dict.fromkeys(seeds.tolist())])

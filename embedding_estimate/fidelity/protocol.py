@@ -1,0 +1,297 @@
+"""How faithful an embedding is to its prompt: one protocol, the same for every part, host and tool.
+
+Protocol v2. States x of the teacher's own trajectories: 20 Euler steps on Karras sigmas (Karras et al. 2022) at
+guidance scale 7 and the model's own size, from 8 seeds that nothing was trained or chosen on. For the side replaced:
+
+    err(c)             = mean over states of |D(x; c) - D(x; prompt)|^2 / sigma^2
+    explained          = 1 - err(embedding) / err(empty prompt)
+    emphasis_explained = 1 - err(embedding) / err(prompt with every weight 1)
+    explained_in_context = 1 - sum of err(T[embedding]) / sum of err(T[nothing]), over contexts T; see `among_words`
+    emphasis_in_context  = 1 - sum of err(T[embedding]) / sum of err(T[prompt with every weight 1])
+    image_distance     = |z(embedding) - z(prompt)|^2 / |z(empty) - z(prompt)|^2, same-seed latents of 16 seeds
+
+1 is the prompt itself (0 for `image_distance`). `explained` flatters: the bare words of a long prompt reach 0.99. So
+where the prompt has weights `emphasis_in_context` is the figure to look at; below 0 one had better type the words.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.fidelity import among_words
+from embedding_estimate.fidelity.among_words import Context, by_seed, standard_error
+from embedding_estimate.model.host import MODES, BorrowedModel, Vectors
+from embedding_estimate.model.vectors import count, fit
+from embedding_estimate.progress import Meter
+from embedding_estimate.teaching.sides import Side, States, errors, twins
+from embedding_estimate.teaching.teacher import REPORT_SEED, Task, Teacher, Trajectory
+
+PROTOCOL = "v2"
+TRAJECTORY = Trajectory("Euler", "Karras", 20, 7.0)
+SEEDS = range(REPORT_SEED, REPORT_SEED + 8)
+IMAGE_SEEDS = range(REPORT_SEED, REPORT_SEED + 16)
+PICTURED = ("prompt", "embedding", "without weights", "empty")  # rows that images are made of
+NO_EMPHASIS = 0.01  # weights that move the prediction less than this share of err(empty) do nothing to speak of
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The figures of one embedding. None: undefined, because the prompt's weights do nothing."""
+
+    protocol: str
+    explained: float
+    emphasis_explained: float | None
+    explained_without_weights: float  # the prompt's own words, every weight 1
+    explained_truncated: float  # the plain token vectors cut to as many as the embedding has: free of charge
+    explained_in_context: float
+    explained_in_context_without_weights: float
+    emphasis_in_context: float | None
+    worst_context: str  # where most is lost against the bare words
+    contexts: Sequence[Mapping[str, Any]]  # errors in each: of the embedding, the bare words, nothing
+    standard_errors: Mapping[str, float | None]  # of the figures over seeds or contexts, by name
+    image_distance: float | None  # None where not all images were asked for
+    image_distance_without_weights: float | None  # over the distance of the unweighted prompt's images instead
+    errors: Mapping[str, float]  # err by row; beside a typed weight also of the bare name and of other modes
+    typed_weight: float = 1.0  # that all of the above is measured at, as in (name:1.2)
+    explained_bare: float | None = None  # of the name typed without that weight; None where there is none
+    emphasis_explained_bare: float | None = None
+    explained_in_context_bare: float | None = None
+    emphasis_in_context_bare: float | None = None
+    explained_in_modes: Mapping[str, float] = field(default_factory=dict)
+    """Of a typed weight under other settings for emphasis, by `host.MODES`; under "Ignore" it is the bare name."""
+    pictured_context: str = ""  # that images were made in; empty where none were asked for
+    own_contexts: bool = False  # whether the user gave the contexts, so that the figures there compare with no others
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def without_own_contexts(self) -> Fidelity:
+        """The figures without the contexts' words, where these are the user's."""
+        if not self.own_contexts:
+            return self
+        rows = [{**row, "context": ""} for row in self.contexts]
+        return replace(self, worst_context="", pictured_context="", contexts=rows)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Same-seed latents (seeds, C, h, w), the picture behind the figures, by row; empty where none were asked for."""
+
+    latents: Mapping[str, Tensor]
+    in_context: Mapping[str, Tensor] = field(default_factory=dict)  # in `Fidelity.pictured_context`, of fewer seeds
+
+
+def measure(
+    model: BorrowedModel,
+    task: Task,
+    vectors: Vectors,
+    *,
+    batch: int,
+    images: int = len(IMAGE_SEEDS),
+    contexts: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Fidelity, Images]:
+    """Measures vectors against the task's prompt by protocol v2.
+
+    `batch` states go through the U-Net at once; it changes the speed and nothing else. `images` is the number of seeds
+    to make images of, most of the work; with fewer than the protocol's 16 the image distances are None. `contexts` are
+    the user's own, each with `{}` where the embedding stands; none: those of the model's report. `on_progress` is told
+    of the U-Net's work, in samples; a prompt with `AND` has more of it than is foreseen.
+    """
+    passed = total = 0
+
+    def tick(samples: int) -> None:
+        nonlocal passed
+        if passed + samples < total:
+            passed += samples
+            on_progress(passed, total)
+
+    size = model.info.default_size
+    counted = typing.cast(BorrowedModel, Meter(model, tick))
+    teacher = Teacher(counted, replace(task, width=size, height=size))
+    rows = _rows(teacher, vectors)
+    weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
+    same = twins(rows)
+    one_sided = {"empty"} if teacher.other_is_empty(TRAJECTORY) else set()  # both sides of the guidance are one
+    known = {"prompt", *same, *one_sided}
+    drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in same}
+    drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the first images are what its states end in
+    total = _work(len(SEEDS), 2 + len(rows) - len(known))
+    templates = contexts or teacher.contexts.report
+    total += among_words.work(len(templates), len(weights))
+    total += sum(_work(len(seeds), 1 if name in one_sided else 2) for name, seeds in drawn.items())
+    shown = among_words.pictured_context(teacher, templates) if images else ""
+    inside = among_words.pictured(teacher, vectors, shown, TRAJECTORY) if images else {}
+    same_inside, few = twins(inside), IMAGE_SEEDS[: min(images, among_words.PICTURED_SEEDS)]
+    total += _work(len(few), 2 * (len(inside) - len(same_inside)))
+    on_progress(0, total)
+    states, ends = teacher.record_and_end(rows["prompt"], TRAJECTORY, SEEDS, batch)
+    squares = {"prompt": torch.zeros_like(states.sigma)}  # by row: (S,)
+    for name, side in rows.items():
+        if name in same:
+            squares[name] = squares[same[name]]
+        elif name == "empty":
+            squares[name] = teacher.errors_of_nothing(states, TRAJECTORY, batch)
+        elif name != "prompt":
+            squares[name] = errors(side, states, batch)
+
+    measured = _among_words(teacher, vectors, templates, weights, batch)
+    latents: dict[str, Tensor] = {}
+    for name, seeds in drawn.items() if images else ():
+        parts = [ends[:images]] if name == "prompt" else []
+        if seeds:
+            parts.append(teacher.run(rows[name], TRAJECTORY, seeds, batch))
+        latents[name] = torch.cat(parts)
+    latents = {name: latents[same.get(name, name)] for name in PICTURED if images}
+    in_context = {
+        name: teacher.run(side, TRAJECTORY, few, batch) for name, side in inside.items() if name not in same_inside
+    }
+    in_context |= {name: in_context[elder] for name, elder in same_inside.items()}
+    on_progress(total, total)
+    compared = latents if images == len(IMAGE_SEEDS) else {}
+    figures = _figures(task.typed_weight, squares, states, measured, compared)
+    return replace(figures, pictured_context=shown, own_contexts=bool(contexts)), Images(latents, in_context)
+
+
+def _among_words(
+    teacher: Teacher, vectors: Vectors, templates: Sequence[str], weights: Iterable[float], batch: int
+) -> list[tuple[float, Context, float]]:
+    """The error with each weight typed in each context, which has a seed of its own as far as there are enough."""
+    own = teacher.task.typed_weight
+    typed = {weight: teacher if weight == own else teacher.typed(weight) for weight in weights}
+    measured = []
+    for number, template in enumerate(templates):
+        here = Context.of(teacher, template, SEEDS[number % len(SEEDS)], batch)
+        measured += [(weight, here, here.error(each, vectors, batch)) for weight, each in typed.items()]
+    return measured
+
+
+def _work(seeds: int, calls: int) -> int:
+    """Calls of the U-Net, so many at each state of the trajectories from so many seeds."""
+    return seeds * TRAJECTORY.steps * calls
+
+
+def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
+    """All that is compared, as sides."""
+    text = teacher.task.text
+    plain = teacher.model.token_vectors(text)
+    truncated = fit(plain, min(count(vectors), count(plain)))
+    bare = teacher.typed(1.0)
+    rows = {
+        "prompt": teacher.replaced(text, TRAJECTORY),
+        "embedding": teacher.student(vectors),
+        "without weights": teacher.replaced(text, TRAJECTORY, weights=False),
+        "empty": teacher.replaced("", TRAJECTORY),
+        "truncated": bare.student(truncated),
+    }
+    if teacher.task.typed_weight == 1:
+        return rows
+    rows["bare name"] = bare.student(vectors)
+    for mode in teacher.model.emphasis_modes:
+        if mode != teacher.model.info.emphasis:
+            with teacher.model.mode(mode):
+                rows[mode] = teacher.student(vectors)
+    return rows
+
+
+def _figures(
+    typed_weight: float,
+    squares: Mapping[str, Tensor],
+    states: States,
+    measured: Sequence[tuple[float, Context, float]],
+    latents: Mapping[str, Tensor],
+) -> Fidelity:
+    """`squares` (S,) are by row; `measured` is the error with each weight typed in each context."""
+    rows = {name: by_seed(value, states) for name, value in squares.items()}  # (seeds,)
+    err = {name: float(value.mean()) for name, value in rows.items()}
+    empty, unweighted, bare = err["empty"], err["without weights"], err.get("bare name")
+    emphasised = unweighted >= NO_EMPHASIS * empty
+    distance = {name: _distance(value, latents["prompt"]) for name, value in latents.items()}
+    inside = _InContexts.of([(here, found) for weight, here, found in measured if weight == typed_weight])
+    inside_bare = _InContexts.of([(here, found) for weight, here, found in measured if weight == 1])
+    return Fidelity(
+        protocol=PROTOCOL,
+        explained=1 - _ratio(err["embedding"], empty),
+        emphasis_explained=1 - _ratio(err["embedding"], unweighted) if emphasised else None,
+        explained_without_weights=1 - _ratio(unweighted, empty),
+        explained_truncated=1 - _ratio(err["truncated"], empty),
+        explained_in_context=inside.explained,
+        explained_in_context_without_weights=inside.without_weights,
+        emphasis_in_context=inside.emphasis,
+        worst_context=inside.worst,
+        contexts=inside.rows,
+        standard_errors={
+            "explained": standard_error(rows["embedding"], rows["empty"]),
+            "emphasis_explained": standard_error(rows["embedding"], rows["without weights"]) if emphasised else None,
+            **inside.standard_errors,
+        },
+        image_distance=_ratio(distance["embedding"], distance["empty"]) if distance else None,
+        image_distance_without_weights=(
+            _ratio(distance["embedding"], distance["without weights"]) if distance and emphasised else None
+        ),
+        errors=err,
+        typed_weight=typed_weight,
+        explained_bare=None if bare is None else 1 - _ratio(bare, empty),
+        emphasis_explained_bare=None if bare is None or not emphasised else 1 - _ratio(bare, unweighted),
+        explained_in_context_bare=None if bare is None else inside_bare.explained,
+        emphasis_in_context_bare=None if bare is None else inside_bare.emphasis,
+        explained_in_modes={mode: 1 - _ratio(err[mode], empty) for mode in MODES if mode in err},
+    )
+
+
+@dataclass(frozen=True)
+class _InContexts:
+    """What comes of the errors in all contexts."""
+
+    explained: float
+    without_weights: float
+    emphasis: float | None
+    worst: str
+    rows: Sequence[Mapping[str, Any]]
+    standard_errors: Mapping[str, float | None]
+
+    @classmethod
+    def of(cls, measured: Sequence[tuple[Context, float]]) -> _InContexts:
+        mine = [found for _, found in measured]
+        words, nothing = [here.words for here, _ in measured], [here.nothing for here, _ in measured]
+        emphasised = sum(words) >= NO_EMPHASIS * sum(nothing)
+        worst, _ = max(measured, key=lambda pair: pair[1] - pair[0].words)
+        tensors = [torch.tensor(values, dtype=torch.float64) for values in (mine, words, nothing)]
+        return cls(
+            explained=1 - _ratio(sum(mine), sum(nothing)),
+            without_weights=1 - _ratio(sum(words), sum(nothing)),
+            emphasis=1 - _ratio(sum(mine), sum(words)) if emphasised else None,
+            worst=worst.template,
+            rows=[
+                {"context": here.template, "embedding": found, "without weights": here.words, "nothing": here.nothing}
+                for here, found in measured
+            ],
+            standard_errors={
+                "explained_in_context": standard_error(tensors[0], tensors[2]),
+                "emphasis_in_context": standard_error(tensors[0], tensors[1]) if emphasised else None,
+            },
+        )
+
+
+def _ratio(a: float, b: float) -> float:
+    """a / b, where two errors of nothing are the same."""
+    return a / b if b else (0.0 if a == 0 else float("inf"))
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean())
+
+
+def ratio_of_sums(rows: Sequence[Fidelity], against: str) -> float:
+    """1 - sum of err(embedding) / sum of err(`against`), over several prompts: "empty" or "without weights".
+
+    Prompts whose weights do nothing are left out of the latter.
+    """
+    counted = [row for row in rows if against == "empty" or row.emphasis_explained is not None]
+    return 1 - _ratio(sum(row.errors["embedding"] for row in counted), sum(row.errors[against] for row in counted))

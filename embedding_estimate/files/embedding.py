@@ -1,0 +1,199 @@
+"""Embeddings and their files, which `formats` reads.
+
+A file that is written holds nothing but vectors under the names that every tool reads, and says where they come from:
+
+    SD1, SD2   .safetensors   `emb_params` (N, width)
+    SDXL       .safetensors   `clip_l` (N, 768) and `clip_g` (N, 1280)
+    SD1, SD2   .pt            AUTOMATIC1111's layout: `string_to_param` {"*": (N, width)} and plain entries
+
+The provenance is one JSON object, as text under the key `embedding_estimate`: in the metadata of the
+safetensors header, or among the plain entries of a `.pt`, where other tools pass over it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from embedding_estimate.errors import EmbeddingError, shortened
+from embedding_estimate.files import formats, names, provenance
+from embedding_estimate.files.formats import PAIR, PROVENANCE, SINGLE
+from embedding_estimate.files.whole_file import write_whole
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """N vectors per text encoder under one name. They are copied to the CPU, detached and in fp32.
+
+    `provenance` holds JSON values: `version`, `settings` (prompts may be kept out), `model` with `name`, `hash` and
+    `family`, `clip_skip`, `emphasis`, `typed_weight`, `networks` where the host added some, `steps`, `stopped`, and
+    `fidelity` with its `protocol`. It is empty for a file of another tool.
+
+    Raises EmbeddingError unless every encoder has the same number of finite vectors, at least one.
+    """
+
+    name: str
+    vectors: Mapping[str, Tensor]  # encoder key, or SINGLE -> (N, width)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, tensor in self.vectors.items():
+            if not tensor.is_floating_point() or tensor.ndim != 2 or 0 in tensor.shape:
+                shape = shortened("x".join(map(str, tensor.shape))) or "single"
+                found = f"{key} is a {shape} {tensor.dtype}"
+                raise EmbeddingError(f"{self.name}: {found}, not N vectors of floats; choose an embedding")
+        vectors = {
+            key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()  # (N, width)
+            for key, tensor in self.vectors.items()
+        }
+        if len({len(tensor) for tensor in vectors.values()}) != 1:
+            counts = ", ".join(f"{key} {len(tensor)}" for key, tensor in vectors.items())
+            raise EmbeddingError(f"{self.name}: {counts or 'no'} vectors; give each encoder as many")
+        if not all(bool(tensor.isfinite().all()) for tensor in vectors.values()):
+            raise EmbeddingError(f"{self.name}: holds infinite or undefined numbers; make it again")
+        object.__setattr__(self, "vectors", vectors)
+
+    @property
+    def tokens(self) -> int:
+        """N, the tokens that the embedding takes up in a prompt."""
+        return len(next(iter(self.vectors.values())))
+
+    def fit(self, widths: Mapping[str, int]) -> Embedding:
+        """The same embedding under a model's encoder keys; `widths` is encoder key -> width, as in ModelInfo.
+
+        Raises EmbeddingError where it was made for another kind of model.
+        """
+        vectors = self.vectors
+        if len(vectors) == len(widths) == 1 and PAIR[1] not in vectors:
+            # SD1 and SD2 have one encoder, and files do not name it
+            vectors = dict(zip(widths, vectors.values(), strict=True))
+        own = {key: tensor.shape[1] for key, tensor in vectors.items()}
+        if own != dict(widths):
+            raise EmbeddingError(
+                f"{self.name}: holds {_held(own)}, and the loaded model reads {_kind(widths)}; "
+                "use an embedding made for this kind of model"
+            )
+        return replace(self, vectors={key: vectors[key] for key in widths})
+
+
+def read(path: Path) -> Embedding:
+    """An embedding from a .safetensors, .pt, .bin or .png file, without running code that the file may hold.
+
+    The name is the file's without its extension, or the one that a picture gives. One tensor comes under the key
+    SINGLE, or under its own where that is one of PAIR; see `Embedding.fit`. Reads what AUTOMATIC1111 reads, by the
+    rules in `formats`.
+
+    Raises EmbeddingError, with one line, whatever the file holds.
+    """
+    found = formats.contents(path)
+    own = found.name if path.suffix.lower() == formats.PICTURE else None
+    name = own if isinstance(own, str) and not names.problems(own) else path.stem
+    return Embedding(name, found.vectors, provenance.read(found.provenance))
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, str]]]:
+    """The embeddings of a folder tree by name, and the files passed over with the reason for each.
+
+    Files that are no embeddings by their extension are not mentioned, nor are pictures that hold none: those on the
+    cards of embeddings.
+    """
+    found: dict[str, Embedding] = {}
+    skipped: list[tuple[Path, str]] = []
+
+    def add(path: Path) -> None:
+        try:
+            if path.stem.endswith(".preview"):
+                raise EmbeddingError(f"{path.name}: holds an embedding, and WebUIs pass over previews; rename it")
+            embedding = read(path)
+            if embedding.name in found:
+                raise EmbeddingError(f"{path.name}: another file has the same name; remove one of the two")
+            found[embedding.name] = embedding
+        except EmbeddingError as error:
+            skipped.append((path, str(error)))
+
+    pictures = []
+    stems = set()
+    for path in names.files(folder):
+        extension = path.suffix.lower()
+        if extension in names.EXTENSIONS:
+            stems.add(path.stem)
+            add(path)
+        elif extension == formats.PICTURE:
+            pictures.append(path)
+    for path in pictures:
+        stem = path.stem.removesuffix(".preview")
+        if formats.pictured_in(path, pixels=stem == path.stem and stem not in stems):  # a card's picture holds nothing
+            add(path)
+    return found, skipped
+
+
+def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
+    """Saves as .safetensors or .pt, by the path's extension; the folder exists already.
+
+    The file appears whole or not at all, and an old one survives until then. A link is replaced, not
+    followed. `names.target` gives a path that is free in the whole folder tree.
+
+    Raises NameTaken where the path exists and `overwrite` is off, and EmbeddingError where it cannot be
+    written; nothing is left behind then.
+    """
+    encoders = {".safetensors": _safetensors_bytes, ".pt": _pickle_bytes}
+    encode = encoders.get(path.suffix.lower())
+    if encode is None:
+        raise EmbeddingError(f"{path.name}: embeddings are written as {' or '.join(encoders)}; choose one")
+    write_whole(path, encode(embedding), overwrite=overwrite)
+
+
+def _safetensors_bytes(embedding: Embedding) -> bytes:
+    tensors = dict(embedding.vectors)
+    if len(tensors) == 1 and PAIR[1] not in tensors:
+        tensors = {SINGLE: next(iter(tensors.values()))}
+    elif not set(tensors) <= set(PAIR):
+        raise EmbeddingError(f"{embedding.name}: no file format holds vectors for {', '.join(tensors)}")
+    return safetensors.torch.save(
+        tensors, metadata={PROVENANCE: provenance.written(embedding.name, embedding.provenance)}
+    )
+
+
+def _pickle_bytes(embedding: Embedding) -> bytes:
+    if len(embedding.vectors) != 1:
+        raise EmbeddingError(f"{embedding.name}: a .pt holds one encoder, SDXL has two; use .safetensors")
+    if PAIR[1] in embedding.vectors:
+        raise EmbeddingError(f"{embedding.name}: a .pt does not say that it is {PAIR[1]}; use .safetensors")
+    text = provenance.written(embedding.name, embedding.provenance)
+    model = json.loads(text).get("model")
+    checkpoint = model if isinstance(model, dict) else {}
+    data = {
+        "string_to_token": {"*": 265},
+        "string_to_param": {"*": next(iter(embedding.vectors.values()))},
+        "name": embedding.name,
+        "step": None,
+        "sd_checkpoint": checkpoint.get("hash"),
+        "sd_checkpoint_name": checkpoint.get("name"),
+        PROVENANCE: text,
+    }
+    buffer = io.BytesIO()
+    # AUTOMATIC1111 checks the names inside a zip and refuses the ones that newer torch versions have added.
+    torch.save(data, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def _held(widths: Mapping[str, int]) -> str:
+    """The vectors of an embedding; those for one encoder of SDXL by that encoder's name."""
+    alone = [key for key in PAIR if set(widths) == {key}]
+    return f"{alone[0]} alone, {_kind(widths)}" if alone else _kind(widths)
+
+
+def _kind(widths: Mapping[str, int]) -> str:
+    """The vectors that a model of these widths reads, and the model's family where they tell it."""
+    if len(widths) > 1:
+        return " and ".join(f"{key} {width} wide" for key, width in widths.items()) + " (SDXL)"
+    width = next(iter(widths.values()))
+    return f"vectors {width} wide" + {768: " (SD1)", 1024: " (SD2)"}.get(width, "")

@@ -1,0 +1,171 @@
+"""What embedding files hold, whichever tool has written them, read without running anything that is in them.
+
+    SD1, SD2   .safetensors   one tensor of any name; here `emb_params` (N, width)
+    SDXL       .safetensors   `clip_l` (N, 768) and `clip_g` (N, 1280), among others (OneTrainer, SD3)
+    SD1, SD2   .pt, .bin      AUTOMATIC1111's layout: `string_to_param` {"*": (N, width)} and plain entries
+    all        .pt, .bin      the tensors of a .safetensors in a dict
+    SD1, SD2   .png           AUTOMATIC1111's layout inside a picture, see `pictured`
+
+How much a file may make this process do is bounded before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from embedding_estimate.errors import EmbeddingError, shortened
+from embedding_estimate.files.formats import pickled, pictured, safetensors_header
+
+SINGLE = "emb_params"  # the key of vectors for the only text encoder of a model, whatever that is called
+PAIR = ("clip_l", "clip_g")  # SDXL
+PROVENANCE = "embedding_estimate"
+PICTURE = ".png"
+
+MOST = 64 * 2**20  # bytes; thousands of SDXL vectors. A checkpoint taken for an embedding is far above
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Vectors (N, width) under SINGLE, under both of PAIR or under one of them, and what a file says beside them."""
+
+    vectors: Mapping[str, Tensor]
+    provenance: object = None  # under the key PROVENANCE
+    name: object = None  # that is in the file: AUTOMATIC1111 takes a picture's, and otherwise the file's own
+
+
+def contents(path: Path) -> Contents:
+    """What the file holds. Raises `EmbeddingError`, with one line, where that is no embedding."""
+    extension = path.suffix.lower()
+    if not os.path.lexists(path):
+        raise EmbeddingError(f"{path.name}: no such file; give an embedding's")
+    if extension not in LIMITS:
+        raise EmbeddingError(f"{path.name}: not one of {' '.join(LIMITS)}; choose an embedding")
+    try:
+        return _contents(path, extension)
+    except EmbeddingError as error:
+        raise EmbeddingError(f"{path.name}: {error}") from error
+    except Exception as error:  # damaged and hostile files make Python, Pillow and safetensors raise anything
+        if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
+            raise EmbeddingError(f"{path.name}: cannot be read ({error.strerror}); choose another file") from error
+        logger.debug("%s cannot be read", path, exc_info=True)
+        raise EmbeddingError(f"{path.name}: is damaged or no embedding, and was not read; get another copy") from error
+
+
+def pictured_in(path: Path, *, pixels: bool) -> bool:
+    """Whether a PNG holds an embedding, good or not, in its text or also in its `pixels`, which takes longer."""
+    try:
+        return pictured.text_of(path) is not None or (pixels and pictured.pixels_of(path) is not None)
+    except EmbeddingError:
+        return True
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error):  # no picture at all, as Pillow says it
+        return False
+
+
+def _contents(path: Path, extension: str) -> Contents:
+    size = path.stat().st_size
+    if not path.is_file():
+        raise EmbeddingError("is no file; choose an embedding")
+    with path.open("rb") as file:
+        kind = _kind(file.read(len(pickled.FIRST_LAYOUT))) or extension
+    if kind == ".pt" and extension == ".bin":
+        kind = extension
+    most = LIMITS[kind]
+    if size > most:
+        raise EmbeddingError(f"is larger than {most // 2**20} MiB; choose an embedding")
+    found = READERS[kind](path)
+    if kind != extension:
+        raise EmbeddingError(f"is a {kind} file by its content; rename it to {path.stem}{kind}")
+    return found
+
+
+def _kind(beginning: bytes) -> str:
+    """The extension that belongs to a file's first bytes; empty where they tell nothing."""
+    if beginning.startswith((pickled.ZIP, pickled.FIRST_LAYOUT)):
+        return ".pt"
+    if beginning.startswith(pictured.SIGNATURE):
+        return PICTURE
+    return ".safetensors" if beginning[8:9] == b"{" else ""
+
+
+def _safetensors(path: Path) -> Contents:
+    import safetensors.torch
+
+    with path.open("rb") as file:
+        header = safetensors_header.header(file)
+        keys = _chosen(header.keys)
+        file.seek(0)
+        tensors = safetensors.torch.load(file.read())
+    return Contents({key: _rows(tensors[name]) for key, name in keys.items()}, header.texts.get(PROVENANCE))
+
+
+def _pickle(path: Path) -> Contents:
+    saved = pickled.saved(path.read_bytes())
+    return _of_entries(saved.value, saved.tensor)
+
+
+def _picture(path: Path) -> Contents:
+    text = pictured.text_of(path)
+    data = pictured.decoded(text) if text is not None else pictured.pixels_of(path)
+    if data is None:
+        raise EmbeddingError("is a picture without an embedding in it; choose an embedding")
+    return _of_entries(pictured.parsed(data), pictured.tensor)
+
+
+# by extension, in the order in which messages name them
+READERS: Mapping[str, Callable[[Path], Contents]] = {
+    ".safetensors": _safetensors,
+    ".pt": _pickle,
+    ".bin": _pickle,
+    PICTURE: _picture,
+}
+LIMITS = {".safetensors": MOST, ".pt": pickled.MOST, ".bin": pickled.MOST, PICTURE: MOST}
+
+
+def _of_entries(entries: Any, tensor: Callable[[Any], Tensor | None]) -> Contents:
+    """`tensor` gives the tensor that an entry stands for, or None."""
+    if not isinstance(entries, dict):
+        raise EmbeddingError("holds no vectors by name; choose an embedding")
+    if "string_to_param" not in entries:
+        keys = _chosen(entries.keys())
+        return Contents({key: _vectors(name, tensor(entries[name])) for key, name in keys.items()})
+    words = entries["string_to_param"]
+    if isinstance(words, pickled.Call):
+        words = words.state["_parameters"]
+    if len(words) != 1:
+        raise EmbeddingError(f"holds vectors for {len(words)} words; an embedding is one word")
+    ((word, value),) = words.items()
+    return Contents({SINGLE: _vectors(word, tensor(value))}, entries.get(PROVENANCE), entries.get("name"))
+
+
+def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
+    """Which of a file's keys to read, by what it is called here: both of SDXL as WebUIs do, or the only one."""
+    found = list(keys)
+    if set(PAIR) <= set(found):
+        return {key: key for key in PAIR}
+    if len(found) == 1:
+        return {found[0] if found[0] in PAIR else SINGLE: found[0]}
+    listed = ", ".join([*(shortened(str(key), 20) for key in found[:3]), "..."][: max(len(found), 1)])
+    raise EmbeddingError(
+        f"holds {len(found)} tensors ({listed}), not one, or {' and '.join(PAIR)}; choose an embedding"
+    )
+
+
+def _vectors(name: Any, tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise EmbeddingError(f"holds {shortened(str(name))}, which is no tensor; choose an embedding")
+    return _rows(tensor)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    return tensor[None] if tensor.ndim == 1 else tensor

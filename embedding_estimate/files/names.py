@@ -1,0 +1,247 @@
+"""Names of embeddings: what may be typed into a prompt and saved as a file, and whether it is free.
+
+An embedding is called by typing its file's name without the extension. So a name has to come out of the
+WebUI's prompt grammar (comments, `AND`, schedules, emphasis, `BREAK`) as one piece of weight 1, and every
+file system has to take it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError, few, printable, quoted
+from embedding_estimate.files.everyday_words import typed_anyway
+
+EXTENSIONS = (".safetensors", ".pt", ".bin")  # of the embedding files that are read here
+
+LETTERS = string.ascii_lowercase  # that tell the words of one embedding apart
+
+MAX_BYTES = 128  # eCryptfs, the narrowest file system in common use, takes 143 with the extension
+
+GRAMMAR = {
+    "(": "emphasis",
+    ")": "emphasis",
+    "[": "emphasis and schedules",
+    "]": "emphasis and schedules",
+    ":": "weights, schedules and extra networks",
+    "|": "alternation",
+    ",": "the end of a tag",
+    "#": "a comment",
+    "<": "extra networks",
+    ">": "extra networks",
+    "{": "the place of the embedding in a template",
+    "}": "the place of the embedding in a template",
+    "/": "folders",
+    "\\": "folders and escapes",
+    '"': "quotes, which file names may not have on Windows",
+    "?": "wildcards, which file names may not have on Windows",
+    "*": "wildcards, which file names may not have on Windows",
+}
+
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file#naming-conventions
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+
+
+def typed_name(name: str, weight: float) -> str:
+    """What is typed in a prompt."""
+    return name if weight == 1 else f"({name}:{weight:g})"
+
+
+def phrase(names: Iterable[str], weights: Iterable[float]) -> str:
+    """What is typed for several words, each with its own weight."""
+    return " ".join(typed_name(name, weight) for name, weight in zip(names, weights, strict=True))
+
+
+def of_words(name: str, number: int) -> list[str]:
+    """The names of so many words that share an embedding's vectors: the name itself for one."""
+    return [f"{name}-{letter}" for letter in LETTERS[:number]] if number > 1 else [name]
+
+
+def problems(name: str) -> list[str]:
+    """Why this cannot be an embedding's name: lines of the value, the rule, the way out; none if it can."""
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        too_long = f"takes {size:,} bytes and file systems hold {MAX_BYTES} with ease; shorten it"
+        return [f"name={quoted(name)}: {too_long}"]
+    if not name.strip():
+        return [f"name={quoted(name)}: an embedding is called by its name; give it one"]
+    found = []
+    for character in dict.fromkeys(name):
+        if character in GRAMMAR:
+            found.append(f"stands for {GRAMMAR[character]}: {character!r}; leave it out")
+        elif character != " " and (character.isspace() or unicodedata.category(character)[0] == "C"):
+            found.append(f"cannot be typed or seen: {character!a}; leave it out")
+    if name != name.strip(" "):
+        found.append("prompts lose a space at either end; leave it out")
+    for word in dict.fromkeys(re.findall(r"\b(?:AND|BREAK)\b", name)):
+        found.append(f"the word {word} divides a prompt; write {word.lower()}")
+    if name.startswith("."):
+        found.append("files with a leading dot are hidden; leave the dot out")
+    if name.lower().endswith(EXTENSIONS):
+        found.append("files get their ending by themselves; leave it out")
+    if name.endswith("."):
+        found.append("Windows drops a dot at the end of a file name; leave it out")
+    if RESERVED.match(name):
+        found.append("Windows keeps this name for a device; put another word in front")
+    composed = unicodedata.normalize("NFC", name)
+    if name != composed:
+        found.append(f"accents are apart from their letters; use the composed form {quoted(composed)}")
+    return [f"name={quoted(name)}: {line}" for line in found]
+
+
+def uncallable(name: str) -> str:
+    """Why no prompt calls a name as it stands, as a line with a way out; empty where one does.
+
+    For the files of others: a name without `problems` can be called.
+    """
+    sign = next((character for character in name if character in "()[]\\#"), "")
+    if not is_text(name):
+        reason = "it is no text"
+    elif not name.strip():
+        reason = "nothing in it can be typed"
+    elif sign:
+        reason = f"{sign!r} stands for {GRAMMAR[sign]}"
+    elif word := re.search(r"\b(?:AND|BREAK)\b", name):
+        reason = f"the word {word[0]} divides a prompt"
+    elif re.search(r"<\w+:[^>]+>", name):
+        reason = f"'<' stands for {GRAMMAR['<']}"
+    elif re.search(r":\s*[-+]?(\d+\.?|\d*\.\d+)\s*$", name):
+        reason = "its end is read as a weight"
+    else:
+        return ""
+    return printable(f"{name}: no prompt can call this name as it stands, for {reason}; rename the file")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text in the system's encoding: Python carries other bytes along as halves of
+    characters, which no tokenizer takes and UTF-8 does not write."""
+    return not re.search("[\ud800-\udfff]", name)
+
+
+def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iterable[str]) -> list[str]:
+    """What will surprise whoever types the name.
+
+    `token_ids` gives the tokenizer's ids of plain text without begin and end marks. Hosts look for the ids of
+    every name wherever they stand in a prompt, the longest first.
+    """
+    ids = token_ids(name)
+    if not ids:
+        return [f"{name}: the tokenizer drops every character of it, so no prompt can call it; rename it"]
+    found = []
+    if len(ids) == len(name.split()):
+        found.append(f"{name}: every prompt with these ordinary words would call it; choose a made-up name")
+    elif typed_anyway(name, lambda word: len(token_ids(word)) == 1):
+        found.append(f"{name}: people type this anyway, and such a prompt would call it; choose a made-up name")
+    if " " in name:
+        found.append(f"{name}: ComfyUI's embedding:NAME ends at a blank, so it cannot be called there; write a hyphen")
+    if token_ids(f"{name},")[: len(ids)] != ids:
+        found.append(f"{name}: a comma right behind it hides it; end it in a letter or a digit")
+    others = {other: token_ids(other) for other in filter(is_text, other_names) if _key(other) != _key(name)}
+    collisions = [line for other, other_ids in others.items() if (line := _collision(name, ids, other, other_ids))]
+    return found + few(collisions, f"embeddings get in the way of {name} like that; rename it")
+
+
+def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> str:
+    """How two names get in each other's way in a prompt, as one line; empty where they do not."""
+    if not other_ids:
+        return ""
+    other = printable(other)
+    if ids == other_ids:
+        return f"{name}: has the same tokens as {other}, so only one of them works; rename it"
+    if other_ids[: len(ids)] == ids:
+        return f"{name}: begins {other}, which is called instead where its rest follows; rename it"
+    if ids[: len(other_ids)] == other_ids:
+        return f"{name}: begins with {other}, and replaces it where the rest follows; rename it"
+    return ""
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """All files of a folder tree in a fixed order, through links as hosts do, each real folder once."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link back up the tree
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def taken(name: str, folder: Path) -> Path | None:
+    """The first file in the tree with this name, in any case, with any extension; previews count."""
+    return next((file for file in files(folder) if _key(name) in _names(file)), None)
+
+
+def beginning_alike(name: str, beside: Iterable[Path]) -> bool:
+    """Whether a file has this name, or is an embedding's and one of both begins with the other's words, so that they
+    get into each other's way in prompts (see `warnings`)."""
+    mine = _words(name)
+    for file in beside:
+        words = _words(file.stem) if file.suffix.lower() in EXTENSIONS else []
+        if _key(name) in _names(file) or (words and words[: len(mine)] == mine[: len(words)]):
+            return True
+    return False
+
+
+def target(
+    name: str,
+    folder: Path,
+    *,
+    extension: str = ".safetensors",
+    overwrite: bool = False,
+    tree: Path | None = None,
+) -> Path:
+    """Where an embedding of this name is to be written; call it before the work as well as after.
+
+    A new name goes into the folder itself, and must be new in the whole `tree` that it lies in. With `overwrite`
+    the one embedding of exactly this name and extension is replaced where it is; previews and descriptions beside
+    it may stay.
+
+    Raises SettingsError for a name with `problems`, EmbeddingError for a folder that cannot be written and
+    NameTaken for a name that another file has, or a folder in the file's place.
+    """
+    if found := problems(name):
+        raise SettingsError(found)
+    if not folder.is_dir():
+        raise EmbeddingError(f"{folder}: is no folder; create it or choose another")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise EmbeddingError(f"{folder}: may not be written; change its permissions or choose another")
+    path = folder / f"{name}{extension}"
+    if path.exists() and not path.is_file():
+        raise NameTaken(f"{name}: {path.name} is there and is no file; choose another name or remove it")
+    tree = tree or folder
+    if not overwrite:
+        if rival := taken(name, tree):
+            raise NameTaken(f"{name}: {rival.relative_to(tree)} has this name; choose another or overwrite it")
+        return path
+    rivals = [file for file in files(tree) if file.suffix.lower() in EXTENSIONS and _key(file.stem) == _key(name)]
+    path = next((file for file in rivals if file.name == path.name), path)
+    for rival in rivals:
+        if rival != path:
+            raise NameTaken(
+                f"{name}: overwriting replaces {path.relative_to(tree)}, and {rival.relative_to(tree)} "
+                "would still have the name; remove that file or choose another name"
+            )
+    return path
+
+
+def _key(name: str) -> str:
+    """What two names share where a file system or a tokenizer takes them for the same."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _words(name: str) -> list[str]:
+    """Much as CLIP's tokenizer divides a text: letters together, each digit and sign by itself."""
+    return re.findall(r"[^\W\d_]+|\d|_|[^\w\s]", _key(name))
+
+
+def _names(file: Path) -> set[str]:
+    """The names that a file takes: NAME.preview.png is a picture for NAME, and also for NAME.preview."""
+    stem = _key(file.stem)
+    return {stem, stem.removesuffix(".preview")}

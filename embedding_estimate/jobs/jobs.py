@@ -1,0 +1,304 @@
+"""One estimate or curve at a time, in a thread of its own, for a tab or an API that looks in now and then."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL.Image import Image
+
+from embedding_estimate.checks import advice
+from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError, failures
+from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.estimation import trainer
+from embedding_estimate.estimation.curve import Point, advised, curve, numbers, variants
+from embedding_estimate.estimation.trainer import Estimate
+from embedding_estimate.fidelity.previews import Preview, Previews
+from embedding_estimate.files import names
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.jobs.readings import Reading, Readings
+from embedding_estimate.model.host import Host
+from embedding_estimate.progress import OnProgress, Progress, StopToken
+from embedding_estimate.reports import report
+from embedding_estimate.settings import Settings
+from embedding_estimate.storage import saving
+from embedding_estimate.storage.snapshots import Snapshots
+
+logger = logging.getLogger(__name__)
+
+KEPT = 20  # jobs that can still be asked for
+EXPLORED: dict[str, Any] = {"name": "curve", "tokens": 1}  # what a curve has, whatever was asked for
+State = Literal["running", "done", "failed", "dropped"]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a job left behind."""
+
+    estimate: Estimate
+    paths: Sequence[Path]  # of the embedding's words
+    pictures: Mapping[str, Sequence[Image]]  # same-seed images by row of the report; empty where there are none
+    report: Path | None  # None where it could not be saved
+    seconds: float
+
+    @property
+    def path(self) -> Path:
+        """The file of the first word, which is the embedding's own where there is one."""
+        return self.paths[0]
+
+
+@dataclass
+class Job:
+    """An estimate under way or over. Its worker writes, everybody reads."""
+
+    id: str
+    settings: Settings
+    stop: StopToken = field(default_factory=StopToken)
+    state: State = "running"
+    progress: Progress | None = None  # None before the model is there
+    curve: Readings = field(default_factory=Readings)
+    steps: int = 0  # that the curve goes up to
+    preview: Preview | None = None  # the latest
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # why it failed, one line each
+    trained: Sequence[Path] = ()  # the embedding's files, from when they are there to be measured
+    saved: Saved | None = None
+    phase_began: float = field(default_factory=time.monotonic)
+    done_before: int = 0  # when it began; a second training part counts on
+
+    def follow(self, progress: Progress) -> None:
+        if self.progress is None or progress.phase != self.progress.phase:
+            self.phase_began, self.done_before = time.monotonic(), progress.done - 1
+        if progress.loss is not None and progress.explained is not None:
+            self.curve.add(progress.stretch, Reading(progress.done, progress.loss, progress.explained))
+            self.steps = progress.total
+        self.progress = progress
+
+    def note(self, lines: Iterable[str]) -> None:
+        """Adds notes, those that are there already left out."""
+        self.notes += [line for line in lines if line not in self.notes]
+
+    def show(self, preview: Preview) -> None:
+        self.preview = preview
+
+    @property
+    def title(self) -> str:
+        return self.settings.name
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the phase it is in; None while that cannot be told."""
+        if self.state != "running" or self.progress is None or not self.progress.done:
+            return None
+        passed, done = time.monotonic() - self.phase_began, self.progress.done - self.done_before
+        return passed * (self.progress.total - self.progress.done) / max(done, 1)
+
+
+@dataclass
+class Curve(Job):
+    """Estimates with one number of vectors after the other, for their figures. Saves none of them."""
+
+    numbers: Sequence[int] = ()  # empty before the model is there
+    points: list[Point] = field(default_factory=list)  # of the first numbers
+
+    @property
+    def title(self) -> str:
+        return "the number of tokens"
+
+
+class Jobs:
+    """Starts jobs and remembers the last ones. Asked from any thread."""
+
+    def __init__(
+        self,
+        host: Callable[[Settings], Host],
+        embeddings: Callable[[], Path],
+        reports: Callable[[], Path],
+        *,
+        tree: Callable[[], Path] | None = None,
+        read: Callable[[Settings], Settings] = lambda settings: settings,
+        on_saved: Callable[[Job], None] = lambda job: None,
+    ):
+        """The folders are asked for at the start of each job; reports must not lie among the embeddings.
+
+        `tree` is the folder that the host reads embeddings from, where the one to save in lies deeper. `read` is how
+        the host takes settings, before they are checked. `on_saved` gets each job that has written under its name once
+        it is over: without `saved` where it was dropped, and the name is again what it was, or failed.
+        """
+        self._host = host
+        self._embeddings = embeddings
+        self._reports = reports
+        self._tree = tree or embeddings
+        self._read = read
+        self._on_saved = on_saved
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Job] = {}
+
+    @property
+    def latest(self) -> Job | None:
+        return next(reversed(self._jobs.values()), None)
+
+    def find(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def start(self, settings: Settings) -> Job:
+        """Starts a job and returns at once.
+
+        Raises `SettingsError` with every problem, `NameTaken`, `EmbeddingError` for a folder that cannot be written,
+        `Busy` while another job runs.
+        """
+        settings = self._read(settings)
+        settings.check()
+        with self._lock:
+            self._refuse_a_second()
+            folder, tree = self._embeddings(), self._tree()
+            with saving.made(folder):
+                saving.check_names(settings, folder, tree)
+            job = Job(secrets.token_hex(8), settings, notes=advice.of_settings(settings))
+            self._begin(job, lambda: self._save(job, folder, tree))
+        return job
+
+    def name_problems(self, name: str, file_format: str, overwrite: bool) -> list[str]:
+        """Why nothing could be saved by this name now; the folder is looked through, no model is asked."""
+        folder = self._embeddings()
+        if not folder.is_dir():
+            return []  # it is made when a job starts
+        try:
+            names.target(name, folder, extension=f".{file_format}", overwrite=overwrite, tree=self._tree())
+        except EstimateError as error:
+            return str(error).splitlines()
+        return []
+
+    def explore(self, settings: Settings) -> Curve:
+        """Starts a curve and returns at once. The settings' name and number of tokens do not matter.
+
+        Raises `SettingsError` with every problem, `Busy` while another job runs.
+        """
+        settings = self._read(replace(settings, **EXPLORED))
+        variants(settings, [1])
+        with self._lock:
+            self._refuse_a_second()
+            curve = Curve(secrets.token_hex(8), settings, notes=advice.of_settings(advised(settings)))
+            self._begin(curve, lambda: self._explore(curve))
+        return curve
+
+    def _refuse_a_second(self) -> None:
+        last = self.latest
+        if last and last.state == "running":
+            raise Busy(f"{last.title} is being estimated: wait until it is done, or interrupt it")
+
+    def _begin(self, job: Job, work: Callable[[], None]) -> None:
+        self._jobs[job.id] = job
+        for old in list(self._jobs)[:-KEPT]:
+            del self._jobs[old]
+        threading.Thread(target=self._work, args=(job, work), name="embedding-estimate", daemon=True).start()
+
+    def _work(self, job: Job, work: Callable[[], None]) -> None:
+        try:
+            work()
+            job.state = "done"
+        except Interrupted as error:
+            job.problems, job.state = [str(error)], "dropped"
+        except SettingsError as error:
+            job.problems, job.state = error.problems, "failed"
+        except EstimateError as error:
+            job.problems, job.state = [str(error)], "failed"
+        except Exception as error:
+            logger.exception("the estimate of %s failed", job.settings.name)
+            if job.trained and not job.stop.dropped:
+                job.notes.append(f"{saving.listed(job.trained)}: was saved before that, without figures")
+            job.problems, job.state = [_reason(error)], "failed"
+
+    def _save(self, job: Job, folder: Path, tree: Path) -> None:
+        try:
+            job.saved = self._estimate(job, folder, tree)
+            job.note(job.saved.estimate.notes)
+        finally:
+            if job.trained:
+                self._on_saved(job)
+
+    def _explore(self, job: Curve) -> None:
+        host = self._host(job.settings)
+        job.numbers = numbers(job.settings, host, job.stop)
+        tried = curve(
+            job.settings,
+            host,
+            job.numbers,
+            on_notes=job.note,
+            on_progress=lambda _: _listener(job, host),
+            stop=job.stop,
+        )
+        for point in tried:
+            job.points.append(point)
+        if not job.points:
+            raise Interrupted("interrupted before there was anything to show")
+
+    def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
+        settings = job.settings
+        started = time.monotonic()
+        host = self._host(settings)
+        with ExitStack() as stack:
+            stack.enter_context(saving.made(folder))
+            snapshots = Snapshots(settings, tree, job.stop, on_note=job.notes.append)
+            if settings.save_every:
+                stack.enter_context(snapshots.kept())
+            file = stack.enter_context(saving.Result(settings, folder, job.stop, tree=tree, on_note=job.notes.append))
+
+            pictures: dict[str, list[Image]] = {}
+
+            def keep(embedding: Embedding) -> None:
+                job.trained = file.save(embedding)
+
+            result = trainer.estimate(
+                settings,
+                host,
+                on_names=file.check,
+                on_notes=job.note,
+                on_progress=_listener(job, host),
+                on_snapshot=snapshots.write,
+                on_preview=Previews(job.show, on_failure=job.notes.append).make,
+                on_trained=keep,
+                on_images=lambda model, images: pictures.update(report.pictures(model, images)),
+                stop=job.stop,
+            )
+            seconds = time.monotonic() - started
+            paths = job.trained = file.save(result.embedding)
+            sheet = report.draw(report.of_estimate(settings, result, pictures))
+            if job.stop.dropped:
+                raise Interrupted("interrupted; the result was dropped")
+        try:
+            return Saved(result, paths, pictures, self._put(sheet, f"{result.embedding.name}.png"), seconds)
+        except EstimateError as error:  # the embedding is safe, which is what counts
+            job.notes.append(f"the report could not be saved: {error}")
+            return Saved(result, paths, pictures, None, seconds)
+
+    def _put(self, sheet: Image, name: str) -> Path:
+        folder = self._reports()
+        with saving.made(folder):
+            report.save(sheet, folder / name)
+        return folder / name
+
+
+def _listener(job: Job, host: Host) -> OnProgress:
+    """Tells the job and the host, whose own button may stop it."""
+
+    def on_progress(progress: Progress) -> None:
+        job.follow(progress)
+        if host.show(progress.phase, progress.done, progress.total):
+            job.stop.stop(save=True)
+
+    return on_progress
+
+
+def _reason(error: Exception) -> str:
+    """One line for what no part of this program raised on purpose."""
+    if ran_out(error):
+        return "out of memory: save memory, lower the states per step, or width and height, and try again"
+    return failures.one_line(error)

@@ -1,0 +1,1 @@
+"""The picture of a result: curves, figures and same-seed images."""

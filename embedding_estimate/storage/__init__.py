@@ -1,0 +1,1 @@
+"""Where results are saved, and that nothing is lost: the folder, snapshots, files that are typed together."""

@@ -1,0 +1,112 @@
+"""The files of the words that share an embedding's vectors: what each says of the others, and all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.files.embedding import Embedding, read
+from embedding_estimate.files.names import of_words, phrase, problems
+from embedding_estimate.settings.parameters import finite
+from embedding_estimate.teaching.words import Word, spans
+
+
+def told_of(name: str, words: Sequence[Word]) -> dict[str, Any]:
+    """What the provenance of an embedding says of the words that share its vectors."""
+    names = of_words(name, len(words))
+    return {
+        "phrase": phrase(names, [word.weight for word in words]),
+        "words": [
+            {"name": own, "tokens": word.tokens, "typed_weight": word.weight}
+            for own, word in zip(names, words, strict=True)
+        ],
+    }
+
+
+class Told(NamedTuple):
+    """A word as a file tells of it."""
+
+    name: str
+    tokens: int
+    weight: float
+
+    @classmethod
+    def of(cls, entry: object) -> Told | None:
+        """What an entry of a provenance's `words` tells; None where that can be no word."""
+        values = entry if isinstance(entry, Mapping) else {}
+        name, tokens, weight = (values.get(key) for key in ("name", "tokens", "typed_weight"))
+        if not isinstance(name, str) or problems(name) or type(tokens) is not int or tokens < 1:
+            return None
+        if not isinstance(weight, int | float) or isinstance(weight, bool) or not finite(weight):
+            return None
+        return cls(name, tokens, float(weight))
+
+
+def told_words(provenance: Mapping[str, Any]) -> list[Told]:
+    """The words that a file is one of, as they are typed; none for a file that is a word by itself."""
+    entries = provenance.get("words")
+    words = [Told.of(entry) for entry in entries] if isinstance(entries, list) else []
+    known = [word for word in words if word]
+    return known if len(known) == len(words) > 1 else []
+
+
+def told_phrase(embedding: Embedding, weight: float) -> str:
+    """What is typed for an embedding: all of its words with their weights, or its name with this one."""
+    return phrase_of(told_words(embedding.provenance) or [Told(embedding.name, embedding.tokens, weight)])
+
+
+def phrase_of(words: Sequence[Told]) -> str:
+    """What is typed for words that a file tells of."""
+    return phrase([word.name for word in words], [word.weight for word in words])
+
+
+def parts_of(embedding: Embedding) -> list[Embedding]:
+    """The embeddings to save: each word's, with the weight that it is typed with, or the one itself."""
+    words = told_words(embedding.provenance)
+    return [
+        Embedding(
+            word.name,
+            {key: value[first:last] for key, value in embedding.vectors.items()},
+            {**embedding.provenance, "typed_weight": word.weight},
+        )
+        for word, (first, last) in zip(words, spans([word.tokens for word in words]), strict=True)
+    ] or [embedding]
+
+
+def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
+    """The vectors of all words that a file's embedding is one of, read from the files beside it, and the words; none
+    for a word by itself.
+
+    Raises `EmbeddingError` where a file is missing, or of another estimate.
+    """
+    words = told_words(embedding.provenance)
+    if not words:
+        return embedding, []
+    parts = [_beside(file, word, words) for word in words]
+    vectors = {key: torch.cat([part.vectors[key] for part in parts]) for key in embedding.vectors}
+    shares = spans([word.tokens for word in words])
+    return replace(embedding, vectors=vectors), [
+        Word(word.weight, tuple(range(*share))) for word, share in zip(words, shares, strict=True)
+    ]
+
+
+def _beside(file: Path, word: Told, words: Sequence[Told]) -> Embedding:
+    """The embedding of one of the words that a file tells of."""
+    path = file.with_name(f"{word.name}{file.suffix}")
+    if not path.exists():
+        raise EmbeddingError(
+            f"{file.name}: is typed as {phrase_of(words)}, and {path.name} is not beside it; put it there, or give "
+            "--typed-weight, to measure this word alone"
+        )
+    found = read(path)
+    if told_words(found.provenance) != words or found.tokens != word.tokens:
+        raise EmbeddingError(
+            f"{file.name}: is typed as {phrase_of(words)}, and {path.name} is of another estimate; estimate them "
+            "again, or give --typed-weight, to measure this word alone"
+        )
+    return found

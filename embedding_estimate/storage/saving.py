@@ -1,0 +1,235 @@
+"""Where the results of a job go: found out and tried before the work starts, never lost at its end."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
+from embedding_estimate.files import names
+from embedding_estimate.files.whole_file import remove_abandoned, temporary_beside, write_whole
+from embedding_estimate.progress import StopToken
+from embedding_estimate.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from embedding_estimate.files.embedding import Embedding
+
+SOFTWARE = "Embedding Estimate"
+ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Makes a folder with its parents for the time of the work; what stays empty is taken away again.
+
+    Raises `EmbeddingError` where it cannot be made or written.
+    """
+    missing: list[Path] = []
+    try:
+        try:
+            missing = [each for each in (folder, *folder.parents) if not each.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddingError(
+                f"{folder}: cannot be made ({error.strerror or error}); choose another folder"
+            ) from error
+        _try_writing(folder)
+        yield
+    finally:
+        for each in missing:
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
+
+
+def _try_writing(folder: Path) -> None:
+    """Writes and removes a file as large as an embedding may be: permissions tell nothing of a full disk.
+
+    What killed programs have left in the folder is removed before.
+    """
+    remove_abandoned(folder)
+    trial = temporary_beside(folder / "trial")
+    try:
+        try:
+            trial.write_bytes(bytes(ROOM))
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise EmbeddingError(
+            f"{folder}: cannot be written ({error.strerror or error}); free some space or choose another folder"
+        ) from error
+
+
+def beside(tree: Path, what: str) -> Path:
+    """TREE-what, for files that are no embeddings: WebUIs take a picture among those for one."""
+    return tree.parent / f"{tree.name}-{what}"
+
+
+def check_report(report: Path | None, embeddings: Path | None) -> str:
+    """Raises `EmbeddingError` for a report that could not be saved; returns a warning of one among embeddings."""
+    if report is None:
+        return ""
+    folder = report.parent
+    if not folder.is_dir():
+        raise EmbeddingError(f"{folder}: is no folder; create it or put the report elsewhere")
+    if report.is_dir():
+        raise EmbeddingError(f"{report}: is a folder; give the report another name")
+    if not ours(report):
+        raise NameTaken(f"{report}: is there, and this program has not made it; give the report another name")
+    _try_writing(folder)
+    if embeddings and embeddings.resolve() in report.resolve().parents:
+        return f"{report} is among the embeddings, and WebUIs take a picture there for one"
+    return ""
+
+
+def check_names(settings: Settings, folder: Path, tree: Path | None = None) -> None:
+    """What can be known of the names before the model is there; `Result.check` is asked once they all are.
+
+    Raises what `names.target` raises.
+    """
+    mine = [settings.name] if settings.words == "One" else [settings.name, names.of_words(settings.name, 2)[0]]
+    _targets(settings, mine, folder, tree)
+
+
+def _targets(settings: Settings, mine: Iterable[str], folder: Path, tree: Path | None) -> list[Path]:
+    """Where embeddings of these names are to be written."""
+    extension = f".{settings.format}"
+    return [names.target(name, folder, extension=extension, overwrite=settings.overwrite, tree=tree) for name in mine]
+
+
+def listed(paths: Iterable[Path]) -> str:
+    """Files in one line."""
+    return ", ".join(map(str, paths))
+
+
+class Result:
+    """The files of a job's embedding, one for each of its words: there as soon as it is trained, all or none, written
+    once more with its figures.
+
+    As a context manager it puts things back as they were where the job is dropped, whatever ends it, and only there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        stop: StopToken,
+        *,
+        tree: Path | None = None,
+        on_note: Callable[[str], None],
+    ):
+        """The name has to be new in the `tree`. `on_note` gets a line about figures that did not fit, and one about
+        words of an earlier embedding of this name."""
+        self.settings = settings
+        self.folder = folder
+        self.stop = stop
+        self.tree = tree
+        self.on_note = on_note
+        self.paths: list[Path] = []  # once they are there
+        self._before: dict[Path, bytes | None] = {}  # what the paths held, where that was overwritten
+
+    def __enter__(self) -> Result:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.stop.dropped:
+            self._put_back()
+
+    def _put_back(self) -> None:
+        for path, before in self._before.items():
+            if before is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_whole(path, before)
+
+    def check(self, mine: Iterable[str]) -> None:
+        """Raises what `names.target` raises for names that embeddings cannot be saved by."""
+        _targets(self.settings, mine, self.folder, self.tree)
+
+    def save(self, embedding: Embedding) -> list[Path]:
+        """Writes each of its words under its name; where that fails the first time, all of them among the system's
+        temporary files.
+
+        Raises `EstimateError` that says what went wrong and where the embedding is now.
+        """
+        from embedding_estimate.files.embedding import write
+        from embedding_estimate.storage.phrases import parts_of
+
+        parts = parts_of(embedding)
+        if not self.paths:
+            self.paths = self._first(parts)
+            if left := self._left_over():
+                self.on_note(f"{listed(left)}: left of an earlier estimate, and no word of this one; remove it")
+            return self.paths
+        try:
+            for part, path in zip(parts, self.paths, strict=True):
+                write(part, path, overwrite=True)
+        except EstimateError as error:
+            self.on_note(f"{error}. The embedding is there, without its figures")
+        return self.paths
+
+    def _left_over(self) -> list[Path]:
+        """Files of words that an embedding of this name had before it was overwritten, and has no more."""
+        if not self.settings.overwrite:
+            return []
+        folder, suffix = self.paths[0].parent, self.paths[0].suffix
+        mine = [self.settings.name, *names.of_words(self.settings.name, len(names.LETTERS))]
+        found = [folder / f"{name}{suffix}" for name in mine]
+        return [path for path in found if path not in self.paths and path.exists()]
+
+    def _first(self, parts: Sequence[Embedding]) -> list[Path]:
+        from embedding_estimate.files.embedding import write
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # another job may have found it empty at its end
+            paths = _targets(self.settings, (part.name for part in parts), self.folder, self.tree)
+            held = {path: path.read_bytes() if path.exists() else None for path in paths}
+            for part, path in zip(parts, paths, strict=True):
+                write(part, path, overwrite=self.settings.overwrite)
+                self._before[path] = held[path]
+            return paths
+        except (EstimateError, OSError) as error:
+            reason = str(error)
+            try:
+                self._put_back()
+            except EstimateError as second:
+                reason = f"{reason}. What was there before cannot be put back: {second}"
+            self._before.clear()
+            try:
+                folder = Path(tempfile.mkdtemp(prefix="embedding-estimate-"))
+                rescued = [folder / f"{part.name}.safetensors" for part in parts]
+                for part, path in zip(parts, rescued, strict=True):
+                    write(part, path)
+            except (EstimateError, OSError):
+                raise EstimateError(f"{reason}. The embedding is lost: estimate it again") from error
+            there = listed(rescued)
+            raise EstimateError(f"{reason}. The embedding is saved as {there} instead: move it from there") from error
+
+
+def png(image: Image) -> bytes:
+    """With a mark by which `ours` knows it again."""
+    from PIL.PngImagePlugin import PngInfo
+
+    data, mark = io.BytesIO(), PngInfo()
+    mark.add_text("Software", SOFTWARE)
+    image.save(data, "PNG", optimize=True, pnginfo=mark)
+    return data.getvalue()
+
+
+def ours(picture: Path) -> bool:
+    """Whether a picture may be replaced: it is not there, or empty, or this program has made it."""
+    from PIL import Image
+
+    if not picture.exists() or not picture.stat().st_size:
+        return True
+    try:
+        with Image.open(picture) as opened:
+            return opened.info.get("Software") == SOFTWARE
+    except OSError:
+        return False

@@ -1,0 +1,87 @@
+"""What to do where memory runs out while states are probed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.model.host import BorrowedModel
+from embedding_estimate.teaching.probes import Probes, probe
+from embedding_estimate.teaching.sensitivity import Sensitivity, by_differences, by_gradient, uniform
+from embedding_estimate.teaching.sides import Side, States
+
+TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
+DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
+
+
+@dataclass(frozen=True)
+class Way:
+    """To find out how much each layer counts."""
+
+    name: str
+    sensitivity: Sensitivity
+    batch: int = 1
+    checkpointed: bool = False
+    states: int = 0  # at most; 0: all
+
+
+class Prober:
+    """Probes states in the best way that there is memory for; a way that failed is not tried again."""
+
+    def __init__(
+        self,
+        model: BorrowedModel,
+        *,
+        rows: float,
+        batch: int,
+        seed: int,
+        checkpointed: bool,
+        on_pass: Callable[[int], None] = lambda states: None,
+    ):
+        """`rows` is the share kept of the rows that are asked for; `on_pass` is told of the states of each pass."""
+        self.model = model
+        self.rows = rows
+        self.generator = torch.Generator().manual_seed(seed)
+        self.on_pass = on_pass
+        self.notes: list[str] = []
+        self._ways = [
+            Way("gradients", by_gradient, batch, checkpointed),
+            Way("gradients, one state at a time and with checkpoints", by_gradient, checkpointed=True),
+            Way("forward differences on a few states", by_differences, states=DIFFERENCE_STATES),
+            Way("nothing: all layers count the same", uniform),
+        ]
+
+    def __call__(self, seen: Sequence[tuple[Side, States]], rows: int) -> Probes:
+        """Raises the last way's error where there is no memory for that either."""
+        cells = seen[0][1].x[0, 0].numel()
+        while True:
+            way = self._ways[0]
+            try:
+                with self.model.checkpointed() if way.checkpointed or cells > TOGETHER else nullcontext():
+                    return probe(
+                        self.model,
+                        [(side, _at_most(way.states / len(seen), states)) for side, states in seen],
+                        rows=max(1, int(rows * self.rows)),
+                        batch=max(1, min(way.batch, TOGETHER // cells)),
+                        generator=self.generator,
+                        sensitivity=way.sensitivity,
+                        on_pass=self.on_pass,
+                    )
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error) or len(self._ways) == 1:
+                    raise
+            if self.model.release():
+                continue
+            del self._ways[0]
+            if way.sensitivity is by_gradient and (cells > TOGETHER or (way.batch == 1 and way.checkpointed)):
+                self._ways = [other for other in self._ways if other.sensitivity is not by_gradient]  # the same again
+            self.notes.append(f"out of memory: how much each layer counts was found by {self._ways[0].name}")
+
+
+def _at_most(share: float, states: States) -> States:
+    """So many of them, one at least, spread over the sampling; all for 0."""
+    return states.spread(round(share)) if share else states
