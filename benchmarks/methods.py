@@ -16,14 +16,16 @@ from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Host, Vectors
 from embedding_estimate.model.vectors import VectorSpace, count, fit
-from embedding_estimate.objectives import make_objective
-from embedding_estimate.optimizers import make_loss
+from embedding_estimate.objectives import preparation_of
+from embedding_estimate.objectives.objective import at_weight
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import Settings, parts
+from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.plan import learning_steps, phases
 from embedding_estimate.teaching.teacher import Task, Teacher
-from embedding_estimate.training.loop import Job, Training, train
-from embedding_estimate.training.name_weight import at_weight
+from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.loop import train
 from embedding_estimate.training.start import starting_vectors
+from embedding_estimate.training.state import Training
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "transformer": {"part": "Transformer"},
@@ -169,18 +171,18 @@ def run_ceiling(host: Host, case: Case, *, seed: int) -> Run:
     The best of them is chosen by the report states, so that nothing but the part itself limits it.
     """
     settings = case.settings("attention", seed)
-    settings = replace(settings, learning_steps=CEILING_STEPS * parts.learning_steps(settings), save_every=0)
-    job = Job(settings, lambda progress: None, lambda embedding, step: None, StopToken())
+    *_, phase = phases(settings)
+    phase = replace(phase, steps=CEILING_STEPS * learning_steps(settings))
+    watch = Watch(on_progress=lambda progress: None, on_snapshot=lambda training, teacher, step: None, stop=StopToken())
     began = time.perf_counter()
     with host.borrow() as model:
         space = VectorSpace.of(model)
         own = starting_vectors(settings, model)
-        objective = make_objective(settings, Teacher(model, case.yardstick.task), make_loss(settings.loss))
-        objective.prepare(own)
+        objective = preparation_of(phase, Teacher(model, case.yardstick.task)).prepare(own)
         ends = []
         for start in (own, *(space.random(case.tokens, seed + number) for number in range(RANDOM_STARTS))):
             training = Training(start)
-            train(training, at_weight(objective, 1.0, start), space, job)
+            train(training, at_weight(objective, 1.0, start), space, watch)
             ends.append(training.best)
         seconds = time.perf_counter() - began
         best = min(ends, key=lambda vectors: case.yardstick.measure(model, vectors).error)

@@ -29,14 +29,16 @@ from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.model.host import BorrowedModel, Vectors
 from embedding_estimate.model.vectors import VectorSpace
-from embedding_estimate.objectives import make_objective
-from embedding_estimate.optimizers import make_loss
+from embedding_estimate.objectives import preparation_of
 from embedding_estimate.progress import Meter, StopToken
 from embedding_estimate.settings import PARTS, Settings
+from embedding_estimate.teaching.plan import phases
 from embedding_estimate.teaching.probes import LayerProbes, heads
 from embedding_estimate.teaching.teacher import Task, Teacher
-from embedding_estimate.training.loop import Job, Training, train
+from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.loop import train
 from embedding_estimate.training.start import starting_vectors
+from embedding_estimate.training.state import Training
 
 TEXT = "(blurry:1.4), a (large:1.3) orange triangle, on a blue background"
 TOKENS = 11
@@ -142,8 +144,8 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
         model = typing.cast(BorrowedModel, Meter(borrowed))
         task = Task.of(settings, model)
         start = starting_vectors(settings, model)
-        objective = make_objective(settings, Teacher(model, task), make_loss(settings.loss))
-        objective.prepare(start)
+        *_, phase = phases(settings)
+        objective = preparation_of(phase, Teacher(model, task)).prepare(start)
         latent = (task.height // model.info.latent_scale, task.width // model.info.latent_scale)
         probes = objective.draw(torch.Generator())[0].probes.layers if settings.part == "Attention" else ()
         bare = Bare(loaded, settings.part, tokens=TOKENS, batch=settings.batch, latent=latent, probes=probes)
@@ -158,8 +160,14 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
                 larger.append(_seconds(loaded, compared))
             began = _now(loaded)
 
-        job = Job(settings, lambda progress: None, lambda *snapshot: None, stop, after_step)
-        train(Training(start), objective, VectorSpace.of(model), job)
+        watch = Watch(
+            on_progress=lambda progress: None,
+            on_snapshot=lambda training, teacher, step: None,
+            stop=stop,
+            on_preview=after_step,
+            preview_every=settings.preview_every,
+        )
+        train(Training(start), objective, VectorSpace.of(model), watch)
 
     seconds, seconds_larger = statistics.median(steps[1:]), statistics.median(larger)
     with_states = settings.part == "U-Net"

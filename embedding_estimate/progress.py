@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 
 if typing.TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,28 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+class StopReason(str, Enum):
+    """Why a training ended; the value is what users read, in files and in JSON too."""
+
+    DONE = "done"
+    EXACT = "exact"  # there was nothing to train
+    EARLY = "early stop"
+    INTERRUPTED = "interrupted"
+    DIVERGED = "diverged"
+    STUCK = "stuck"  # a line search found no lower point; inside the loop only
+    NO_MEMORY = "out of memory"
+    FAILED = "failed"
+    SNAPSHOT = "snapshot"  # it has not ended
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def by_error(self) -> bool:
+        """Whether the same would end whatever is tried next."""
+        return self in (StopReason.NO_MEMORY, StopReason.FAILED)
 
 
 class Stopped(Exception):

@@ -13,7 +13,7 @@ from embedding_estimate.checks import advice
 from embedding_estimate.errors import PromptError
 from embedding_estimate.estimation.curve import curve
 from embedding_estimate.estimation.trainer import estimate
-from embedding_estimate.objectives import SCHEDULED, check_text
+from embedding_estimate.objectives.prompts import SCHEDULED, check_text
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory

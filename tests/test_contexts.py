@@ -9,8 +9,9 @@ from toy import ToyModel
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.model.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
-from embedding_estimate.objectives import FEW, contexts_of, templates_of
+from embedding_estimate.objectives.prompts import FEW, contexts_of, templates_of
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.plan import phases
 from embedding_estimate.teaching.teacher import Task, Teacher
 
 DEMO = json.loads((demo_model_path() / "contexts.json").read_text("utf-8"))
@@ -56,7 +57,8 @@ def test_one_of_each_list_is_longer_than_a_chunk(name: str) -> None:
 def chosen(toy: ToyModel, **values: object) -> tuple[Contexts, tuple[str, ...]]:
     settings = Settings(**{"text": "red circle", **values})
     teacher = Teacher(toy, Task.of(settings, toy))
-    return contexts_of(settings, teacher), templates_of(settings, teacher)
+    phase = phases(settings)[-1]
+    return contexts_of(phase, teacher), templates_of(phase, teacher)
 
 
 def test_the_models_contexts_are_taken_where_the_settings_have_no_templates(toy: ToyModel) -> None:

@@ -16,7 +16,7 @@ from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.progress import Progress
 from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
-from embedding_estimate.training import loop
+from embedding_estimate.training import handlers
 from embedding_estimate.training.preconditioning import SAMPLES
 
 TEXT = "(red:1.5) circle"
@@ -300,7 +300,7 @@ def test_an_error_in_the_training_costs_neither_the_best_so_far_nor_snapshots(
 def test_an_error_before_the_first_check_keeps_the_last_vectors_known(
     place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception, typed_weight: float
 ) -> None:
-    monkeypatch.setattr(loop, "READ_EVERY", 0.0)
+    monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     fails_at(place, monkeypatch, 5, error)
     job = place.finished(**UNET | {"save_every": 0, "typed_weight": typed_weight})
     assert job.state == "done" and any(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from embedding_estimate.cli import main
 from embedding_estimate.errors import SettingsError
-from embedding_estimate.settings import PARAMETERS, Parameter, Settings, parts
+from embedding_estimate.settings import PARAMETERS, Parameter, Settings
+from embedding_estimate.teaching.plan import phases
 
 GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
 NUMBERS = [p for p in PARAMETERS if p.minimum is not None]
@@ -115,12 +116,12 @@ def test_a_value_that_is_wrong_itself_contradicts_nothing(name: str, value: obje
 )
 def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:
     settings = Settings(**GOOD, **values)
-    assert [(part.part, part.learning_steps) for part in parts.in_turn(settings)] == stages
+    assert [(phase.part, phase.steps) for phase in phases(settings)] == stages
 
 
 def test_a_weight_is_solved_for_once() -> None:
     settings = Settings(**GOOD, part="Attention + U-Net", typed_weight=0.0)
-    assert [part.part for part in parts.in_turn(settings) if part.typed_weight == 0] == ["Attention"]
+    assert [phase.part for phase in phases(settings) if phase.finds_weight] == ["Attention"]
 
 
 def test_names_that_are_no_settings_get_the_nearest() -> None:

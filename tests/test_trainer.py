@@ -19,12 +19,12 @@ from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Conditioning, Vectors
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.transformer import TransformerObjective
-from embedding_estimate.objectives.unet import UNetObjective
+from embedding_estimate.objectives.unet import UNetObjective, UNetPreparation
 from embedding_estimate.optimizers import OPTIMIZERS
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.settings.parts import SKETCH_STEPS
-from embedding_estimate.training import loop
+from embedding_estimate.teaching.plan import SKETCH_STEPS
+from embedding_estimate.training import descent, handlers
 from embedding_estimate.training.preconditioning import SAMPLES, Preconditioned
 from embedding_estimate.training.start import starting_vectors
 
@@ -203,8 +203,8 @@ def test_a_loss_that_is_not_finite_is_tried_again_at_half_the_rate(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, save_every: int
 ) -> None:
     rates: list[float] = []
-    real = loop.make_optimizer
-    monkeypatch.setattr(loop, "make_optimizer", lambda n, p, rate: rates.append(rate) or real(n, p, rate))
+    real = descent.make_optimizer
+    monkeypatch.setattr(descent, "make_optimizer", lambda n, p, rate: rates.append(rate) or real(n, p, rate))
     diverging(monkeypatch)
     result = run(toy_host, rate=0.2, learning_steps=120, initial_prompt="star", save_every=save_every)
     assert rates == [0.2, 0.1]
@@ -234,8 +234,8 @@ def test_a_second_run_has_its_scheduler_over_the_steps_that_are_left(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over: list[int] = []
-    real = loop.make_scheduler
-    monkeypatch.setattr(loop, "make_scheduler", lambda n, o, steps: over.append(steps) or real(n, o, steps))
+    real = descent.make_scheduler
+    monkeypatch.setattr(descent, "make_scheduler", lambda n, o, steps: over.append(steps) or real(n, o, steps))
     diverging(monkeypatch)
     run(toy_host, learning_steps=30, initial_prompt="star", save_every=1)
     assert over == [30, 27]
@@ -250,7 +250,7 @@ def stop_at(token: StopToken, step: int, save: bool):
 
 
 def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "READ_EVERY", 0.0)
+    monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     token = StopToken()
     asked = settings(learning_steps=500, measure="Figures")
     result = estimate(asked, toy_host, on_progress=stop_at(token, 7, True), stop=token)
@@ -260,7 +260,7 @@ def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch:
 
 
 def test_a_stop_keeps_what_was_reached_since_the_last_check(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "READ_EVERY", 0.0)
+    monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     token = StopToken()
     listen = stop_at(token, 20, True)
     result = estimate(settings(learning_steps=500, initial_prompt="star"), toy_host, on_progress=listen, stop=token)
@@ -283,7 +283,7 @@ def test_the_text_is_filled_with_padding_and_an_initial_prompt_with_zeros(
 
 
 def test_a_stop_that_drops_raises(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "READ_EVERY", 0.0)
+    monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     token = StopToken()
     with pytest.raises(Interrupted, match="dropped"):
         estimate(settings(learning_steps=500), toy_host, on_progress=stop_at(token, 7, False), stop=token)
@@ -476,7 +476,7 @@ def test_templates_go_one_at_a_time_where_there_is_no_memory_for_more(
         return real(vectors, templates, **options)
 
     values = {"part": "Attention", "templates": "{}\na {} star", "learning_steps": steps}
-    monkeypatch.setattr(loop, "preconditioned", lambda space, *rest: space)  # whose samples follow the portions
+    monkeypatch.setattr(descent, "preconditioned", lambda space, *rest: space)  # whose samples follow the portions
     wide = run(toy_host, **values)
     monkeypatch.setattr(toy_host.model, "encode_vectors", encode_vectors)
     result = run(toy_host, **values)
@@ -546,7 +546,7 @@ def test_what_one_part_has_reached_is_kept_where_the_next_cannot_begin(
     def broken(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(UNetObjective, "__init__", broken)
+    monkeypatch.setattr(UNetPreparation, "__init__", broken)
     result = run(toy_host, part="Attention + U-Net")
     assert (result.stopped, result.steps) == (stopped, 60)
     assert any("before the U-Net part: what was reached by then is kept" in note for note in result.notes)
@@ -579,7 +579,7 @@ def test_vectors_are_an_average_where_each_step_draws_anew(
                 leaf.data += 1
             return loss
 
-    monkeypatch.setattr(loop, "make_optimizer", lambda name, leaves, rate: Adding(list(leaves), lr=rate))
+    monkeypatch.setattr(descent, "make_optimizer", lambda name, leaves, rate: Adding(list(leaves), lr=rate))
     seen: list[torch.Tensor] = []
     made = settings(optimizer=name, learning_steps=2, preview_every=1)
     estimate(made, toy_host, on_preview=lambda teacher, vectors, step: seen.append(vectors["clip_l"].float()))
@@ -590,7 +590,7 @@ def test_vectors_are_an_average_where_each_step_draws_anew(
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The optimizers that are made, of which LBFGS does not move."""
-    real, names = loop.make_optimizer, []
+    real, names = descent.make_optimizer, []
 
     class Stuck(torch.optim.SGD):
         def step(self, closure):
@@ -600,7 +600,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return Stuck(list(leaves), rate) if name == "LBFGS" else real(name, leaves, rate)
 
-    monkeypatch.setattr(loop, "make_optimizer", make)
+    monkeypatch.setattr(descent, "make_optimizer", make)
     return names
 
 

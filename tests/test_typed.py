@@ -14,12 +14,13 @@ from embedding_estimate.estimation.trainer import Estimate, estimate
 from embedding_estimate.files.names import typed_name
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.model.vectors import VectorSpace
-from embedding_estimate.objectives import Objective
+from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.progress import Progress, Stopped, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training import name_weight
-from embedding_estimate.training.loop import Job, Training
+from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.state import Training
 
 EMPHASISED = Settings(text="(red circle:1.3)", name="madeup", tokens=2, steps=4, learning_steps=20, measure="Nothing")
 
@@ -140,10 +141,10 @@ def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkey
     """Harmless after the trials, harmful when trained to the end; a stop comes while the second finalist is judged."""
     real, to_the_end, harmful = name_weight.train, False, []
 
-    def train(training: Training, objective: Objective, space: VectorSpace, job: Job) -> None:
+    def train(training: Training, objective: Objective, space: VectorSpace, watch: Watch) -> None:
         nonlocal to_the_end
-        to_the_end = job.settings.learning_steps > name_weight.TRIAL_STEPS
-        real(training, objective, space, job)
+        to_the_end = objective.phase.steps > name_weight.TRIAL_STEPS
+        real(training, objective, space, watch)
 
     def explained(teacher: Teacher, vectors: Vectors) -> float:
         weight = teacher.task.typed_weight

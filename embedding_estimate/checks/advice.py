@@ -15,10 +15,10 @@ from embedding_estimate.errors import few, quoted
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.model.host import MODES, BorrowedModel, Stage
 from embedding_estimate.model.vectors import count
-from embedding_estimate.objectives import SCHEDULED, contexts_of, make_objective, templates_of
-from embedding_estimate.optimizers import make_loss
+from embedding_estimate.objectives import preparation_of
+from embedding_estimate.objectives.prompts import SCHEDULED, contexts_of, templates_of
 from embedding_estimate.settings import Settings
-from embedding_estimate.settings.parts import SKETCH, in_turn
+from embedding_estimate.teaching.plan import SKETCH, phases
 from embedding_estimate.teaching.teacher import Teacher, Trajectory
 
 MANY = 8  # tokens of the text for each vector, from which on little of its weights arrives
@@ -77,9 +77,10 @@ def of_training(settings: Settings, teacher: Teacher) -> list[str]:
 
 def of_contexts(contexts: Sequence[str], settings: Settings, teacher: Teacher) -> list[str]:
     """Which of the user's own contexts, to measure in, an embedding with these settings knows from its training."""
-    own = contexts_of(settings, teacher)
-    whole = any(part.part == "Attention" for part in in_turn(settings))
-    known = {*own.train, *own.select} if whole else set(templates_of(settings, teacher))
+    known: set[str] = set()
+    for phase in phases(settings):
+        own = contexts_of(phase, teacher)
+        known |= {*own.train, *own.select} if phase.part == "Attention" else {*templates_of(phase, teacher)}
     lines = [
         f"context {quoted(context)}: the embedding is trained in it or chosen by it, so its figures there flatter"
         for context in contexts
@@ -149,10 +150,9 @@ def _stops(settings: Settings, teacher: Teacher) -> Iterator[str]:
     if not settings.early_stop:
         return
     most = 0  # checks in a part
-    for part in in_turn(settings):
-        if part.part != SKETCH:
-            check_every = make_objective(part, teacher, make_loss(part.loss)).check_every
-            most = max(most, -(-part.learning_steps // check_every))
+    for phase in phases(settings):
+        if phase.part != SKETCH:
+            most = max(most, -(-phase.steps // preparation_of(phase, teacher).check_every))
     if settings.early_stop >= most:
         yield f"early_stop={settings.early_stop}: there are {most} checks in all, so it will not stop early"
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from embedding_estimate.settings import PARAMETERS, Settings
-from embedding_estimate.settings.parts import learning_steps
+from embedding_estimate.teaching.plan import learning_steps
 
 OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
 COUNTED_BY_SCHEDULES = ("sampler", "steps")  # `[from:to:when]` goes by their number of evaluations

@@ -71,7 +71,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     from embedding_estimate.estimation.trainer import IMAGES
     from embedding_estimate.fidelity import protocol
     from embedding_estimate.files.embedding import read
-    from embedding_estimate.objectives import check_text
+    from embedding_estimate.objectives.prompts import check_text
     from embedding_estimate.progress import Progress
     from embedding_estimate.storage.phrases import told_phrase, whole
     from embedding_estimate.teaching.teacher import Task, Teacher

@@ -60,9 +60,9 @@ def run_curve(
             print_line(_line(point))
     if report and points:
         from embedding_estimate.reports import report as drawn
-        from embedding_estimate.settings import parts
+        from embedding_estimate.teaching.plan import learning_steps
 
-        steps = f"{parts.learning_steps(settings)} steps each"
+        steps = f"{learning_steps(settings)} steps each"
         facts = [settings.prompt_type.lower(), f"{settings.part} part", steps]
         drawn.save(
             drawn.draw_curve("How many vectors?", "" if settings.private else settings.text, facts, points), report

@@ -31,12 +31,12 @@ from embedding_estimate.cli.options import (
 from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.cli.sections import Sections
-from embedding_estimate.errors import EmbeddingError, Interrupted, failures
+from embedding_estimate.errors import EmbeddingError, Interrupted
 from embedding_estimate.estimation import summary
 from embedding_estimate.fidelity import wording
 from embedding_estimate.files import names
 from embedding_estimate.files.everyday_words import typed_anyway
-from embedding_estimate.progress import StopToken
+from embedding_estimate.progress import StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.snapshots import Snapshots
@@ -71,7 +71,7 @@ class Done:
             print_json(told)
         if self.interrupted:
             raise click.exceptions.Exit(INTERRUPTED)
-        if self.result.stopped == failures.FAILED:
+        if self.result.stopped == StopReason.FAILED:
             raise click.exceptions.Exit(1)
 
 
@@ -186,7 +186,7 @@ def run(
                 if settings.measure == "Nothing" or stop.stopped:
                     return
                 bars.close()
-                if embedding.provenance["stopped"] != failures.FAILED:
+                if embedding.provenance["stopped"] != StopReason.FAILED:
                     show(f"{saving.listed(paths)}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
 
             result = trainer.estimate(

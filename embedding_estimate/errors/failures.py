@@ -7,9 +7,6 @@ import logging
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.errors.out_of_memory import ran_out
 
-FAILED = "failed"  # why a training stopped
-NO_MEMORY = "out of memory"  # likewise
-
 
 def one_line(error: Exception) -> str:
     """What went wrong, in one line."""

@@ -11,7 +11,7 @@ from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching.teacher import Task
-from embedding_estimate.training.loop import Training
+from embedding_estimate.training.state import Training
 
 
 def embedding_of(
@@ -31,7 +31,7 @@ def embedding_of(
         "emphasis": model.info.emphasis,
         "typed_weight": task.typed_weight,
         "steps": training.step,
-        "stopped": training.stopped,
+        "stopped": str(training.stopped),
         "fidelity": figures.to_dict() if figures else None,
     }
     if task.words:

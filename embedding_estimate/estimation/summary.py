@@ -47,7 +47,7 @@ def of_estimate(
         "seconds_train": estimate.seconds_train,
         "unet_forwards": estimate.unet_forwards,
         "unet_backwards": estimate.unet_backwards,
-        "stopped": "interrupted" if stopped else estimate.stopped,
+        "stopped": "interrupted" if stopped else str(estimate.stopped),
         "notes": list(estimate.notes),
     }
 

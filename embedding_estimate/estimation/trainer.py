@@ -11,11 +11,11 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from embedding_estimate.checks import advice
 from embedding_estimate.checks.model_checks import check_against, check_contexts
 from embedding_estimate.errors import Interrupted, failures
-from embedding_estimate.errors.failures import FAILED, NO_MEMORY
 from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.estimation.result import embedding_of
 from embedding_estimate.fidelity import protocol
@@ -24,17 +24,20 @@ from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Host, Vectors
 from embedding_estimate.model.vectors import VectorSpace, count, fit
-from embedding_estimate.objectives import Objective, check_text, make_objective, starting_from
-from embedding_estimate.optimizers import make_loss
-from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopToken
+from embedding_estimate.objectives import preparation_of
+from embedding_estimate.objectives.objective import Objective, Preparation, starting_from
+from embedding_estimate.objectives.prompts import check_text
+from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import ALONE, Settings
-from embedding_estimate.settings.parts import in_turn, learning_steps
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching import words
+from embedding_estimate.teaching.plan import Phase, learning_steps, phases
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
-from embedding_estimate.training.loop import Job, Training, train
+from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.loop import train
 from embedding_estimate.training.name_weight import solve
 from embedding_estimate.training.start import exact_note, exact_vectors, number_of_vectors, starting_vectors
+from embedding_estimate.training.state import Training
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class Estimate:
     typed_weight: float  # that the name is to be typed with
     fidelity: Fidelity | None  # None where the job was interrupted before it was measured, or not to be measured
     steps: int
-    stopped: str
+    stopped: StopReason
     losses: list[float]
     checks: list[tuple[int, float]]
     notes: list[str]
@@ -117,10 +120,18 @@ def estimate(
                 on_preview(teacher, vectors, step)
 
         def snapshot(training: Training, teacher: Teacher, step: int) -> None:
-            so_far = replace(training, stopped="snapshot")
+            so_far = replace(training, stopped=StopReason.SNAPSHOT)
             on_snapshot(embedding_of(settings, model, so_far, None, teacher.task), step)
 
-        job = Job(settings, on_progress, snapshot, stop, preview, learning_steps(settings))
+        watch = Watch(
+            on_progress=on_progress,
+            on_snapshot=snapshot,
+            on_preview=preview,
+            stop=stop,
+            save_every=settings.save_every,
+            preview_every=settings.preview_every,
+            total_steps=learning_steps(settings),
+        )
         started = time.perf_counter()
         trajectory = Trajectory.of(settings)
         with meter.interruptible(stop):  # a long text takes its time
@@ -131,22 +142,22 @@ def estimate(
             exact = exact_vectors(teacher, trajectory, tokens, start if planned else None)
         if exact is None:
             training = Training(start)
-            *before, last = in_turn(settings)
-            for part in (*before, last):
-                training, teacher = _train_part(
-                    training, start, replace(job, settings=part), teacher, space, meter, last=part is last
+            *before, last = phases(settings)
+            for phase in (*before, last):
+                training, teacher = _train_phase(
+                    training, start, phase, watch, teacher, space, meter, last=phase is last
                 )
         else:
-            training = Training(exact, stopped="exact", notes=[exact_note(tokens, count(exact))])
+            training = Training(exact, stopped=StopReason.EXACT, notes=[exact_note(tokens, count(exact))])
         spent = time.perf_counter() - started
         forwards, backwards = meter.forwards, meter.backwards
 
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
             on_trained(embedding_of(settings, model, training, None, teacher.task))
-        if settings.measure != "Nothing" and training.stopped not in ("interrupted", FAILED):
+        if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
-                figures, images = _measure(teacher, training, job, contexts)
+                figures, images = _measure(settings, teacher, training, on_progress, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:
                 with _worth_no_loss(training, "no pictures"):
@@ -170,54 +181,54 @@ def estimate(
         )
 
 
-def _train_part(
+def _train_phase(
     training: Training,
     start: Vectors,
-    job: Job,
+    phase: Phase,
+    watch: Watch,
     teacher: Teacher,
     space: VectorSpace,
     meter: Meter,
     *,
     last: bool,
 ) -> tuple[Training, Teacher]:
-    """One training part from what the ones before it have reached; none after a stop, which keeps that.
+    """One phase from what the ones before it have reached; none after a stop, which keeps that.
 
-    Where the settings leave the typed weight open it is solved for, and the teacher returned has it. Where memory runs
-    out in a later part, or the model fails, what there is is kept.
+    Where the weight of the name is open it is solved for, and the teacher returned has it. Where memory runs out in a
+    later phase, or the model fails, what there is is kept.
     """
-    if training.stopped in ("interrupted", "exact", NO_MEMORY, FAILED):
+    if training.stopped in (StopReason.INTERRUPTED, StopReason.EXACT) or training.stopped.by_error:
         return training, teacher
     first = not training.step
     try:
-        objective = make_objective(job.settings, teacher, make_loss(job.settings.loss))
-        with meter.interruptible(job.stop):
-            _prepare(objective, start, teacher, job)
+        with meter.interruptible(watch.stop):
+            objective = _prepared(preparation_of(phase, teacher), start, teacher, watch.on_progress)
             if not first:
                 objective = starting_from(objective, training.best)
-            if job.settings.typed_weight == 0:
-                weight, solved = solve(objective, space, training, job)
-                if job.stop.stopped:
-                    solved.stopped = "interrupted"
+            if phase.finds_weight:
+                weight, solved = solve(objective, space, training, watch)
+                if watch.stop.stopped:
+                    solved.stopped = StopReason.INTERRUPTED
                 return solved, teacher.typed(weight)
     except Stopped:
         if first:
             raise
-        training.stopped = "interrupted"
+        training.stopped = StopReason.INTERRUPTED
         return training, teacher
     except Exception as error:
         if first:
             raise
-        before = f"before the {job.settings.part} part"
-        training.stopped = NO_MEMORY if ran_out(error) else FAILED
+        before = f"before the {phase.part} part"
+        training.stopped = StopReason.NO_MEMORY if ran_out(error) else StopReason.FAILED
         training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
         return training, teacher
-    train(training, objective, space, job)
-    if last and training.stopped in ("done", "early stop"):
+    train(training, objective, space, watch)
+    if last and training.stopped in (StopReason.DONE, StopReason.EARLY):
         _keep_words_that_do_better(training, objective)
     return training, objective.teacher
 
 
-def _keep_words_that_do_better(training: Training, objective: Objective) -> None:
+def _keep_words_that_do_better(training: Training, objective: Objective[Any]) -> None:
     """Takes the prompt's own words without their weights, where these do better among others and there is room."""
     teacher, room = objective.teacher, count(training.best)
     plain = teacher.model.token_vectors(teacher.task.text)
@@ -234,31 +245,34 @@ def _keep_words_that_do_better(training: Training, objective: Objective) -> None
     )
 
 
-def _prepare(objective: Objective, start: Vectors, teacher: Teacher, job: Job) -> None:
-    done, total = 0, objective.states_to_record
+def _prepared(preparation: Preparation, start: Vectors, teacher: Teacher, on_progress: OnProgress) -> Objective[Any]:
+    done, total = 0, preparation.states_to_record
 
     def tell(states: int) -> None:
         nonlocal done
         done = min(done + states, total)
-        job.on_progress(Progress("prepare", done, total))
+        on_progress(Progress("prepare", done, total))
 
     teacher.on_record = tell
-    objective.prepare(start)
+    objective = preparation.prepare(start)
     if total:
         tell(total)  # second-order samplers ask a little less often than schedules count
     teacher.on_record = lambda states: None
+    return objective
 
 
-def _measure(teacher: Teacher, training: Training, job: Job, contexts: Sequence[str]) -> tuple[Fidelity, Images]:
+def _measure(
+    settings: Settings, teacher: Teacher, training: Training, on_progress: OnProgress, contexts: Sequence[str]
+) -> tuple[Fidelity, Images]:
     teacher.model.release()
     return protocol.measure(
         teacher.model,
         teacher.task,
         {key: value.to(teacher.model.device) for key, value in training.best.items()},
-        batch=2 * job.settings.batch,  # no gradient is kept, so twice as many fit
-        images=IMAGES.get(job.settings.measure, 0),
+        batch=2 * settings.batch,  # no gradient is kept, so twice as many fit
+        images=IMAGES.get(settings.measure, 0),
         contexts=contexts,
-        on_progress=lambda done, total: job.on_progress(Progress("measure", done, total)),
+        on_progress=lambda done, total: on_progress(Progress("measure", done, total)),
     )
 
 

@@ -23,14 +23,36 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Vectors
-from embedding_estimate.objectives import ChosenByLessons, Loss, check_effect, check_matchable, contexts_of, mean
-from embedding_estimate.settings import Settings
+from embedding_estimate.objectives.objective import Objective, mean, starting_from
+from embedding_estimate.objectives.prompts import check_effect, check_matchable, contexts_of
+from embedding_estimate.optimizers import make_loss
+from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.probes import Probes
 from embedding_estimate.teaching.probing import Prober
 from embedding_estimate.teaching.sides import Side, States, error
-from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher, Trajectory
+from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
 
 SAMPLER = "Euler"  # of all trajectories: cheap, and its latents are like those of use
+PORTIONS = 4  # that the rows are dealt out in: where there are several contexts each reads one of them
+CHECK_EVERY = 10  # a check is a forward pass of the encoder and of fewer rows, a third of a step
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is recorded."""
+
+    rows: int  # of each layer, to train on, or more for
+    readings: int  # of each number that is trained: with fewer, what is learned is these rows
+    train_states: int  # that they are spread over, from
+    train_seeds: int  # trajectories, in as many of the contexts
+    select_rows: int
+    select_states: int
+    select_seeds: int
+
+
+WHOLE = Extent(rows=800, readings=4, train_states=32, train_seeds=6, select_rows=150, select_states=16, select_seeds=4)
+SKETCHED = Extent(rows=200, readings=1, train_states=6, train_seeds=1, select_rows=100, select_states=4, select_seeds=1)
+"""One short trajectory: soon something to keep, and a better place for the rest to start from."""
 
 
 @dataclass(frozen=True)
@@ -41,69 +63,58 @@ class Lesson:
     probes: Probes
 
 
-class AttentionObjective(ChosenByLessons[Lesson]):
-    rows = 800  # of each layer, to train on, or more for
-    readings = 4  # of each number that is trained: with fewer, what is learned is these rows
-    portions = 4  # that the rows are dealt out in: where there are several contexts each reads one of them
-    train_states = 32  # that they are spread over, from
-    train_seeds = 6  # trajectories, in as many of the contexts
-    select_rows = 150
-    select_states = 16
-    select_seeds = 4
-    check_every = 10  # a check is a forward pass of the encoder and of fewer rows, a third of a step
+class AttentionPreparation:
+    check_every = CHECK_EVERY
 
-    def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
-        self.settings = settings
+    def __init__(self, phase: Phase, teacher: Teacher, extent: Extent = WHOLE):
+        self.phase = phase
         self.teacher = teacher
-        self.loss_function = loss
-        self._contexts = contexts_of(settings, teacher)
-        self._trajectory = replace(Trajectory.of(settings), sampler=SAMPLER)
+        self.extent = extent
+        self._contexts = contexts_of(phase, teacher)
+        self._trajectory = replace(phase.trajectory, sampler=SAMPLER)
         others = len(teacher.task.other_prompts)  # each of which is to be seen, if this allows
-        self._select_seeds = max(self.select_seeds, min(others, self.train_seeds))
+        self._select_seeds = max(extent.select_seeds, min(others, extent.train_seeds))
         evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
-        recorded = evaluations * (self.train_seeds + self._select_seeds)
-        self.states_to_record = recorded + self.train_states + self.select_states  # and to probe
-        self.notes: list[str] = []
-        self.held_out_empty = 0.0
-        self.held_out_start = 0.0
-        self._train: list[Lesson] = []
-        self._select: list[Lesson] = []
-        self._calibration = 1.0  # true error of the start over the error that the rows foresee for it
-        self._scale = 1.0  # root mean squared difference of readings at the start
-        self._start = 1.0  # loss at the start, in those units
+        recorded = evaluations * (extent.train_seeds + self._select_seeds)
+        self.states_to_record = recorded + extent.train_states + extent.select_states  # and to probe
+        self._notes: list[str] = []
 
-    def prepare(self, start: Vectors) -> None:
-        settings, model, contexts = self.settings, self.teacher.model, self._contexts
+    def prepare(self, start: Vectors) -> AttentionObjective:
+        phase, model, contexts, extent = self.phase, self.teacher.model, self._contexts, self.extent
         numbers = sum(value.numel() for value in start.values())
-        self.rows = max(self.rows, math.ceil(self.readings * numbers / len(model.cross_attentions())))
+        rows = max(extent.rows, math.ceil(extent.readings * numbers / len(model.cross_attentions())))
         prober = Prober(
             model,
-            rows=min(1.0, settings.attention_memory / _megabytes(model, self.rows + self.select_rows)),
-            batch=settings.batch,
-            seed=settings.seed,
-            checkpointed=settings.checkpointing,
+            rows=min(1.0, phase.attention_memory / _megabytes(model, rows + extent.select_rows)),
+            batch=phase.batch,
+            seed=phase.seed,
+            checkpointed=phase.checkpointing,
             on_pass=self.teacher.on_record,
         )
-        seen = self._record(contexts.train, settings.seed, self.train_seeds, self.train_states)
-        held_out = self._record(contexts.select, SELECT_SEED, self._select_seeds, self.select_states)
-        portions = prober(list(seen.values()), self.rows).dealt(min(self.portions, len(contexts.train)))
+        seen = self._record(contexts.train, phase.seed, extent.train_seeds, extent.train_states)
+        held_out = self._record(contexts.select, SELECT_SEED, self._select_seeds, extent.select_states)
+        portions = prober(list(seen.values()), rows).dealt(min(PORTIONS, len(contexts.train)))
         dealt = itertools.cycle(portions)
-        self._train = [Lesson(each, next(dealt).aimed(self._side(each))) for each in contexts.train]
-        probes = prober(list(held_out.values()), self.select_rows)
-        self._select = [Lesson(each, probes.aimed(self._side(each))) for each in contexts.select]
-        self.notes += prober.notes
-        self._calibrate(start, held_out)
-        self.held_out_start = self.held_out(start)
-        with torch.no_grad():
-            squares = [
-                float((lesson.probes.read(its) - lesson.probes.aim).square().mean())
-                for lesson, its in self._encoded(start, self._train)
-            ]
-            self._scale = max(math.sqrt(mean(squares)), 1e-12)
-            self._start = max(float(self.loss(start, self._train)), 1e-12)
+        train = tuple(Lesson(each, next(dealt).aimed(self._side(each))) for each in contexts.train)
+        probes = prober(list(held_out.values()), extent.select_rows)
+        select = tuple(Lesson(each, probes.aimed(self._side(each))) for each in contexts.select)
+        calibration, empty = self._calibrated(start, held_out, select)
+        objective = AttentionObjective(
+            teacher=self.teacher,
+            phase=phase,
+            loss_function=make_loss(phase.loss),
+            check_every=self.check_every,
+            notes=(*dict.fromkeys(self._notes), *prober.notes),
+            held_out_empty=empty,
+            held_out_start=empty,
+            train=train,
+            select=select,
+            calibration=calibration,
+        )
+        return starting_from(objective, start).scaled_at(start)
 
     def _side(self, template: str) -> Side:
-        return self.teacher.replaced(template.replace("{}", self.settings.text), self._trajectory)
+        return self.teacher.replaced(template.replace("{}", self.teacher.task.text), self._trajectory)
 
     def _record(
         self, templates: Sequence[str], first_seed: int, seeds: int, states: int
@@ -112,76 +123,86 @@ class AttentionObjective(ChosenByLessons[Lesson]):
         sides = {template: self._side(template) for template in templates[:seeds]}
         parts = []
         for place, side in enumerate(sides.values()):
-            check_matchable(side, "after the cross-attentions", self.notes)
+            self._notes += check_matchable(side, "after the cross-attentions")
             own = range(first_seed + place, first_seed + seeds, len(sides))
-            parts.append(self.teacher.record(side, self._trajectory, own, self.settings.batch))
+            parts.append(self.teacher.record(side, self._trajectory, own, self.phase.batch))
         joined = States.join(parts).spread(states)
         whose = (joined.seed - first_seed) % len(sides)
         shared = {each: (side, joined[whose == place]) for place, (each, side) in enumerate(sides.items())}
         return {each: pair for each, pair in shared.items() if len(pair[1])}
 
     @torch.no_grad()
-    def _calibrate(self, start: Vectors, held_out: Mapping[str, tuple[Side, States]]) -> None:
-        """Finds true errors on the states to select by: the start's, and that of nothing in the prompt's place."""
-        batch, total = self.settings.batch, sum(len(states) for _, states in held_out.values())
-        probes = {lesson.template: lesson.probes for lesson in self._select}
-        found = foreseen = 0.0
+    def _calibrated(
+        self, start: Vectors, held_out: Mapping[str, tuple[Side, States]], select: Sequence[Lesson]
+    ) -> tuple[float, float]:
+        """On the states to select by: the true error of the start over the one that the rows foresee, and the true
+        error of nothing in the prompt's place."""
+        batch, total = self.phase.batch, sum(len(states) for _, states in held_out.values())
+        probes = {lesson.template: lesson.probes for lesson in select}
+        true = foreseen = empty = 0.0
         for template, (_, states) in held_out.items():
             share = len(states) / total
             student = self.teacher.student(start, template)
-            found += share * error(student, states, batch)
+            true += share * error(student, states, batch)
             foreseen += share * float(probes[template].error(student.stages[0].parts[0][0]))
             if template == "{}":
                 nothing = self.teacher.error_of_nothing(states, self._trajectory, batch)
             else:
                 nothing = error(self.teacher.replaced(template.replace("{}", ""), self._trajectory), states, batch)
-            self.held_out_empty += share * nothing
-        self._calibration = found / max(foreseen, 1e-30)
-        check_effect(self.held_out_empty, self.settings.text)
+            empty += share * nothing
+        check_effect(empty, self.teacher.task.text)
+        return true / max(foreseen, 1e-30), empty
+
+
+@dataclass(frozen=True)
+class AttentionObjective(Objective[Lesson]):
+    train: tuple[Lesson, ...]
+    select: tuple[Lesson, ...]
+    calibration: float  # true error of the start over the error that the rows foresee for it
+    scale: float = 1.0  # root mean squared difference of readings at the start
+    start: float = 1.0  # loss at the start, in those units
+
+    @torch.no_grad()
+    def scaled_at(self, start: Vectors) -> AttentionObjective:
+        """The same with a loss of 1 there."""
+        squares = [
+            float((lesson.probes.read(its) - lesson.probes.aim).square().mean())
+            for lesson, its in self._encoded(start, self.train)
+        ]
+        scaled = replace(self, scale=max(math.sqrt(mean(squares)), 1e-12))
+        return replace(scaled, start=max(float(scaled.loss(start, self.train)), 1e-12))
 
     def draw(self, generator: torch.Generator) -> list[Lesson]:
         """As many contexts as a batch holds."""
-        order = torch.randperm(len(self._train), generator=generator).tolist()
-        return [self._train[place] for place in order[: self.settings.batch]]
+        order = torch.randperm(len(self.train), generator=generator).tolist()
+        return [self.train[place] for place in order[: self.phase.batch]]
 
-    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[list[Lesson]]:
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Sequence[Lesson]]:
         """As many lessons together as a batch may hold and divides them evenly; one at a time where `sparing`."""
-        number, most = len(self._train), 1 if sparing else self.settings.batch
+        number, most = len(self.train), 1 if sparing else self.phase.batch
         size = max(size for size in range(1, most + 1) if number % size == 0)
-        return [self._train[first : first + size] for first in range(0, number, size)]
+        return [self.train[first : first + size] for first in range(0, number, size)]
 
     def loss(self, vectors: Vectors, drawn: Sequence[Lesson]) -> Tensor:
         losses = [_at_once(partial(self._loss_of, lesson), its) for lesson, its in self._encoded(vectors, drawn)]
-        return torch.stack(losses).mean() / self._start
+        return torch.stack(losses).mean() / self.start
 
     def _loss_of(self, lesson: Lesson, its: Conditioning) -> Tensor:
         probes = lesson.probes
-        return self.loss_function(probes.read(its)[None] / self._scale, probes.aim[None] / self._scale)
+        return self.loss_function(probes.read(its)[None] / self.scale, probes.aim[None] / self.scale)
 
     def to_choose_by(self) -> Sequence[Lesson]:
-        return self._select
+        return self.select
 
     def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
         """Foreseen by held-out rows in contexts that are not trained in, in units of the true error at the start."""
         errors = [float(lesson.probes.error(its)) for lesson, its in self._encoded(vectors, lessons)]
-        return self._calibration * mean(errors)
+        return self.calibration * mean(errors)
 
     def _encoded(self, vectors: Vectors, lessons: Sequence[Lesson]) -> list[tuple[Lesson, Conditioning]]:
         """Each lesson with the vectors in its template."""
         encoded = self.teacher.encode_each(vectors, [lesson.template for lesson in lessons])
         return list(zip(lessons, encoded, strict=True))
-
-
-class Sketch(AttentionObjective):
-    """The same from one short trajectory: soon something to keep, and a better place for the rest to start from."""
-
-    rows = 200
-    readings = 1
-    train_states = 6
-    train_seeds = 1
-    select_rows = 100
-    select_states = 4
-    select_seeds = 1
 
 
 def _at_once(loss: Callable[[Conditioning], Tensor], conditioning: Conditioning) -> Tensor:

@@ -9,17 +9,19 @@ in a LayerNorm, whose output no input vector can scale: weights are out of this 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from embedding_estimate.errors import PromptError, quoted
 from embedding_estimate.model.host import Conditioning, Vectors
-from embedding_estimate.objectives import ChosenByLessons, Loss, check_matchable, mean, templates_of
-from embedding_estimate.settings import Settings
+from embedding_estimate.objectives.objective import Objective, mean, starting_from
+from embedding_estimate.objectives.prompts import check_matchable, templates_of
+from embedding_estimate.optimizers import make_loss
+from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.sides import Side
-from embedding_estimate.teaching.teacher import Teacher, Trajectory
+from embedding_estimate.teaching.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -36,82 +38,94 @@ class ChunksError(PromptError):
     """Prompt and embedding fill different numbers of chunks."""
 
 
-class TransformerObjective(ChosenByLessons[Lesson]):
+class TransformerPreparation:
     states_to_record = 0
     check_every = 10  # a check is one forward pass of the encoder, a third of a step
 
-    def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
-        self.settings = settings
+    def __init__(self, phase: Phase, teacher: Teacher):
+        self.phase = phase
         self.teacher = teacher
-        self.loss_function = loss
-        self.notes: list[str] = []
-        self.held_out_empty = 0.0
-        self.held_out_start = 0.0
-        self._lessons: list[Lesson] = []
-        self._start = 1.0  # loss at the start, with the differences scaled
+        self._notes: list[str] = []
 
     @torch.no_grad()
-    def prepare(self, start: Vectors) -> None:
-        first, *others = templates_of(self.settings, self.teacher)
-        self._lessons = [self._lesson(first, start)]
+    def prepare(self, start: Vectors) -> TransformerObjective:
+        first, *others = templates_of(self.phase, self.teacher)
+        lessons = [self._lesson(first, start)]
         for template in others:
             try:
-                self._lessons.append(self._lesson(template, start))
+                lessons.append(self._lesson(template, start))
             except ChunksError as error:
-                self.notes.append(f"template {quoted(template)} was left out: {error}")
-        self.held_out_empty = mean([_difference(lesson.empty, lesson.target) for lesson in self._lessons])
-        self.held_out_start = self.held_out(start)
-        self._start = max(mean([float(self.loss(start, lesson)) for lesson in self._lessons]), 1e-12)
+                self._notes.append(f"template {quoted(template)} was left out: {error}")
+        empty = mean([_difference(lesson.empty, lesson.target) for lesson in lessons])
+        objective = TransformerObjective(
+            teacher=self.teacher,
+            phase=self.phase,
+            loss_function=make_loss(self.phase.loss),
+            check_every=self.check_every,
+            notes=tuple(dict.fromkeys(self._notes)),
+            held_out_empty=empty,
+            held_out_start=empty,
+            lessons=tuple(lessons),
+        )
+        at_start = mean([float(objective.loss(start, lesson)) for lesson in lessons])
+        return starting_from(replace(objective, start=max(at_start, 1e-12)), start)
 
     def _lesson(self, template: str, start: Vectors) -> Lesson:
-        trajectory = Trajectory.of(self.settings)
+        trajectory = self.phase.trajectory
         evaluations = self.teacher.model.evaluations(trajectory.sampler, trajectory.steps)
         side, nothing = (
-            self.teacher.replaced(template.replace("{}", text), trajectory) for text in (self.settings.text, "")
+            self.teacher.replaced(template.replace("{}", text), trajectory) for text in (self.teacher.task.text, "")
         )
-        check_matchable(side, "which the text encoder does not see", self.notes)
-        mine = self._encode(start, template, [each.context for each in _conditionings(side)])
+        self._notes += check_matchable(side, "which the text encoder does not see")
+        mine = _encoded(self.teacher, start, template, [each.context for each in _conditionings(side)])
         target = _average(side, evaluations)
         context, *vector = _average(nothing, evaluations)  # (1, l, C), l <= L
         rows = torch.arange(target[0].shape[1], device=context.device) % context.shape[1]  # chunks that it lacks: again
         scale = [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(mine, target, strict=True)]
         return Lesson(template, target, [context[:, rows], *vector], scale)
 
+
+@dataclass(frozen=True)
+class TransformerObjective(Objective[Lesson]):
+    lessons: tuple[Lesson, ...]
+    start: float = 1.0  # loss at the start, with the differences scaled
+
     def draw(self, generator: torch.Generator) -> Lesson:
-        return self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
+        return self.lessons[int(torch.randint(len(self.lessons), (), generator=generator))]
 
     def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Lesson]:
-        return self._lessons
+        return list(self.lessons)
 
     def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
         terms = [
             self.loss_function(a / scale, b / scale)
             for a, b, scale in zip(self._beside(vectors, drawn), drawn.target, drawn.scale, strict=True)
         ]
-        return torch.stack(terms).mean() / self._start
+        return torch.stack(terms).mean() / self.start
 
     def to_choose_by(self) -> Sequence[Lesson]:
         """All that is trained on: nothing is random here, so nothing can be held out."""
-        return self._lessons
+        return self.lessons
 
     def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
         return mean([_difference(self._beside(vectors, lesson), lesson.target) for lesson in lessons])
 
     def _beside(self, vectors: Vectors, lesson: Lesson) -> list[Tensor]:
         """The vectors' own, which with another number of them than was prepared for may not fit."""
-        return self._encode(vectors, lesson.template, lesson.target[:1])
+        return _encoded(self.teacher, vectors, lesson.template, lesson.target[:1])
 
-    def _encode(self, vectors: Vectors, template: str, beside: Sequence[Tensor]) -> list[Tensor]:
-        """Raises `ChunksError` unless they fill as many chunks as the contexts (1, L, C) that they stand beside."""
-        mine = self.teacher.encode_vectors(vectors, template)
-        marked = self.teacher.model.info.chunk_tokens + 2  # with the begin and end marks
-        chunks, *others = (context.shape[1] // marked for context in (mine.context, *beside))
-        if {chunks} != set(others):
-            raise ChunksError(
-                f"the prompt fills {max(others)} chunks of {marked - 2} tokens and the embedding {chunks}: "
-                "the Transformer part needs the same number; choose the U-Net part, or change the tokens"
-            )
-        return _parts(mine)
+
+def _encoded(teacher: Teacher, vectors: Vectors, template: str, beside: Sequence[Tensor]) -> list[Tensor]:
+    """Raises `ChunksError` unless they fill as many chunks as the contexts (1, L, C) that they stand beside."""
+    mine = teacher.encode_vectors(vectors, template)
+    marked = teacher.model.info.chunk_tokens + 2  # with the begin and end marks
+    chunks, *others = (context.shape[1] // marked for context in (mine.context, *beside))
+    if {chunks} != set(others):
+        raise ChunksError(
+            f"the prompt fills {max(others)} chunks of {marked - 2} tokens and the embedding {chunks}: "
+            "the Transformer part needs the same number; choose the U-Net part, or change the tokens"
+        )
+    return _parts(mine)
 
 
 def _parts(conditioning: Conditioning) -> list[Tensor]:

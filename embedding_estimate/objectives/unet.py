@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.model.host import Vectors
-from embedding_estimate.objectives import SCHEDULED, ChosenByLessons, Loss, check_effect, mean, seeds_of, templates_of
-from embedding_estimate.settings import Settings
+from embedding_estimate.objectives.objective import Objective, mean, starting_from
+from embedding_estimate.objectives.prompts import SCHEDULED, check_effect, seeds_of, templates_of
+from embedding_estimate.optimizers import make_loss
+from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.sides import Side, States, epsilon, error
-from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher, Trajectory
+from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
 
 TRAIN_SEEDS = 6  # trajectories, shared among the templates; at least one for each other prompt
 SELECT_SEEDS = 3  # trajectories to choose on, of the cheapest sampler
@@ -38,61 +40,60 @@ class Lesson:
     select: States
 
 
-class UNetObjective(ChosenByLessons[Lesson]):
-    def __init__(self, settings: Settings, teacher: Teacher, loss: Loss):
-        self.settings = settings
+class UNetPreparation:
+    def __init__(self, phase: Phase, teacher: Teacher):
+        self.phase = phase
         self.teacher = teacher
-        self.loss_function = loss
-        self._templates = templates_of(settings, teacher)
+        self._templates = templates_of(phase, teacher)
         share = len(self._templates)
-        self._train = Trajectory.of(settings)
+        self._select_trajectory = replace(phase.trajectory, sampler=SELECT_SAMPLER)
         others = len(teacher.task.other_prompts)
         self._train_seeds = max(TRAIN_SEEDS // share, others)  # of each template
         self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, SELECT_LIMIT))
         self._kept = max(1, SELECT_STATES // share)  # of each template's states to choose on
-        self._select = replace(self._train, sampler=SELECT_SAMPLER)
         self.states_to_record = share * sum(
             seeds * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
-            for seeds, trajectory in ((self._train_seeds, self._train), (self._select_seeds, self._select))
+            for seeds, trajectory in (
+                (self._train_seeds, phase.trajectory),
+                (self._select_seeds, self._select_trajectory),
+            )
         )
-        self.notes: list[str] = []
-        self.held_out_empty = 0.0
-        self.held_out_start = 0.0
         # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
-        self.check_every = math.ceil(self._select_states() / (0.05 * 3 * settings.batch))
-        self._lessons: list[Lesson] = []
-        self._scale = 1.0  # root mean squared difference at the start, epsilon units
-        self._start = 1.0  # loss at the start, in those units
+        self.check_every = math.ceil(self._select_states() / (0.05 * 3 * phase.batch))
+        self._notes: list[str] = []
 
-    def prepare(self, start: Vectors) -> None:
-        for template in self._templates:
-            self._lessons.append(self._lesson(template))
-        batch, selects = self.settings.batch, [lesson.select for lesson in self._lessons]
-        self.held_out_empty = mean([self.teacher.error_of_nothing(each, self._select, batch) for each in selects])
-        check_effect(self.held_out_empty, self.settings.text)
-        self.held_out_start = self.held_out(start)
-        self._scale = max(math.sqrt(self.held_out_start), 1e-6)
-        if self.settings.loss != "MSE":  # whose value is 1 now
-            with torch.no_grad():
-                losses = [float(self.loss(start, (lesson, lesson.select))) for lesson in self._lessons]
-            self._start = max(mean(losses), 1e-12)
+    def prepare(self, start: Vectors) -> UNetObjective:
+        phase, batch = self.phase, self.phase.batch
+        lessons = tuple(self._lesson(number, template) for number, template in enumerate(self._templates))
+        empty = mean([self.teacher.error_of_nothing(each.select, self._select_trajectory, batch) for each in lessons])
+        check_effect(empty, self.teacher.task.text)
+        objective = UNetObjective(
+            teacher=self.teacher,
+            phase=phase,
+            loss_function=make_loss(phase.loss),
+            check_every=self.check_every,
+            notes=tuple(dict.fromkeys(self._notes)),
+            held_out_empty=empty,
+            held_out_start=empty,
+            lessons=lessons,
+        )
+        return starting_from(objective, start).scaled_at(start)
 
     def _select_states(self) -> int:
         """How many there are to choose on, of all templates."""
         share = len(self._templates)
-        recorded = self._select_seeds * self.teacher.model.evaluations(SELECT_SAMPLER, self._select.steps)
+        recorded = self._select_seeds * self.teacher.model.evaluations(SELECT_SAMPLER, self._select_trajectory.steps)
         return share * min(self._kept, recorded)
 
-    def _lesson(self, template: str) -> Lesson:
-        text = template.replace("{}", self.settings.text)
-        side = self.teacher.replaced(text, self._train)
+    def _lesson(self, number: int, template: str) -> Lesson:
+        text, batch = template.replace("{}", self.teacher.task.text), self.phase.batch
+        side = self.teacher.replaced(text, self.phase.trajectory)
         self._explain(side)
-        number = len(self._lessons)
-        seeds = seeds_of(self.settings.seed, self._train_seeds, number)
-        train = self.teacher.record(side, self._train, seeds, self.settings.batch)
-        side = self.teacher.replaced(text, self._select)
+        seeds = seeds_of(self.phase.seed, self._train_seeds, number)
+        train = self.teacher.record(side, self.phase.trajectory, seeds, batch)
+        side = self.teacher.replaced(text, self._select_trajectory)
         seeds = seeds_of(SELECT_SEED, self._select_seeds, number)
-        select = self.teacher.record(side, self._select, seeds, self.settings.batch)
+        select = self.teacher.record(side, self._select_trajectory, seeds, batch)
         return Lesson(
             template,
             train[train.evaluation.argsort(stable=True)],
@@ -100,20 +101,34 @@ class UNetObjective(ChosenByLessons[Lesson]):
         )
 
     def _explain(self, side: Side) -> None:
-        found = []
         if side.scheduled:
-            found.append(SCHEDULED)
+            self._notes.append(SCHEDULED)
         if not side.weights_sum_to_one:
-            found.append(
+            self._notes.append(
                 "the weights of AND, or the one at the prompt's end, do not sum to 1: "
                 "the result is right beside this other side's text only"
             )
-        self.notes += [note for note in found if note not in self.notes]
+
+
+@dataclass(frozen=True)
+class UNetObjective(Objective[Lesson]):
+    lessons: tuple[Lesson, ...]
+    scale: float = 1.0  # root mean squared difference at the start, epsilon units
+    start: float = 1.0  # loss at the start, in those units
+
+    @torch.no_grad()
+    def scaled_at(self, start: Vectors) -> UNetObjective:
+        """The same with a loss of 1 there, `held_out_start` being its held-out error."""
+        scaled = replace(self, scale=max(math.sqrt(self.held_out_start), 1e-6))
+        if self.phase.loss == "MSE":  # whose value is 1 now
+            return scaled
+        losses = [float(scaled.loss(start, (lesson, lesson.select))) for lesson in self.lessons]
+        return replace(scaled, start=max(mean(losses), 1e-12))
 
     def draw(self, generator: torch.Generator) -> tuple[Lesson, States]:
         """One template, and states spread evenly over the sampling, each drawn within its stretch."""
-        lesson = self._lessons[int(torch.randint(len(self._lessons), (), generator=generator))]
-        size = self.settings.batch
+        lesson = self.lessons[int(torch.randint(len(self.lessons), (), generator=generator))]
+        size = self.phase.batch
         place = (torch.arange(size) + torch.rand(size, generator=generator)) / size  # (B,) in [0, 1)
         return lesson, lesson.train.at((place * len(lesson.train)).long().tolist())
 
@@ -125,13 +140,13 @@ class UNetObjective(ChosenByLessons[Lesson]):
         denoised = self.teacher.model.denoise(
             states.x, states.sigma, self.teacher.encode_vectors(vectors, lesson.template)
         )
-        prediction = epsilon(states.x, states.sigma, denoised) / self._scale  # (B, C, h, w)
-        target = epsilon(states.x, states.sigma, states.target) / self._scale
-        return self.loss_function(prediction, target) / self._start
+        prediction = epsilon(states.x, states.sigma, denoised) / self.scale  # (B, C, h, w)
+        target = epsilon(states.x, states.sigma, states.target) / self.scale
+        return self.loss_function(prediction, target) / self.start
 
     def to_choose_by(self) -> Sequence[Lesson]:
-        return self._lessons
+        return self.lessons
 
     def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
-        batch = self.settings.batch
+        batch = self.phase.batch
         return mean([error(self.teacher.student(vectors, each.template), each.select, batch) for each in lessons])

@@ -35,8 +35,9 @@ from embedding_estimate.reports.drawing import (
 )
 from embedding_estimate.reports.image_grid import COLUMNS, blocks, in_context
 from embedding_estimate.reports.image_grid import WIDTH as GRID_WIDTH
-from embedding_estimate.settings import Settings, parts
+from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
+from embedding_estimate.teaching.plan import phases
 
 SEEDS = 4  # of the report's sixteen: as many as can be looked at
 MARGIN, GAP = 36, 24
@@ -70,7 +71,7 @@ def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[s
 def of_estimate(settings: Settings, result: Estimate, images: Mapping[str, Sequence[Image.Image]]) -> Report:
     """All that is known of an estimate, with its `pictures`."""
     figures = result.fidelity
-    optimizers = dict.fromkeys(part.optimizer_used for part in parts.in_turn(settings))
+    optimizers = dict.fromkeys(phase.optimizer for phase in phases(settings))
     return Report(
         name=result.phrase,
         prompt="" if settings.private else settings.text,

@@ -6,7 +6,6 @@ number beside the name can make up for most of what is out of their reach; which
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +14,15 @@ from itertools import islice
 from typing import Any
 
 from embedding_estimate.errors import failures
-from embedding_estimate.errors.failures import FAILED, NO_MEMORY
 from embedding_estimate.fidelity.among_words import Context
-from embedding_estimate.model.host import Vectors
 from embedding_estimate.model.vectors import VectorSpace
-from embedding_estimate.objectives import Objective, starting_from
-from embedding_estimate.progress import Progress, Stopped
+from embedding_estimate.objectives.objective import Objective, at_weight
+from embedding_estimate.progress import Progress, Stopped, StopReason
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teaching.teacher import SELECT_SEED
-from embedding_estimate.training.loop import Job, OnPreview, Training, train
+from embedding_estimate.training.handlers import OnPreview, Watch
+from embedding_estimate.training.loop import train
+from embedding_estimate.training.state import Training
 
 logger = logging.getLogger(__name__)
 
@@ -35,25 +34,18 @@ CONTEXTS = 3  # of those that are chosen by
 HARM = 0.02  # of `explained` inside other prompts, more than which a weight may not cost
 
 
-def at_weight(objective: Objective, weight: float, start: Vectors) -> Objective:
-    """A prepared objective for vectors that are typed with another weight."""
-    other = copy.copy(objective)
-    other.teacher = objective.teacher.typed(weight)
-    return starting_from(other, start)
-
-
-def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -> tuple[float, Training]:
+def solve(objective: Objective[Any], space: VectorSpace, start: Training, watch: Watch) -> tuple[float, Training]:
     """The weight with which trainings get furthest on the select set, of those that do no harm inside other prompts,
     and that training, to its end.
 
     The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours. A stop or an
     error ends in the best so far of what was last found to do no harm; it is raised where there is nothing yet.
     """
-    batch = job.settings.batch
+    batch = objective.phase.batch
     contexts = [
         Context.of(objective.teacher, each, SELECT_SEED, batch) for each in objective.teacher.contexts.select[:CONTEXTS]
     ]
-    to_the_end = job.settings.learning_steps
+    to_the_end = objective.phase.steps
     total = (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * to_the_end
     trials: dict[float, Training] = {}
     safe = {1.0}
@@ -61,18 +53,18 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
 
     def run(weight: float, steps: int, on_preview: OnPreview = lambda teacher, vectors, step: None) -> None:
         nonlocal done
-        job.stop.check()
+        watch.stop.check()
         training = trials.setdefault(weight, start.continued())
         before = done - training.step
 
         def on_progress(progress: Progress) -> None:
-            job.on_progress(Progress("weigh", before + progress.done, total))
+            watch.on_progress(Progress("weigh", before + progress.done, total))
 
-        settings = replace(job.settings, learning_steps=steps, save_every=0)  # of one step there would be several
-        trial = replace(job, settings=settings, on_progress=on_progress, on_preview=on_preview)
-        train(training, at_weight(objective, weight, training.best), space, trial)
+        of_steps = replace(objective, phase=replace(objective.phase, steps=steps))
+        trial = replace(watch, save_every=0, on_progress=on_progress, on_preview=on_preview)  # else several of one step
+        train(training, at_weight(of_steps, weight, training.best), space, trial)
         done += steps
-        if training.stopped in (FAILED, NO_MEMORY):  # as it would at the other weights
+        if training.stopped.by_error:  # as it would at the other weights
             raise Stopped
 
     def harmless(weights: Iterable[float]) -> Iterator[float]:
@@ -99,8 +91,8 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
                 run(round(weight, 2), TRIAL_STEPS)
         finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
         for weight in finalists:
-            run(weight, to_the_end, job.on_preview)
-        job.on_progress(Progress("weigh", total, total))  # fewer than `total` where the bare name is in front
+            run(weight, to_the_end, watch.on_preview)
+        watch.on_progress(Progress("weigh", total, total))  # fewer than `total` where the bare name is in front
         return next(harmless(finalists))
 
     try:
@@ -109,16 +101,16 @@ def solve(objective: Objective, space: VectorSpace, start: Training, job: Job) -
         reached = [
             weight
             for weight in safe & trials.keys()
-            if len(trials[weight].checks) > len(start.checks) or trials[weight].stopped in (FAILED, NO_MEMORY)
+            if len(trials[weight].checks) > len(start.checks) or trials[weight].stopped.by_error
         ]
         if not reached:
             raise
         weight = min(reached, key=lambda weight: trials[weight].best_error)
-        failed = {one.stopped: one.notes[-1] for one in trials.values() if one.stopped in (FAILED, NO_MEMORY)}
+        failed = {one.stopped: one.notes[-1] for one in trials.values() if one.stopped.by_error}
         if not isinstance(error, Stopped):
             reason = failures.logged(error, logger, "the trials of weights")
-            failed = {FAILED: f"the trials of weights failed: {reason}"}
-        trials[weight].stopped = next(iter(failed), "interrupted")
+            failed = {StopReason.FAILED: f"the trials of weights failed: {reason}"}
+        trials[weight].stopped = next(iter(failed), StopReason.INTERRUPTED)
         trials[weight].notes = list(dict.fromkeys([*trials[weight].notes, *failed.values()]))
     found = trials[weight]
     found.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.values())

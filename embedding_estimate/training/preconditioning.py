@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.model.vectors import VectorSpace
-from embedding_estimate.objectives import Objective, comparing
+from embedding_estimate.objectives.objective import Objective
 
 SAMPLES = 8  # backward passes
 FLOOR = 1e-3  # of the mean h, for vectors that hardly count
@@ -54,7 +54,7 @@ class Preconditioned(VectorSpace):
 
 def preconditioned(
     space: VectorSpace,
-    objective: Objective,
+    objective: Objective[Any],
     start: Vectors,
     draws: Iterator[Any],
     generator: torch.Generator,
@@ -84,7 +84,7 @@ def preconditioned(
 
 
 def _samples(
-    space: VectorSpace, objective: Objective, start: Vectors, draws: Iterator[Any], generator: torch.Generator
+    space: VectorSpace, objective: Objective[Any], start: Vectors, draws: Iterator[Any], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """`SAMPLES` J's, in one unknown unit: (SAMPLES, N, W) in double precision, in which no square is lost."""
 
@@ -93,7 +93,7 @@ def _samples(
         signs = torch.randint(2, prediction.shape, generator=generator).to(prediction) * 2 - 1
         return (signs * prediction).sum() / math.sqrt(prediction.numel())
 
-    projected = comparing(objective, signed)
+    projected = replace(objective, loss_function=signed)
     found: list[dict[str, Tensor]] = []
     for _ in range(SAMPLES):
         leaves = space.leaves(start, "cpu")

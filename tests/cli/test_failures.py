@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -15,7 +16,8 @@ from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.estimation import trainer
 from embedding_estimate.files import embedding as embeddings
 from embedding_estimate.files.embedding import Embedding
-from embedding_estimate.training import loop
+from embedding_estimate.training import handlers
+from embedding_estimate.training.state import Training
 
 BAD = {
     "empty text": (["", "--name", "x1"], "text is empty"),
@@ -138,7 +140,7 @@ def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pyt
         return real(*arguments, on_progress=see, **options)
 
     monkeypatch.setattr(trainer, "estimate", pressed)
-    monkeypatch.setattr(loop, "READ_EVERY", 0)
+    monkeypatch.setattr(handlers, "READ_EVERY", 0)
     before = signal.getsignal(signal.SIGINT)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--json", "--report", "r.png", "--save-every", "1")
     assert result.exit_code == 130
@@ -171,15 +173,15 @@ def test_a_third_ctrl_c_while_measuring_puts_the_old_embedding_back(
 
 
 def test_an_error_of_the_model_is_told_and_the_rest_saved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, steps = loop._Run._check, []
+    real, steps = Training.judge, []
 
-    def check(self: object, *arguments: object) -> None:
+    def judge(self: Training, *arguments: Any) -> None:
         real(self, *arguments)
         steps.append(1)
         if len(steps) == 2:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(loop._Run, "_check", check)
+    monkeypatch.setattr(Training, "judge", judge)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "3", "--json")
     assert result.exit_code == 1 and last(result)["stopped"] == "failed" and last(result)["steps"] == 6
     assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied (the traceback is in the log)" in result.stdout
@@ -208,7 +210,7 @@ def test_a_reader_that_leaves_costs_no_report(run: Run, monkeypatch: pytest.Monk
 def test_verbose_tells_what_goes_on(run: Run) -> None:
     quiet = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
     talking = run("estimate", "(red:1.5)", "--name", "x2", *QUICK, "--verbose")
-    line = "DEBUG embedding_estimate.training.loop: step 10: held-out error"
+    line = "DEBUG embedding_estimate.training.handlers: step 10: held-out error"
     assert line not in quiet.stderr and line in talking.stderr
     assert line not in run("estimate", "(red:1.5)", "--name", "x3", *QUICK).stderr
 

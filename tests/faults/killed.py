@@ -32,7 +32,7 @@ from embedding_estimate.files.embedding import Embedding, read, write
 from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.progress import Progress
 from embedding_estimate.storage import saving
-from embedding_estimate.training import loop, name_weight
+from embedding_estimate.training import handlers, name_weight
 
 QUICK = ("--tokens", "2", "--learning-steps", "12", "--steps", "4", "--save-every", "2")
 PHASES = {"prepare": 12, "weigh": 20, "train": 12, "measure": 20}  # phase -> reports of progress to choose one from
@@ -114,7 +114,7 @@ def quicken() -> None:
     protocol.TRAJECTORY = replace(protocol.TRAJECTORY, steps=3)
     protocol.SEEDS = protocol.SEEDS[:1]
     among_words.TRAJECTORY = replace(among_words.TRAJECTORY, steps=2)
-    name_weight.GRID, name_weight.TRIAL_STEPS, loop.READ_EVERY = (0.9, 1.2), 5, 0.0
+    name_weight.GRID, name_weight.TRIAL_STEPS, handlers.READ_EVERY = (0.9, 1.2), 5, 0.0
 
 
 def estimate(place: Path, options: list[str], phase: str = "", at: int = 0) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from embedding_estimate.errors import PromptError
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Host, Stage, Vectors
-from embedding_estimate.objectives import check_text
+from embedding_estimate.objectives.prompts import check_text
 from embedding_estimate.progress import Stopped
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 

@@ -6,11 +6,13 @@ from shaking import shaken
 from toy import ToyModel
 
 from embedding_estimate.errors import PromptError
-from embedding_estimate.objectives import Objective, make_objective, unet
-from embedding_estimate.objectives.attention import AttentionObjective
-from embedding_estimate.optimizers import LOSSES, make_loss
+from embedding_estimate.objectives import preparation_of, unet
+from embedding_estimate.objectives.attention import WHOLE
+from embedding_estimate.objectives.objective import Objective
+from embedding_estimate.optimizers import LOSSES
 from embedding_estimate.progress import Meter
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.plan import SKETCH, phases
 from embedding_estimate.teaching.teacher import Task, Teacher
 
 PARTS = ("Attention", "U-Net", "Transformer")
@@ -28,9 +30,8 @@ def prepared(toy: ToyModel, **values) -> Objective:
             **values,
         }
     )
-    objective = make_objective(settings, Teacher(toy, Task.of(settings, toy)), make_loss(settings.loss))
-    objective.prepare(start())
-    return objective
+    [phase] = [phase for phase in phases(settings) if phase.part != SKETCH]
+    return preparation_of(phase, Teacher(toy, Task.of(settings, toy))).prepare(start())
 
 
 def start() -> dict[str, torch.Tensor]:
@@ -181,7 +182,9 @@ def test_transformer_matches_the_average_of_a_schedule(toy: ToyModel) -> None:
     a, b = (stage.parts[0][0].context for stage in toy.encode("[red:green:2] circle", evaluations=6, width=0, height=0))
     lesson = objective.draw(torch.Generator())
     torch.testing.assert_close(lesson.target[0], (a + b) / 2)
-    assert objective.notes == ["the prompt changes with the step and an embedding does not: it is matched on average"]
+    assert list(objective.notes) == [
+        "the prompt changes with the step and an embedding does not: it is matched on average"
+    ]
 
 
 def test_a_prompt_that_does_nothing_is_refused(toy: ToyModel) -> None:
@@ -196,7 +199,9 @@ def test_attention_refuses_and(toy: ToyModel) -> None:
 
 def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> None:
     objective = prepared(toy, part="Attention", text="[red:green:2] circle")
-    assert objective.notes == ["the prompt changes with the step and an embedding does not: it is matched on average"]
+    assert list(objective.notes) == [
+        "the prompt changes with the step and an embedding does not: it is matched on average"
+    ]
     [lesson] = objective.draw(torch.Generator())
     contexts = [
         toy.encode(text, evaluations=6, width=0, height=0)[0].parts[0][0] for text in ("red circle", "green circle")
@@ -237,8 +242,8 @@ def test_a_batch_of_contexts_is_drawn(toy: ToyModel) -> None:
 
 
 def test_what_the_attention_part_holds_out_is_in_true_units(toy: ToyModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unet, "SELECT_SEEDS", AttentionObjective.select_seeds)  # so that both judge on the same states
-    monkeypatch.setattr(unet, "SELECT_STATES", AttentionObjective.select_states)
+    monkeypatch.setattr(unet, "SELECT_SEEDS", WHOLE.select_seeds)  # so that both judge on the same states
+    monkeypatch.setattr(unet, "SELECT_STATES", WHOLE.select_states)
     one, other = prepared(toy, part="Attention"), prepared(toy, part="U-Net")
     assert one.held_out_start == pytest.approx(other.held_out(start()))
     assert one.held_out_empty == pytest.approx(other.held_out_empty)

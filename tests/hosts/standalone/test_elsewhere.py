@@ -22,7 +22,7 @@ from embedding_estimate.hosts.standalone.sampling import SAMPLERS, sample
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.settings import Settings
-from embedding_estimate.training import loop, preconditioning
+from embedding_estimate.training import handlers, preconditioning
 
 pytestmark = pytest.mark.slow  # each operator of torch goes through Python
 
@@ -122,7 +122,7 @@ def test_no_step_waits_for_the_device(
     folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch, part: str, family: Family
 ) -> None:
     """Only what is looked at now and then does: held-out states, and the loss a few times a second."""
-    monkeypatch.setattr(loop, "READ_EVERY", 1e9)
+    monkeypatch.setattr(handlers, "READ_EVERY", 1e9)
     monkeypatch.setattr(preconditioning, "SAMPLES", 1)  # before the steps
     for objective in (UNetObjective, AttentionObjective):
         monkeypatch.setattr(objective, "held_out", lambda *_: 0.5)
@@ -139,7 +139,7 @@ def test_lbfgs_waits_a_few_times_a_step_and_not_for_each_of_its_numbers(
     folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice for the loss, and once each for vectors going there and a gradient coming back."""
-    monkeypatch.setattr(loop, "READ_EVERY", 1e9)
+    monkeypatch.setattr(handlers, "READ_EVERY", 1e9)
     monkeypatch.setattr(preconditioning, "SAMPLES", 1)
     monkeypatch.setattr(AttentionObjective, "held_out", lambda *_: 0.5)
     counts = []

@@ -1,0 +1,99 @@
+"""What an estimate will do: its settings with every 0 and every "Automatic" resolved.
+
+Objectives, optimizers and the loop are told by a `Phase` and never see `Settings`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from embedding_estimate.optimizers import FULL, automatic_steps
+from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.teacher import Trajectory
+
+SKETCH = "Sketch"  # comes before the Attention part
+SKETCH_STEPS = 20  # learning steps, which are that part's first
+SKETCH_SAMPLING = 6  # steps of the sampler
+REFINE = 1 / 2  # of the learning steps, for the part that only refines
+PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run of an optimizer over one objective."""
+
+    part: str  # what is matched: `SKETCH` or a single training part
+    trajectory: Trajectory  # how its states are drawn
+    templates: tuple[str, ...]  # to train in and to choose by; none: the model's contexts
+    seed: int
+    loss: str
+    optimizer: str
+    rate: float  # spreads per step; 0: as long as the start is far from the prompt, which is known when it is prepared
+    scheduler: str
+    steps: int
+    early_stop: int  # checks without progress that end it; 0: none do
+    finds_weight: bool  # whether the weight of the name is solved for
+    batch: int  # states that go through the U-Net together
+    attention_memory: int  # MB
+    checkpointing: bool
+
+
+def phases(settings: Settings) -> tuple[Phase, ...]:
+    """The phases that follow each other.
+
+    >>> [(phase.part, phase.steps) for phase in phases(Settings(part="Attention + U-Net"))]
+    [('Sketch', 20), ('Attention', 60), ('U-Net', 80)]
+    """
+    first, *more = (_single(settings, part) for part in settings.part.split(" + "))
+    return (*_sketched(first), *map(_refining, more))
+
+
+def learning_steps(settings: Settings) -> int:
+    """Those of all phases."""
+    return sum(phase.steps for phase in phases(settings))
+
+
+def _single(settings: Settings, part: str) -> Phase:
+    optimizer = replace(settings, part=part).optimizer_used
+    alone = settings.template_list == ("{}",)
+    return Phase(
+        part=part,
+        trajectory=Trajectory.of(settings),
+        templates=settings.template_list,
+        seed=settings.seed,
+        loss=settings.loss,
+        optimizer=optimizer,
+        rate=settings.rate,
+        scheduler=settings.scheduler,
+        steps=settings.learning_steps or automatic_steps(optimizer, part, alone=alone),
+        early_stop=settings.early_stop,
+        finds_weight=settings.typed_weight == 0,
+        batch=settings.batch,
+        attention_memory=settings.attention_memory,
+        checkpointing=settings.checkpointing,
+    )
+
+
+def _sketched(single: Phase) -> list[Phase]:
+    """The first learning steps on a sketch, where LBFGS needs few steps."""
+    if single.part != "Attention" or single.optimizer not in FULL or single.steps <= SKETCH_STEPS:
+        return [single]
+    sketch = replace(
+        single,
+        part=SKETCH,
+        finds_weight=False,
+        steps=SKETCH_STEPS,
+        trajectory=replace(single.trajectory, steps=min(single.trajectory.steps, SKETCH_SAMPLING)),
+        templates=(next(iter(single.templates), "{}"),),
+    )
+    return [sketch, replace(single, steps=single.steps - SKETCH_STEPS)]
+
+
+def _refining(single: Phase) -> Phase:
+    return replace(
+        single,
+        finds_weight=False,  # found by then
+        steps=math.ceil(single.steps * REFINE),
+        early_stop=single.early_stop or PATIENCE,
+    )
