@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from benchmarks.methods import Case
@@ -77,17 +78,15 @@ def foresee(host: Host, prompt: Prompt, others: Sequence[Prompt], seed: int) -> 
         prompt.negative,
         case.tokens,
         len(found),
-        probes=spearman(truth, by_probes),
-        uniform=spearman(truth, by_flat),
-        probes_near=spearman(truth[half], by_probes[half]),
-        uniform_near=spearman(truth[half], by_flat[half]),
+        probes=_rank_correlation(truth, by_probes),
+        uniform=_rank_correlation(truth, by_flat),
+        probes_near=_rank_correlation(truth[half], by_probes[half]),
+        uniform_near=_rank_correlation(truth[half], by_flat[half]),
     )
 
 
-def spearman(a: Tensor, b: Tensor) -> float:
-    """Rank correlation of two samples (n,) without ties."""
-    ranks = torch.stack([value.argsort().argsort().double() for value in (a, b)])
-    return float(torch.corrcoef(ranks)[0, 1])
+def _rank_correlation(a: Tensor, b: Tensor) -> float:
+    return float(spearmanr(a.cpu(), b.cpu()).statistic)
 
 
 @torch.no_grad()

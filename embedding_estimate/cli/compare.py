@@ -14,7 +14,7 @@ from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.notes import Notes, note
 from embedding_estimate.cli.options import (
-    Place,
+    PathType,
     checked,
     json_option,
     report_option,
@@ -43,7 +43,7 @@ MEASURE = replace(
 
 
 @click.command(cls=Sections)
-@click.argument("file", type=Place())
+@click.argument("file", type=PathType())
 @click.argument("text")
 @report_option
 @json_option

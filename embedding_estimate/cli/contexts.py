@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedding_estimate.cli.options import Place
+from embedding_estimate.cli.options import PathType
 from embedding_estimate.errors import SettingsError, few
 from embedding_estimate.model.contexts import problems
 from embedding_estimate.settings import LONGEST_PROMPT, PARAMETERS, Settings
@@ -69,7 +69,7 @@ def flattering(
 
 contexts_option = click.option(
     "--contexts",
-    type=Place(),
+    type=PathType(),
     callback=lambda context, option, file: () if file is None else read(file),
     metavar="FILE",
     help="Measure in prompts of your own, one per line, {} where the name stands. They are not trained in: "

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from embedding_estimate.cli.notes import note
-from embedding_estimate.cli.options import Place
+from embedding_estimate.cli.options import PathType
 from embedding_estimate.cli.printing import show
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.files import names
@@ -17,13 +17,13 @@ FORMATS = ("safetensors", "pt")
 
 
 @click.command
-@click.argument("file", type=Place())
+@click.argument("file", type=PathType())
 @click.option(
     "--to", "kind", type=click.Choice(FORMATS, case_sensitive=False), required=True, help="The format to write."
 )
 @click.option(
     "--out",
-    type=Place(),
+    type=PathType(),
     metavar="PATH",
     help="The file to write, or the folder to write it in.  [default: beside FILE, under its name]",
 )

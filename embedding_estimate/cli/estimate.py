@@ -21,7 +21,7 @@ from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.infotext import from_infotext
 from embedding_estimate.cli.notes import Notes, note
 from embedding_estimate.cli.options import (
-    Place,
+    PathType,
     checked,
     json_option,
     report_option,
@@ -78,7 +78,7 @@ class Done:
 def folder_option(command: Any) -> Any:
     return click.option(
         "--out",
-        type=Place(),
+        type=PathType(),
         default=FOLDER,
         metavar="DIR",
         help=f"The folder of embeddings to save in, made where it is missing.  [default: {FOLDER}]",
@@ -94,7 +94,7 @@ def folder_option(command: Any) -> Any:
 @click.option(
     "--from",
     "source",
-    type=Place(),
+    type=PathType(),
     metavar="FILE",
     help="Take the settings from a file made before; what else is typed goes first.",
 )

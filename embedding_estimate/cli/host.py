@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from embedding_estimate.cli.notes import note
-from embedding_estimate.cli.options import Place
+from embedding_estimate.cli.options import PathType
 from embedding_estimate.errors import EmbeddingError, ModelError, quoted
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def host_options(command: Command) -> Command:
         click.option("--clip-skip", type=int, help="Ends SD1's text encoder so many layers early.  [default: 1]"),
         click.option(
             "--embeddings",
-            type=Place(),
+            type=PathType(),
             metavar="DIR",
             help="A folder of embeddings that prompts may name.",
         ),

@@ -10,7 +10,7 @@ import click
 
 from embedding_estimate.cli.figures import print_json
 from embedding_estimate.cli.host import HostOptions, load
-from embedding_estimate.cli.options import Place, json_option
+from embedding_estimate.cli.options import PathType, json_option
 from embedding_estimate.cli.printing import show
 from embedding_estimate.fidelity.wording import typed_as
 from embedding_estimate.files.names import uncallable
@@ -25,7 +25,7 @@ DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 
 
 @click.command
-@click.argument("file", type=Place())
+@click.argument("file", type=PathType())
 @click.option(
     "--model",
     help="Also show the words whose vectors in this model point most nearly the same way: a folder, "

@@ -22,7 +22,7 @@ ALIASES = {"other_prompt": ("--negative",), "guidance_scale": ("--cfg-scale",)}
 ARGUMENT = "text"  # the one setting that is typed without an option
 
 
-class Place(click.Path):
+class PathType(click.Path):
     """A path. An empty one, as a variable gives that was never set, is none, and not the folder that one is in."""
 
     def __init__(self) -> None:
@@ -133,6 +133,6 @@ def png(context: click.Context, option: click.Parameter, path: Path | None) -> P
 
 
 report_option = click.option(
-    "--report", type=Place(), callback=png, metavar="FILE.png", help="Draw figures and images there."
+    "--report", type=PathType(), callback=png, metavar="FILE.png", help="Draw figures and images there."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")

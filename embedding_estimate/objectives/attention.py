@@ -56,7 +56,7 @@ SKETCHED = Extent(rows=200, readings=1, train_states=6, train_seeds=1, select_ro
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ContextProbes:
     """What is read in one context."""
 
     template: str
@@ -95,9 +95,9 @@ class AttentionPreparation:
         held_out = self._record(contexts.select, SELECT_SEED, self._select_seeds, extent.select_states)
         portions = prober(list(seen.values()), rows).dealt(min(PORTIONS, len(contexts.train)))
         dealt = itertools.cycle(portions)
-        train = tuple(Lesson(each, next(dealt).aimed(self._side(each))) for each in contexts.train)
+        train = tuple(ContextProbes(each, next(dealt).aimed(self._side(each))) for each in contexts.train)
         probes = prober(list(held_out.values()), extent.select_rows)
-        select = tuple(Lesson(each, probes.aimed(self._side(each))) for each in contexts.select)
+        select = tuple(ContextProbes(each, probes.aimed(self._side(each))) for each in contexts.select)
         calibration, empty = self._calibrated(start, held_out, select)
         objective = AttentionObjective(
             teacher=self.teacher,
@@ -133,12 +133,12 @@ class AttentionPreparation:
 
     @torch.no_grad()
     def _calibrated(
-        self, start: Vectors, held_out: Mapping[str, tuple[Side, States]], select: Sequence[Lesson]
+        self, start: Vectors, held_out: Mapping[str, tuple[Side, States]], select: Sequence[ContextProbes]
     ) -> tuple[float, float]:
         """On the states to select by: the true error of the start over the one that the rows foresee, and the true
         error of nothing in the prompt's place."""
         batch, total = self.phase.batch, sum(len(states) for _, states in held_out.values())
-        probes = {lesson.template: lesson.probes for lesson in select}
+        probes = {example.template: example.probes for example in select}
         true = foreseen = empty = 0.0
         for template, (_, states) in held_out.items():
             share = len(states) / total
@@ -155,9 +155,9 @@ class AttentionPreparation:
 
 
 @dataclass(frozen=True)
-class AttentionObjective(Objective[Lesson]):
-    train: tuple[Lesson, ...]
-    select: tuple[Lesson, ...]
+class AttentionObjective(Objective[ContextProbes]):
+    train: tuple[ContextProbes, ...]
+    select: tuple[ContextProbes, ...]
     calibration: float  # true error of the start over the error that the rows foresee for it
     scale: float = 1.0  # root mean squared difference of readings at the start
     start: float = 1.0  # loss at the start, in those units
@@ -166,43 +166,43 @@ class AttentionObjective(Objective[Lesson]):
     def scaled_at(self, start: Vectors) -> AttentionObjective:
         """The same with a loss of 1 there."""
         squares = [
-            float((lesson.probes.read(its) - lesson.probes.aim).square().mean())
-            for lesson, its in self._encoded(start, self.train)
+            float((example.probes.read(its) - example.probes.aim).square().mean())
+            for example, its in self._encoded(start, self.train)
         ]
         scaled = replace(self, scale=max(math.sqrt(mean(squares)), 1e-12))
         return replace(scaled, start=max(float(scaled.loss(start, self.train)), 1e-12))
 
-    def draw(self, generator: torch.Generator) -> list[Lesson]:
+    def draw(self, generator: torch.Generator) -> list[ContextProbes]:
         """As many contexts as a batch holds."""
         order = torch.randperm(len(self.train), generator=generator).tolist()
         return [self.train[place] for place in order[: self.phase.batch]]
 
-    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Sequence[Lesson]]:
-        """As many lessons together as a batch may hold and divides them evenly; one at a time where `sparing`."""
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Sequence[ContextProbes]]:
+        """As many examples together as a batch may hold and divides them evenly; one at a time where `sparing`."""
         number, most = len(self.train), 1 if sparing else self.phase.batch
         size = max(size for size in range(1, most + 1) if number % size == 0)
         return [self.train[first : first + size] for first in range(0, number, size)]
 
-    def loss(self, vectors: Vectors, drawn: Sequence[Lesson]) -> Tensor:
-        losses = [_at_once(partial(self._loss_of, lesson), its) for lesson, its in self._encoded(vectors, drawn)]
+    def loss(self, vectors: Vectors, drawn: Sequence[ContextProbes]) -> Tensor:
+        losses = [_at_once(partial(self._loss_of, example), its) for example, its in self._encoded(vectors, drawn)]
         return torch.stack(losses).mean() / self.start
 
-    def _loss_of(self, lesson: Lesson, its: Conditioning) -> Tensor:
-        probes = lesson.probes
+    def _loss_of(self, example: ContextProbes, its: Conditioning) -> Tensor:
+        probes = example.probes
         return self.loss_function(probes.read(its)[None] / self.scale, probes.aim[None] / self.scale)
 
-    def to_choose_by(self) -> Sequence[Lesson]:
+    def to_choose_by(self) -> Sequence[ContextProbes]:
         return self.select
 
-    def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
+    def error_in(self, vectors: Vectors, examples: Sequence[ContextProbes]) -> float:
         """Foreseen by held-out rows in contexts that are not trained in, in units of the true error at the start."""
-        errors = [float(lesson.probes.error(its)) for lesson, its in self._encoded(vectors, lessons)]
+        errors = [float(example.probes.error(its)) for example, its in self._encoded(vectors, examples)]
         return self.calibration * mean(errors)
 
-    def _encoded(self, vectors: Vectors, lessons: Sequence[Lesson]) -> list[tuple[Lesson, Conditioning]]:
-        """Each lesson with the vectors in its template."""
-        encoded = self.teacher.encode_each(vectors, [lesson.template for lesson in lessons])
-        return list(zip(lessons, encoded, strict=True))
+    def _encoded(self, vectors: Vectors, examples: Sequence[ContextProbes]) -> list[tuple[ContextProbes, Conditioning]]:
+        """Each example with the vectors in its template."""
+        encoded = self.teacher.encode_each(vectors, [example.template for example in examples])
+        return list(zip(examples, encoded, strict=True))
 
 
 def _at_once(loss: Callable[[Conditioning], Tensor], conditioning: Conditioning) -> Tensor:

@@ -66,7 +66,7 @@ class Objective(ABC, Generic[L]):
         """What the best vectors are chosen by."""
 
     @abstractmethod
-    def error_in(self, vectors: Vectors, lessons: Sequence[L]) -> float:
+    def error_in(self, vectors: Vectors, examples: Sequence[L]) -> float:
         """Mean squared error over some of what is chosen by."""
 
     @torch.no_grad()
@@ -77,8 +77,8 @@ class Objective(ABC, Generic[L]):
     @torch.no_grad()
     def held_out_among_words(self, vectors: Vectors) -> float | None:
         """The same without the bare prompt; None where there is nothing else to choose by."""
-        lessons = [lesson for lesson in self.to_choose_by() if lesson.template.strip() != "{}"]
-        return self.error_in(vectors, lessons) if lessons else None
+        examples = [example for example in self.to_choose_by() if example.template.strip() != "{}"]
+        return self.error_in(vectors, examples) if examples else None
 
 
 def starting_from(objective: Prepared, start: Vectors) -> Prepared:

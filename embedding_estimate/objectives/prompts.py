@@ -67,6 +67,6 @@ def templates_of(phase: Phase, teacher: Teacher) -> tuple[str, ...]:
     return tuple(template for template in templates if not composed or template == "{}") or templates
 
 
-def seeds_of(first: int, number: int, lesson: int) -> range:
-    """Seeds from `first` on, others for each lesson: the more pictures the better."""
-    return range(first + lesson * number, first + (lesson + 1) * number)
+def seeds_of(first: int, number: int, example: int) -> range:
+    """Seeds from `first` on, others for each example: the more pictures the better."""
+    return range(first + example * number, first + (example + 1) * number)

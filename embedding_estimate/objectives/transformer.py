@@ -25,7 +25,7 @@ from embedding_estimate.teaching.teacher import Teacher
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ContextTarget:
     """What is known of one template."""
 
     template: str
@@ -50,13 +50,13 @@ class TransformerPreparation:
     @torch.no_grad()
     def prepare(self, start: Vectors) -> TransformerObjective:
         first, *others = templates_of(self.phase, self.teacher)
-        lessons = [self._lesson(first, start)]
+        examples = [self._example(first, start)]
         for template in others:
             try:
-                lessons.append(self._lesson(template, start))
+                examples.append(self._example(template, start))
             except ChunksError as error:
                 self._notes.append(f"template {quoted(template)} was left out: {error}")
-        empty = mean([_difference(lesson.empty, lesson.target) for lesson in lessons])
+        empty = mean([_difference(example.empty, example.target) for example in examples])
         objective = TransformerObjective(
             teacher=self.teacher,
             phase=self.phase,
@@ -65,12 +65,12 @@ class TransformerPreparation:
             notes=tuple(dict.fromkeys(self._notes)),
             held_out_empty=empty,
             held_out_start=empty,
-            lessons=tuple(lessons),
+            examples=tuple(examples),
         )
-        at_start = mean([float(objective.loss(start, lesson)) for lesson in lessons])
+        at_start = mean([float(objective.loss(start, example)) for example in examples])
         return starting_from(replace(objective, start=max(at_start, 1e-12)), start)
 
-    def _lesson(self, template: str, start: Vectors) -> Lesson:
+    def _example(self, template: str, start: Vectors) -> ContextTarget:
         trajectory = self.phase.trajectory
         evaluations = self.teacher.model.evaluations(trajectory.sampler, trajectory.steps)
         side, nothing = (
@@ -82,37 +82,37 @@ class TransformerPreparation:
         context, *vector = _average(nothing, evaluations)  # (1, l, C), l <= L
         rows = torch.arange(target[0].shape[1], device=context.device) % context.shape[1]  # chunks that it lacks: again
         scale = [max(float((a - b).square().mean().sqrt()), 1e-6) for a, b in zip(mine, target, strict=True)]
-        return Lesson(template, target, [context[:, rows], *vector], scale)
+        return ContextTarget(template, target, [context[:, rows], *vector], scale)
 
 
 @dataclass(frozen=True)
-class TransformerObjective(Objective[Lesson]):
-    lessons: tuple[Lesson, ...]
+class TransformerObjective(Objective[ContextTarget]):
+    examples: tuple[ContextTarget, ...]
     start: float = 1.0  # loss at the start, with the differences scaled
 
-    def draw(self, generator: torch.Generator) -> Lesson:
-        return self.lessons[int(torch.randint(len(self.lessons), (), generator=generator))]
+    def draw(self, generator: torch.Generator) -> ContextTarget:
+        return self.examples[int(torch.randint(len(self.examples), (), generator=generator))]
 
-    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Lesson]:
-        return list(self.lessons)
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[ContextTarget]:
+        return list(self.examples)
 
-    def loss(self, vectors: Vectors, drawn: Lesson) -> Tensor:
+    def loss(self, vectors: Vectors, drawn: ContextTarget) -> Tensor:
         terms = [
             self.loss_function(a / scale, b / scale)
             for a, b, scale in zip(self._beside(vectors, drawn), drawn.target, drawn.scale, strict=True)
         ]
         return torch.stack(terms).mean() / self.start
 
-    def to_choose_by(self) -> Sequence[Lesson]:
+    def to_choose_by(self) -> Sequence[ContextTarget]:
         """All that is trained on: nothing is random here, so nothing can be held out."""
-        return self.lessons
+        return self.examples
 
-    def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
-        return mean([_difference(self._beside(vectors, lesson), lesson.target) for lesson in lessons])
+    def error_in(self, vectors: Vectors, examples: Sequence[ContextTarget]) -> float:
+        return mean([_difference(self._beside(vectors, example), example.target) for example in examples])
 
-    def _beside(self, vectors: Vectors, lesson: Lesson) -> list[Tensor]:
+    def _beside(self, vectors: Vectors, example: ContextTarget) -> list[Tensor]:
         """The vectors' own, which with another number of them than was prepared for may not fit."""
-        return _encoded(self.teacher, vectors, lesson.template, lesson.target[:1])
+        return _encoded(self.teacher, vectors, example.template, example.target[:1])
 
 
 def _encoded(teacher: Teacher, vectors: Vectors, template: str, beside: Sequence[Tensor]) -> list[Tensor]:

@@ -32,7 +32,7 @@ FIXED_DRAWS = 8
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ContextStates:
     """What is known of one template."""
 
     template: str
@@ -64,8 +64,8 @@ class UNetPreparation:
 
     def prepare(self, start: Vectors) -> UNetObjective:
         phase, batch = self.phase, self.phase.batch
-        lessons = tuple(self._lesson(number, template) for number, template in enumerate(self._templates))
-        empty = mean([self.teacher.error_of_nothing(each.select, self._select_trajectory, batch) for each in lessons])
+        examples = tuple(self._example(number, template) for number, template in enumerate(self._templates))
+        empty = mean([self.teacher.error_of_nothing(each.select, self._select_trajectory, batch) for each in examples])
         check_effect(empty, self.teacher.task.text)
         objective = UNetObjective(
             teacher=self.teacher,
@@ -75,7 +75,7 @@ class UNetPreparation:
             notes=tuple(dict.fromkeys(self._notes)),
             held_out_empty=empty,
             held_out_start=empty,
-            lessons=lessons,
+            examples=examples,
         )
         return starting_from(objective, start).scaled_at(start)
 
@@ -85,7 +85,7 @@ class UNetPreparation:
         recorded = self._select_seeds * self.teacher.model.evaluations(SELECT_SAMPLER, self._select_trajectory.steps)
         return share * min(self._kept, recorded)
 
-    def _lesson(self, number: int, template: str) -> Lesson:
+    def _example(self, number: int, template: str) -> ContextStates:
         text, batch = template.replace("{}", self.teacher.task.text), self.phase.batch
         side = self.teacher.replaced(text, self.phase.trajectory)
         self._explain(side)
@@ -94,7 +94,7 @@ class UNetPreparation:
         side = self.teacher.replaced(text, self._select_trajectory)
         seeds = seeds_of(SELECT_SEED, self._select_seeds, number)
         select = self.teacher.record(side, self._select_trajectory, seeds, batch)
-        return Lesson(
+        return ContextStates(
             template,
             train[train.evaluation.argsort(stable=True)],
             select.spread(self._kept),
@@ -111,8 +111,8 @@ class UNetPreparation:
 
 
 @dataclass(frozen=True)
-class UNetObjective(Objective[Lesson]):
-    lessons: tuple[Lesson, ...]
+class UNetObjective(Objective[ContextStates]):
+    examples: tuple[ContextStates, ...]
     scale: float = 1.0  # root mean squared difference at the start, epsilon units
     start: float = 1.0  # loss at the start, in those units
 
@@ -122,31 +122,31 @@ class UNetObjective(Objective[Lesson]):
         scaled = replace(self, scale=max(math.sqrt(self.held_out_start), 1e-6))
         if self.phase.loss == "MSE":  # whose value is 1 now
             return scaled
-        losses = [float(scaled.loss(start, (lesson, lesson.select))) for lesson in self.lessons]
+        losses = [float(scaled.loss(start, (example, example.select))) for example in self.examples]
         return replace(scaled, start=max(mean(losses), 1e-12))
 
-    def draw(self, generator: torch.Generator) -> tuple[Lesson, States]:
+    def draw(self, generator: torch.Generator) -> tuple[ContextStates, States]:
         """One template, and states spread evenly over the sampling, each drawn within its stretch."""
-        lesson = self.lessons[int(torch.randint(len(self.lessons), (), generator=generator))]
+        example = self.examples[int(torch.randint(len(self.examples), (), generator=generator))]
         size = self.phase.batch
         place = (torch.arange(size) + torch.rand(size, generator=generator)) / size  # (B,) in [0, 1)
-        return lesson, lesson.train.at((place * len(lesson.train)).long().tolist())
+        return example, example.train.at((place * len(example.train)).long().tolist())
 
-    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[tuple[Lesson, States]]:
+    def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[tuple[ContextStates, States]]:
         return [self.draw(generator) for _ in range(FIXED_DRAWS)]
 
-    def loss(self, vectors: Vectors, drawn: tuple[Lesson, States]) -> Tensor:
-        lesson, states = drawn
+    def loss(self, vectors: Vectors, drawn: tuple[ContextStates, States]) -> Tensor:
+        example, states = drawn
         denoised = self.teacher.model.denoise(
-            states.x, states.sigma, self.teacher.encode_vectors(vectors, lesson.template)
+            states.x, states.sigma, self.teacher.encode_vectors(vectors, example.template)
         )
         prediction = epsilon(states.x, states.sigma, denoised) / self.scale  # (B, C, h, w)
         target = epsilon(states.x, states.sigma, states.target) / self.scale
         return self.loss_function(prediction, target) / self.start
 
-    def to_choose_by(self) -> Sequence[Lesson]:
-        return self.lessons
+    def to_choose_by(self) -> Sequence[ContextStates]:
+        return self.examples
 
-    def error_in(self, vectors: Vectors, lessons: Sequence[Lesson]) -> float:
+    def error_in(self, vectors: Vectors, examples: Sequence[ContextStates]) -> float:
         batch = self.phase.batch
-        return mean([error(self.teacher.student(vectors, each.template), each.select, batch) for each in lessons])
+        return mean([error(self.teacher.student(vectors, each.template), each.select, batch) for each in examples])

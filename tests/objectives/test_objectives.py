@@ -126,9 +126,9 @@ def test_attention_reads_templates_together_and_each_counts_the_same(
     objective = prepared(toy, part="Attention", templates="\n".join(templates), batch=batch)
     groups = objective.fixed(torch.Generator(), sparing=False)
     assert [len(group) for group in groups] == sizes
-    assert [lesson.template for group in groups for lesson in group] == templates
+    assert [example.template for group in groups for example in group] == templates
     with torch.no_grad():
-        each = [float(objective.loss(start(), [lesson])) for group in groups for lesson in group]
+        each = [float(objective.loss(start(), [example])) for group in groups for example in group]
         together = [float(objective.loss(start(), group)) for group in groups]
     assert sum(together) / len(together) == pytest.approx(sum(each) / len(each)) == pytest.approx(1)
     assert [len(group) for group in objective.fixed(torch.Generator(), sparing=True)] == [1] * 6
@@ -136,9 +136,9 @@ def test_attention_reads_templates_together_and_each_counts_the_same(
 
 def test_held_out_states_are_not_trained_on(toy: ToyModel) -> None:
     objective = prepared(toy, batch=64)
-    lesson, _ = objective.draw(torch.Generator().manual_seed(shaken(0)))
-    assert not set(lesson.train.seed.tolist()) & set(lesson.select.seed.tolist())
-    assert torch.cdist(lesson.train.x.flatten(1), lesson.select.x.flatten(1)).min() > 0.1
+    example, _ = objective.draw(torch.Generator().manual_seed(shaken(0)))
+    assert not set(example.train.seed.tolist()) & set(example.select.seed.tolist())
+    assert torch.cdist(example.train.x.flatten(1), example.select.x.flatten(1)).min() > 0.1
 
 
 def test_unet_takes_and_and_schedules_and_says_what_follows(toy: ToyModel) -> None:
@@ -180,8 +180,8 @@ def test_transformer_matches_the_average_of_a_schedule(toy: ToyModel) -> None:
     """Stages of 3 and 3 evaluations: the best context is their mean."""
     objective = prepared(toy, part="Transformer", text="[red:green:2] circle")
     a, b = (stage.parts[0][0].context for stage in toy.encode("[red:green:2] circle", evaluations=6, width=0, height=0))
-    lesson = objective.draw(torch.Generator())
-    torch.testing.assert_close(lesson.target[0], (a + b) / 2)
+    example = objective.draw(torch.Generator())
+    torch.testing.assert_close(example.target[0], (a + b) / 2)
     assert list(objective.notes) == [
         "the prompt changes with the step and an embedding does not: it is matched on average"
     ]
@@ -202,11 +202,11 @@ def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> 
     assert list(objective.notes) == [
         "the prompt changes with the step and an embedding does not: it is matched on average"
     ]
-    [lesson] = objective.draw(torch.Generator())
+    [example] = objective.draw(torch.Generator())
     contexts = [
         toy.encode(text, evaluations=6, width=0, height=0)[0].parts[0][0] for text in ("red circle", "green circle")
     ]
-    red, green = ((lesson.probes.read(context) - lesson.probes.aim).abs() < 1e-12 for context in contexts)
+    red, green = ((example.probes.read(context) - example.probes.aim).abs() < 1e-12 for context in contexts)
     assert bool((red ^ green).all()) and red[0] and green[-1]  # rows come in the order of evaluations
 
 
@@ -228,7 +228,7 @@ def test_more_contexts_cost_the_unet_nothing(toy: ToyModel) -> None:
         meter = Meter(toy)
         objective = prepared(meter, part="Attention", templates="\n".join(templates[:number]))
         calls.append((meter.forwards, meter.backwards))
-        drawn = [lesson.template for group in objective.fixed(torch.Generator(), sparing=False) for lesson in group]
+        drawn = [example.template for group in objective.fixed(torch.Generator(), sparing=False) for example in group]
         assert drawn == templates[:number]
     assert calls[0] == calls[1]
 
@@ -236,7 +236,7 @@ def test_more_contexts_cost_the_unet_nothing(toy: ToyModel) -> None:
 def test_a_batch_of_contexts_is_drawn(toy: ToyModel) -> None:
     objective = prepared(toy, part="Attention", templates="{}\na {}\n{} star\nbig {}\nred {}", batch=3)
     generator = torch.Generator().manual_seed(shaken(0))
-    draws = [[lesson.template for lesson in objective.draw(generator)] for _ in range(40)]
+    draws = [[example.template for example in objective.draw(generator)] for _ in range(40)]
     assert all(len(set(draw)) == 3 for draw in draws)
     assert {template for draw in draws for template in draw} == {"{}", "a {}", "{} star", "big {}", "red {}"}
 
@@ -257,5 +257,5 @@ def test_words_are_put_around_no_and(toy: ToyModel) -> None:
 
 def test_transformer_leaves_out_a_template_in_which_the_chunks_differ(toy: ToyModel) -> None:
     objective = prepared(toy, part="Transformer", text="a red big circle", templates="{}\na {} star")
-    assert [lesson.template for lesson in objective.fixed(torch.Generator(), sparing=False)] == ["{}"]
+    assert [example.template for example in objective.fixed(torch.Generator(), sparing=False)] == ["{}"]
     assert "'a {} star' was left out" in objective.notes[0]
