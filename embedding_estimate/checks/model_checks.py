@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from embedding_estimate.errors import SettingsError, nearest, quoted
@@ -20,39 +20,55 @@ def check_against(settings: Settings, model: BorrowedModel) -> Settings:
 
     Raises `SettingsError` with every setting that the loaded model cannot serve.
     """
-    info = model.info
     settings = replace(
         settings,
         sampler=spelled(settings.sampler, model.samplers),
         schedule=spelled(settings.schedule, model.schedules),
     )
-    found = []
-    if settings.sampler not in model.samplers:
-        found.append(f"sampler={quoted(settings.sampler)} is unknown: {nearest(settings.sampler, model.samplers)}")
-    if settings.schedule not in model.schedules:
-        found.append(f"schedule={quoted(settings.schedule)} is unknown: {nearest(settings.schedule, model.schedules)}")
+    problems = [line for rule in (_names, _sizes, _tokens, _weights, _files) for line in rule(settings, model)]
+    problems += [f"template {line}" for line in _no_contexts(settings.template_list, settings.negative, model)]
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _names(settings: Settings, model: BorrowedModel) -> Iterator[str]:
+    for name, value, known in (
+        ("sampler", settings.sampler, model.samplers),
+        ("schedule", settings.schedule, model.schedules),
+    ):
+        if value not in known:
+            yield f"{name}={quoted(value)} is unknown: {nearest(value, known)}"
+
+
+def _sizes(settings: Settings, model: BorrowedModel) -> Iterator[str]:
+    scale = model.info.latent_scale
     for name, size in (("width", settings.width), ("height", settings.height)):
-        if size % info.latent_scale:
-            near = max(1, round(size / info.latent_scale)) * info.latent_scale
-            found.append(f"{name}={size}: a multiple of {info.latent_scale} is needed; choose {near}")
-    if settings.tokens > info.chunk_tokens:
-        found.append(f"tokens={settings.tokens}: a chunk of this model holds {info.chunk_tokens}; use that or fewer")
+        if size % scale:
+            yield f"{name}={size}: a multiple of {scale} is needed; choose {max(1, round(size / scale)) * scale}"
+
+
+def _tokens(settings: Settings, model: BorrowedModel) -> Iterator[str]:
+    most = model.info.chunk_tokens
+    if settings.tokens > most:
+        yield f"tokens={settings.tokens}: a chunk of this model holds {most}; use that or fewer"
     if settings.token_source == "Initial prompt":
         tokens = count(model.token_vectors(settings.initial_prompt))
-        if not 1 <= tokens <= info.chunk_tokens:
-            found.append(f"initial_prompt has {tokens} tokens: an embedding has 1 to {info.chunk_tokens}; change it")
-    if settings.typed_weight != 1 and info.emphasis not in MODES:
-        found.append(
-            f"typed_weight={settings.typed_weight:g}: the emphasis mode {info.emphasis} reads no weights; choose 1"
-        )
+        if not 1 <= tokens <= most:
+            yield f"initial_prompt has {tokens} tokens: an embedding has 1 to {most}; change it"
+
+
+def _weights(settings: Settings, model: BorrowedModel) -> Iterator[str]:
+    emphasis = model.info.emphasis
+    if settings.typed_weight != 1 and emphasis not in MODES:
+        yield f"typed_weight={settings.typed_weight:g}: the emphasis mode {emphasis} reads no weights; choose 1"
     if settings.words != "One":
-        found += _no_words(settings, model)
-    if settings.format == "pt" and len(info.widths) > 1:
-        found.append("format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'")
-    found += [f"template {line}" for line in _no_contexts(settings.template_list, settings.negative, model)]
-    if found:
-        raise SettingsError(found)
-    return settings
+        yield from _no_words(settings, model)
+
+
+def _files(settings: Settings, model: BorrowedModel) -> Iterator[str]:
+    if settings.format == "pt" and len(model.info.widths) > 1:
+        yield "format='pt' holds the vectors of one encoder, and this model has two: choose 'safetensors'"
 
 
 def check_contexts(contexts: Sequence[str], negative: bool, model: BorrowedModel) -> None:

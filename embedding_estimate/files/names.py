@@ -70,28 +70,37 @@ def problems(name: str) -> list[str]:
         return [f"name={quoted(name)}: {too_long}"]
     if not name.strip():
         return [f"name={quoted(name)}: an embedding is called by its name; give it one"]
-    found = []
+    lines = (*_characters(name), *_ends(name), *_composition(name))
+    return [f"name={quoted(name)}: {line}" for line in lines]
+
+
+def _characters(name: str) -> Iterator[str]:
     for character in dict.fromkeys(name):
         if character in GRAMMAR:
-            found.append(f"stands for {GRAMMAR[character]}: {character!r}; leave it out")
+            yield f"stands for {GRAMMAR[character]}: {character!r}; leave it out"
         elif character != " " and (character.isspace() or unicodedata.category(character)[0] == "C"):
-            found.append(f"cannot be typed or seen: {character!a}; leave it out")
+            yield f"cannot be typed or seen: {character!a}; leave it out"
+
+
+def _ends(name: str) -> Iterator[str]:
     if name != name.strip(" "):
-        found.append("prompts lose a space at either end; leave it out")
+        yield "prompts lose a space at either end; leave it out"
     for word in dict.fromkeys(re.findall(r"\b(?:AND|BREAK)\b", name)):
-        found.append(f"the word {word} divides a prompt; write {word.lower()}")
+        yield f"the word {word} divides a prompt; write {word.lower()}"
     if name.startswith("."):
-        found.append("files with a leading dot are hidden; leave the dot out")
+        yield "files with a leading dot are hidden; leave the dot out"
     if name.lower().endswith(EXTENSIONS):
-        found.append("files get their ending by themselves; leave it out")
+        yield "files get their ending by themselves; leave it out"
     if name.endswith("."):
-        found.append("Windows drops a dot at the end of a file name; leave it out")
+        yield "Windows drops a dot at the end of a file name; leave it out"
     if RESERVED.match(name):
-        found.append("Windows keeps this name for a device; put another word in front")
+        yield "Windows keeps this name for a device; put another word in front"
+
+
+def _composition(name: str) -> Iterator[str]:
     composed = unicodedata.normalize("NFC", name)
     if name != composed:
-        found.append(f"accents are apart from their letters; use the composed form {quoted(composed)}")
-    return [f"name={quoted(name)}: {line}" for line in found]
+        yield f"accents are apart from their letters; use the composed form {quoted(composed)}"
 
 
 def uncallable(name: str) -> str:

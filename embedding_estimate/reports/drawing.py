@@ -112,6 +112,26 @@ class Series:
 
 
 @dataclass(frozen=True)
+class _Axes:
+    """Where a chart's values are on the canvas, y upwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        return (
+            self.left + (x - self.x_low) / (self.x_high - self.x_low) * (self.right - self.left),
+            self.bottom - (y - self.y_low) / (self.y_high - self.y_low) * (self.bottom - self.top),
+        )
+
+
+@dataclass(frozen=True)
 class Chart:
     """Lines over a common axis, with dashed levels to compare them to."""
 
@@ -139,43 +159,42 @@ class Chart:
         ys += [value for value in (self.y_from, self.y_to) if value is not None]
         y_ticks = ticks(min(ys), max(ys))
         x_low, x_high = self.x_span or (min(xs), max(xs))
-        x_high = max(x_high, x_low + 1)
-        y_low, y_high = y_ticks[0], y_ticks[-1]
+        axes = _Axes(left, top, right, bottom, x_low, max(x_high, x_low + 1), y_ticks[0], y_ticks[-1])
+        self._axes(canvas, axes, y_ticks)
+        for label, value in self.levels:
+            _, at = axes.place(axes.x_low, value)
+            canvas.dashes(left, at, right - left, GREY)
+            canvas.text(right, at + 3, label, 13, MUTED, "r")
+        for one in series:
+            self._line(canvas, axes, one)
+        for begins, name in self.stretches:
+            at, _ = axes.place(max(begins, axes.x_low), axes.y_low)
+            if begins > axes.x_low:
+                canvas.line([(at, top), (at, bottom)], GREY, 1)
+            canvas.text(at + 3, top - 18, name, 12, MUTED)
 
-        def place(px: float, py: float) -> tuple[float, float]:
-            return (
-                left + (px - x_low) / (x_high - x_low) * (right - left),
-                bottom - (py - y_low) / (y_high - y_low) * (bottom - top),
-            )
-
+    def _axes(self, canvas: Canvas, axes: _Axes, y_ticks: Sequence[float]) -> None:
+        left, right, bottom = axes.left, axes.right, axes.bottom
         for tick in y_ticks:
-            _, at = place(x_low, tick)
+            _, at = axes.place(axes.x_low, tick)
             canvas.line([(left, at), (right, at)], GRID, 1)
             canvas.text(left - 10, at - 9, f"{tick:.10g}", 13, MUTED, "r")
-        for tick in ticks(x_low, x_high, whole=True):
-            if x_low <= tick <= x_high:
-                at, _ = place(tick, y_low)
+        for tick in ticks(axes.x_low, axes.x_high, whole=True):
+            if axes.x_low <= tick <= axes.x_high:
+                at, _ = axes.place(tick, axes.y_low)
                 canvas.line([(at, bottom), (at, bottom + 5)], GREY, 1)
                 canvas.text(at, bottom + 9, f"{tick:.10g}", 13, MUTED, "m")
         canvas.line([(left, bottom), (right, bottom)], GREY, 1)
         canvas.text((left + right) / 2, bottom + 28, self.x_label, 13, MUTED, "m")
-        for label, value in self.levels:
-            _, at = place(x_low, value)
-            canvas.dashes(left, at, right - left, GREY)
-            canvas.text(right, at + 3, label, 13, MUTED, "r")
-        for one in series:
-            for line in divided(one.points, self.stretches):
-                points = [place(*point) for point in line]
-                if len(points) > 1:
-                    canvas.line(points, one.colour, one.width)
-                if one.dots or len(points) == 1:
-                    for point in points:
-                        canvas.dot(*point, one.colour)
-        for begins, name in self.stretches:
-            at, _ = place(max(begins, x_low), y_low)
-            if begins > x_low:
-                canvas.line([(at, top), (at, bottom)], GREY, 1)
-            canvas.text(at + 3, top - 18, name, 12, MUTED)
+
+    def _line(self, canvas: Canvas, axes: _Axes, one: Series) -> None:
+        for line in divided(one.points, self.stretches):
+            points = [axes.place(*point) for point in line]
+            if len(points) > 1:
+                canvas.line(points, one.colour, one.width)
+            if one.dots or len(points) == 1:
+                for point in points:
+                    canvas.dot(*point, one.colour)
 
     def _legend(self, canvas: Canvas, right: float, y: float) -> None:
         for one in reversed([one for one in self.series if one.label]):

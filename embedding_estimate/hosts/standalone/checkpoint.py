@@ -112,31 +112,39 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
 
 def recognise(name: str, shapes: Shapes) -> Family:
     """The family, by the names of the tensors; raises ModelError for everything that is not SD1, SD2 or SDXL."""
-    for key, kind in FOREIGN.items():
-        if key in shapes or UNET + key in shapes:
-            raise ModelError(f"{name}: {kind}, not a Stable Diffusion 1, 2 or XL checkpoint")
+    _refuse_others(name, shapes)
+
+    def has(prefix: str) -> bool:
+        return any(key.startswith(prefix) for key in shapes)
+
+    sized = f"{UNET}label_emb.0.0.weight" in shapes
+    if has(f"{FIRST_OF_TWO}model."):
+        raise ModelError(f"{name}: an SDXL refiner; choose the base model")
+    if has(f"{SECOND_OF_TWO}model.") and sized:
+        return "sdxl"
+    if sized:
+        raise ModelError(f"{name}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
+    if has(OPEN_CLIP):
+        return "sd2"
+    if has(CLIP):
+        return "sd1"
+    raise ModelError(f"{name}: an incomplete checkpoint, it holds no text encoder")
+
+
+def _refuse_others(name: str, shapes: Shapes) -> None:
+    """Raises `ModelError` for what is no whole Stable Diffusion checkpoint for making pictures from text."""
+    kinds = [kind for key, kind in FOREIGN.items() if key in shapes or UNET + key in shapes]
     if any(key.startswith("control_model.") for key in shapes):
-        raise ModelError(f"{name}: a ControlNet, not a Stable Diffusion 1, 2 or XL checkpoint")
+        kinds.append("a ControlNet")
     if any("lora_" in key for key in shapes):
-        raise ModelError(f"{name}: a LoRA, not a Stable Diffusion 1, 2 or XL checkpoint")
+        kinds.append("a LoRA")
+    if kinds:
+        raise ModelError(f"{name}: {kinds[0]}, not a Stable Diffusion 1, 2 or XL checkpoint")
     if f"{UNET}input_blocks.0.0.weight" not in shapes:
         raise ModelError(f"{name}: not a Stable Diffusion checkpoint, it holds no U-Net")
     if not any(key.startswith(VAE) for key in shapes):
         raise ModelError(f"{name}: an incomplete checkpoint, it holds no VAE")
     refuse_inputs(name, shapes[f"{UNET}input_blocks.0.0.weight"][1], shapes[f"{VAE}decoder.conv_in.weight"][1])
-
-    sized = f"{UNET}label_emb.0.0.weight" in shapes
-    if any(key.startswith(f"{FIRST_OF_TWO}model.") for key in shapes):
-        raise ModelError(f"{name}: an SDXL refiner; choose the base model")
-    if any(key.startswith(f"{SECOND_OF_TWO}model.") for key in shapes) and sized:
-        return "sdxl"
-    if sized:
-        raise ModelError(f"{name}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
-    if any(key.startswith(OPEN_CLIP) for key in shapes):
-        return "sd2"
-    if any(key.startswith(CLIP) for key in shapes):
-        return "sd1"
-    raise ModelError(f"{name}: an incomplete checkpoint, it holds no text encoder")
 
 
 def _beside(path: Path) -> Mapping[str, Any]:

@@ -55,6 +55,9 @@ def compose(prompt: str) -> list[tuple[str, float]]:
     return parts
 
 
+CLOSING = {")": ("(", 1.1), "]": ("[", 1 / 1.1)}  # mark -> the bracket that it closes, its factor
+
+
 def emphasise(text: str) -> list[Segment]:
     """Text and weights: `(x)` multiplies by 1.1, `(x:1.4)` by 1.4, `[x]` divides by 1.1, `\\` escapes.
 
@@ -64,43 +67,60 @@ def emphasise(text: str) -> list[Segment]:
     >>> emphasise("a (red:1.5) hat")
     [Segment(text='a ', weight=1.0), Segment(text='red', weight=1.5), Segment(text=' hat', weight=1.0)]
     """
-    texts: list[str] = []
-    weights: list[float] = []
-    opened: dict[str, list[int]] = {"(": [], "[": []}  # where each open bracket's text begins
-    scales: list[tuple[slice, float]] = []  # brackets in the order in which they close
-
-    def scale(start: int, factor: float) -> None:
-        scales.append((slice(start, len(texts)), factor))
-
+    brackets = _Brackets()
     for match in _EMPHASIS.finditer(text):
         mark, number = match["mark"], _number(match["weight"])
         if match["escaped"] is not None:
-            texts.append(match["escaped"])
-            weights.append(1.0)
-        elif mark in opened:
-            opened[mark].append(len(texts))
-        elif number is not None and opened["("]:
-            scale(opened["("].pop(), number)
-        elif mark == ")" and opened["("]:
-            scale(opened["("].pop(), 1.1)
-        elif mark == "]" and opened["["]:
-            scale(opened["["].pop(), 1 / 1.1)
-        else:
+            brackets.add(match["escaped"])
+        elif mark in brackets.opened:
+            brackets.open(mark)
+        elif not brackets.close(mark, number):
             first, *rest = _divided(match[0])
-            texts.append(first)
-            weights.append(1.0)
+            brackets.add(first)
             for part in rest:
-                texts += "BREAK", part
-                weights += -1.0, 1.0
+                brackets.add("BREAK", -1.0)
+                brackets.add(part)
+    return brackets.segments()
 
-    for start in opened["("]:
-        scale(start, 1.1)
-    for start in opened["["]:
-        scale(start, 1 / 1.1)
-    if not texts:
-        return [Segment("", 1.0)]
-    groups = groupby(zip(texts, _scaled(weights, scales), strict=True), key=lambda pair: pair[1])
-    return [Segment("".join(text for text, _ in group), weight) for weight, group in groups]
+
+class _Brackets:
+    """Pieces of text, and the brackets around them."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.weights: list[float] = []
+        self.opened: dict[str, list[int]] = {"(": [], "[": []}  # where each open bracket's text begins
+        self.scales: list[tuple[slice, float]] = []  # brackets in the order in which they close
+
+    def add(self, text: str, weight: float = 1.0) -> None:
+        self.texts.append(text)
+        self.weights.append(weight)
+
+    def open(self, mark: str) -> None:
+        self.opened[mark].append(len(self.texts))
+
+    def close(self, mark: str | None, number: float | None) -> bool:
+        """Closes a bracket, by `:number)` or by a mark; false where none of its kind is open."""
+        if number is None and mark not in CLOSING:
+            return False
+        kind, factor = CLOSING[mark] if number is None and mark else ("(", number or 0.0)
+        if not self.opened[kind]:
+            return False
+        self._scale(self.opened[kind].pop(), factor)
+        return True
+
+    def segments(self) -> list[Segment]:
+        """All text, with neighbours of one weight together. What is open still ends here."""
+        for kind, factor in CLOSING.values():
+            for start in self.opened[kind]:
+                self._scale(start, factor)
+        if not self.texts:
+            return [Segment("", 1.0)]
+        groups = groupby(zip(self.texts, _scaled(self.weights, self.scales), strict=True), key=lambda pair: pair[1])
+        return [Segment("".join(text for text, _ in group), weight) for weight, group in groups]
+
+    def _scale(self, start: int, factor: float) -> None:
+        self.scales.append((slice(start, len(self.texts)), factor))
 
 
 def _divided(text: str) -> list[str]:
