@@ -85,6 +85,7 @@ class Standalone:
 
 
 def page(place: Standalone) -> gr.Blocks:
+    """The page of the standalone app: the tab under a heading."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gr.Markdown(f"# {TITLE}")
         tab.build(place)

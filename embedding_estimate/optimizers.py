@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimizerRow:
+    """What is known of one optimizer."""
+
     rate: float  # automatic rate, spreads per step, where nothing of the prompt is explained to start with
     power: int = 1  # how that rate shrinks with the distance left, see `automatic_rate`
     module: str = "torch.optim"

@@ -81,35 +81,51 @@ def _computed(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], waits: 
     wanted = kwargs.get("device") or next((value for value in args if isinstance(value, torch.device)), None)
     if not there and (wanted is None or wanted.type != DEVICE.type):
         return call(*args, **kwargs)
-    if there and call not in CROSSING and not (call in INDEXING and isinstance(args[0], Elsewhere)):
-        strangers = [tuple(value.shape) for value in tensors if not isinstance(value, Elsewhere) and value.ndim]
-        if strangers:
-            raise RuntimeError(f"{call}: expected all tensors on one device, found {DEVICE} and cpu {strangers}")
+    if there:
+        _refuse_strangers(call, args, tensors)
     stays = wanted is None or wanted.type == DEVICE.type
     if call is aten.copy_.default:
         stays = isinstance(args[0], Elsewhere)
-    known: dict[int, Elsewhere] = {}
-
-    def fetched(value: Any) -> Any:
-        if isinstance(value, torch.device):
-            return CPU
-        if not isinstance(value, Elsewhere):
-            return value
-        known[id(value.here)] = value
-        return value.here
-
-    def sent(value: Any) -> Any:
-        """What was changed in place stays the tensor that it was."""
-        if not isinstance(value, Tensor) or not stays:
-            return value
-        return known[id(value)] if id(value) in known else Elsewhere(value)
-
-    result = call(*_each(fetched, args), **{key: _each(fetched, value) for key, value in kwargs.items()})
+    crossing = _Crossing(stays)
+    result = call(
+        *_each(crossing.fetched, args), **{key: _each(crossing.fetched, value) for key, value in kwargs.items()}
+    )
     if stays and any(value.ndim for value in tensors if not isinstance(value, Elsewhere)):
         waits.append(f"{call}, an upload")
     elif there and (not stays or not _tensors([result])):
         waits.append(str(call))
-    return _each(sent, result)
+    return _each(crossing.sent, result)
+
+
+class _Crossing:
+    """Brings what a call is given here, and what it returns back there."""
+
+    def __init__(self, stays: bool):
+        self.stays = stays  # whether the result is there
+        self.known: dict[int, Elsewhere] = {}
+
+    def fetched(self, value: Any) -> Any:
+        if isinstance(value, torch.device):
+            return CPU
+        if not isinstance(value, Elsewhere):
+            return value
+        self.known[id(value.here)] = value
+        return value.here
+
+    def sent(self, value: Any) -> Any:
+        """What was changed in place stays the tensor that it was."""
+        if not isinstance(value, Tensor) or not self.stays:
+            return value
+        return self.known[id(value)] if id(value) in self.known else Elsewhere(value)
+
+
+def _refuse_strangers(call: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
+    """Raises what torch raises for tensors of two devices."""
+    if call in CROSSING or (call in INDEXING and isinstance(args[0], Elsewhere)):
+        return
+    strangers = [tuple(value.shape) for value in tensors if not isinstance(value, Elsewhere) and value.ndim]
+    if strangers:
+        raise RuntimeError(f"{call}: expected all tensors on one device, found {DEVICE} and cpu {strangers}")
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

@@ -101,7 +101,7 @@ def test_a_value_that_is_wrong_itself_contradicts_nothing(name: str, value: obje
 
 
 @pytest.mark.parametrize(
-    "values, stages",
+    ("values", "stages"),
     [
         ({}, [("Sketch", 20), ("Attention", 60)]),
         ({"part": "Attention + U-Net"}, [("Sketch", 20), ("Attention", 60), ("U-Net", 80)]),

@@ -136,7 +136,7 @@ def test_the_best_by_the_select_set_is_kept(toy_host: ToyHost, monkeypatch: pyte
 
 @pytest.mark.parametrize("part", ["Attention", "U-Net"])
 @pytest.mark.parametrize(
-    "values, kept",
+    ("values", "kept"),
     [
         ({}, True),
         ({"tokens": 3}, True),

@@ -76,6 +76,7 @@ class Done:
 
 
 def folder_option(command: Any) -> Any:
+    """Adds `--out`."""
     return click.option(
         "--out",
         type=PathType(),

@@ -10,6 +10,7 @@ from embedding_estimate.errors import printable
 
 
 def note(text: object) -> None:
+    """Prints a note on stderr."""
     click.echo(printable(f"Note: {text}"), err=True)
 
 

@@ -53,6 +53,7 @@ def of_estimate(
 
 
 def of_figures(figures: Fidelity | None) -> dict[str, Any]:
+    """The figures by name, all null where nothing was measured."""
     return {name: getattr(figures, name) if figures else None for name in FIGURES}
 
 

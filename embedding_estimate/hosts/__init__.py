@@ -1,0 +1,1 @@
+"""Who lends a loaded model: each host implements `model.host.Host`."""

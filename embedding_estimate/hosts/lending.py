@@ -45,6 +45,7 @@ def _is_table(value: Any) -> bool:
 
 @contextmanager
 def random_states_kept(device: torch.device) -> Iterator[None]:
+    """Within, whatever draws random numbers changes nothing for who comes after, on the CPU and on that device."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     there: dict[str, tuple[Any, Any]] = {
         "cuda": (lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)),

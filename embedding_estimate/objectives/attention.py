@@ -64,6 +64,8 @@ class ContextProbes:
 
 
 class AttentionPreparation:
+    """Records trajectories, and probes the cross-attentions on their states."""
+
     check_every = CHECK_EVERY
 
     def __init__(self, phase: Phase, teacher: Teacher, extent: Extent = WHOLE):
@@ -156,6 +158,8 @@ class AttentionPreparation:
 
 @dataclass(frozen=True)
 class AttentionObjective(Objective[ContextProbes]):
+    """What is read in each context, on rows that are shared among them."""
+
     train: tuple[ContextProbes, ...]
     select: tuple[ContextProbes, ...]
     calibration: float  # true error of the start over the error that the rows foresee for it

@@ -18,6 +18,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class HasTemplate(Protocol):
+    """What is known of one context."""
+
     @property
     def template(self) -> str: ...
 
@@ -92,4 +94,5 @@ def at_weight(objective: Prepared, weight: float, start: Vectors) -> Prepared:
 
 
 def mean(values: Sequence[float]) -> float:
+    """The mean of at least one number."""
     return sum(values) / len(values)

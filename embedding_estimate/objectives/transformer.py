@@ -39,6 +39,8 @@ class ChunksError(PromptError):
 
 
 class TransformerPreparation:
+    """Encodes the prompt in each context."""
+
     states_to_record = 0
     check_every = 10  # a check is one forward pass of the encoder, a third of a step
 
@@ -87,6 +89,8 @@ class TransformerPreparation:
 
 @dataclass(frozen=True)
 class TransformerObjective(Objective[ContextTarget]):
+    """Hidden states of the text encoder in each context."""
+
     examples: tuple[ContextTarget, ...]
     start: float = 1.0  # loss at the start, with the differences scaled
 

@@ -41,6 +41,8 @@ class ContextStates:
 
 
 class UNetPreparation:
+    """Records the trajectories of each context."""
+
     def __init__(self, phase: Phase, teacher: Teacher):
         self.phase = phase
         self.teacher = teacher
@@ -112,6 +114,8 @@ class UNetPreparation:
 
 @dataclass(frozen=True)
 class UNetObjective(Objective[ContextStates]):
+    """Predictions of the U-Net on the states of each context."""
+
     examples: tuple[ContextStates, ...]
     scale: float = 1.0  # root mean squared difference at the start, epsilon units
     start: float = 1.0  # loss at the start, in those units

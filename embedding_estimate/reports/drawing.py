@@ -87,6 +87,7 @@ def _drawable(text: str, size: float) -> str:
 
 
 def text_width(text: str, size: float) -> float:
+    """How wide a line of text of that size is drawn, in pixels."""
     return float(_font(size).getlength(_drawable(text, size))) / SCALE
 
 

@@ -88,6 +88,7 @@ def setting(
     longest: int | None = None,
     lines: int = 0,
 ) -> Any:
+    """A field of `Settings`: its default, and what `Parameter` tells of it."""
     metadata = types.MappingProxyType(
         {
             "label": label,

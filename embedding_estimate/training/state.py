@@ -87,4 +87,5 @@ class Training:
 
 
 def on_cpu(vectors: Vectors) -> dict[str, Tensor]:
+    """A copy of vectors (N, width) by encoder in fp32 on the CPU."""
     return {key: value.detach().float().cpu() for key, value in vectors.items()}

@@ -48,6 +48,8 @@ class Fix(NamedTuple):
 
 @dataclass
 class Chunk:
+    """As many tokens as the text encoder reads at once, without its begin and end marks."""
+
     tokens: list[int] = field(default_factory=list)  # 0 where vectors stand
     multipliers: list[float] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)

@@ -41,6 +41,7 @@ def _functions() -> dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]]:
 
 
 def sampler_names() -> Sequence[str]:
+    """The WebUI's k-diffusion samplers, by the names that its page has."""
     return tuple(_functions())
 
 
