@@ -3,7 +3,7 @@
 The host scales the rows of each word behind the text encoder, as it does with the prompt's own tokens. So each vector
 gets the weight of the tokens that it stands for, and with as many vectors as tokens what is typed is the prompt itself.
 Words stand in the order of their tokens, and a weight that comes back has another word: all of a weight in one word are
-read out of their place, which costs more than it saves (docs/experiments.md).
+read out of their place, which costs more than it saves (docs/notes/experiments.md).
 """
 
 from __future__ import annotations
