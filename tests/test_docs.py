@@ -1,16 +1,16 @@
 """The documents: links lead somewhere, lines are short, and tables keep up with the declarations."""
 
+import importlib.util
 import re
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PARAMETERS_PAGE = ROOT / "docs" / "parameters.md"
 WIDTH = 120  # characters of a line outside tables
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^ *```")
@@ -18,25 +18,24 @@ CODE_SPAN = re.compile(r"`[^`\n]*`")
 by_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def prose(text: str) -> str:
-    """A document without its code blocks and code spans, in which brackets are no links."""
-    kept, inside = [], False
-    for line in text.splitlines():
+def outside_code(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a document that are in no code block, with their numbers."""
+    fenced, blank, indented = False, True, False
+    for number, line in enumerate(text.splitlines(), 1):
+        indented = line.startswith("    ") and (blank or indented)
         if FENCE.match(line):
-            inside = not inside
-        elif not inside:
-            kept.append(line)
-    return CODE_SPAN.sub("`", "\n".join(kept))
+            fenced = not fenced
+        elif not fenced and not indented:
+            yield number, line
+        blank = not line.strip()
 
 
 def anchors(document: Path) -> set[str]:
     """The anchors that GitHub gives to a document's headings; one that comes back gets a number."""
     seen: Counter[str] = Counter()
     found = set()
-    inside = False
-    for line in document.read_text("utf-8").splitlines():
-        inside ^= bool(FENCE.match(line))
-        if not inside and (heading := re.match(r"#{1,6} +(.+?) *$", line)):
+    for _, line in outside_code(document.read_text("utf-8")):
+        if heading := re.match(r"#{1,6} +(.+?) *$", line):
             slug = re.sub(r"[^\w\- ]", "", heading[1].lower()).replace(" ", "-")
             found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
             seen[slug] += 1
@@ -45,7 +44,8 @@ def anchors(document: Path) -> set[str]:
 
 def local_links(document: Path) -> Iterator[tuple[Path, str]]:
     """The file and the anchor, perhaps empty, of each link that stays within the repository."""
-    for link in LINK.findall(prose(document.read_text("utf-8"))):
+    text = "\n".join(line for _, line in outside_code(document.read_text("utf-8")))
+    for link in LINK.findall(CODE_SPAN.sub("`", text)):
         if not re.match(r"[a-z]+:", link):
             path, _, anchor = link.partition("#")
             yield (document.parent / path if path else document), anchor
@@ -62,8 +62,8 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
 
 
 @by_document
-def test_lines_outside_tables_are_short(document: Path) -> None:
-    lines = enumerate(document.read_text("utf-8").splitlines(), 1)
+def test_lines_outside_tables_and_code_are_short(document: Path) -> None:
+    lines = outside_code(document.read_text("utf-8"))
     assert [number for number, line in lines if len(line) > WIDTH and not line.startswith("|")] == []
 
 
@@ -79,7 +79,8 @@ def test_every_document_is_linked_from_another() -> None:
 
 def test_the_documents_that_comments_name_exist() -> None:
     sources = [path for folder in ("embedding_estimate", "tests", "tools", "benchmarks") for path in sources_in(folder)]
-    named = {name for path in sources for name in re.findall(r"docs/[\w/-]+\.md", path.read_text("utf-8"))}
+    pages = re.compile(r"docs/[\w/-]+\.md")
+    named = {name for path in sources for name in pages.findall(path.read_text("utf-8"))}
     assert named and [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
@@ -93,7 +94,42 @@ def test_an_anchor_is_spelled_as_on_github(tmp_path: Path) -> None:
     assert anchors(document) == {"whats-new-in-12", "a---json-option", "again", "again-1"}
 
 
-def test_generated_tables_are_up_to_date() -> None:
-    tool = [sys.executable, str(ROOT / "tools" / "write_tables.py"), "--check"]
-    done = subprocess.run(tool, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.fixture
+def write_tables(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs the tool; returns its exit code and what it says on stderr."""
+    spec = importlib.util.spec_from_file_location("write_tables", ROOT / "tools" / "write_tables.py")
+    assert spec and spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        return tool.main(arguments), capsys.readouterr().err
+
+    return run
+
+
+def test_generated_tables_are_up_to_date(write_tables: Callable[..., tuple[int, str]]) -> None:
+    assert write_tables("--check") == (0, "")
+
+
+def test_a_table_that_is_out_of_date_is_one_line_and_can_be_written_anew(
+    write_tables: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    text = PARAMETERS_PAGE.read_text("utf-8")
+    page = tmp_path / "parameters.md"
+    page.write_text(text.replace("| 0 to 75 |", "| 0 to 74 |"), "utf-8")
+    said = f"{page}: its tables are out of date; run python tools/write_tables.py\n"
+    assert write_tables("--check", str(page)) == (1, said)
+    assert write_tables(str(page)) == (0, "")
+    assert page.read_text("utf-8") == text
+
+
+def test_a_page_without_a_place_for_a_table_is_refused(
+    write_tables: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    text = PARAMETERS_PAGE.read_text("utf-8").replace("<!-- table: training parts -->\n", "")
+    page = tmp_path / "parameters.md"
+    page.write_text(text, "utf-8")
+    code, said = write_tables(str(page))
+    assert code == 1 and said.count("\n") == 1 and "training parts" in said
+    assert page.read_text("utf-8") == text

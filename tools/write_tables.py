@@ -72,19 +72,20 @@ def with_tables(text: str) -> str:
     return PLACE.sub(lambda place: place[1] + TABLES[place[2]]() + place[4], text)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code, for the command line's arguments or for those given."""
     parser = argparse.ArgumentParser(description="Write the tables of docs/parameters.md from the declarations.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the text is out of date")
     parser.add_argument("document", type=Path, nargs="?", default=DOCUMENT, help="default: docs/parameters.md")
-    arguments = parser.parse_args()
-    document: Path = arguments.document
+    options = parser.parse_args(arguments)
+    document: Path = options.document
     before = document.read_text("utf-8")
     try:
         after = with_tables(before)
     except ValueError as error:
         print(f"{document}: {error}", file=sys.stderr)
         return 1
-    if arguments.check:
+    if options.check:
         if after == before:
             return 0
         print(f"{document}: its tables are out of date; run python tools/write_tables.py", file=sys.stderr)
