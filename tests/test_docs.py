@@ -15,6 +15,7 @@ WIDTH = 120  # characters of a line outside tables
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^ *```")
 CODE_SPAN = re.compile(r"`[^`\n]*`")
+BY_HAND = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # whose old entries stay as they are
 by_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -61,7 +62,7 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
     assert broken == []
 
 
-@by_document
+@pytest.mark.parametrize("document", BY_HAND, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_outside_tables_and_code_are_short(document: Path) -> None:
     lines = outside_code(document.read_text("utf-8"))
     assert [number for number, line in lines if len(line) > WIDTH and not line.startswith("|")] == []
