@@ -10,12 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PACKAGE = ROOT / "embedding_estimate"
 PARAMETERS_PAGE = ROOT / "docs" / "parameters.md"
 WIDTH = 120  # characters of a line outside tables
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^ *```")
 CODE_SPAN = re.compile(r"`[^`\n]*`")
-BY_HAND = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # whose old entries stay as they are
+WRITTEN_ANEW = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # which keeps its entries
 by_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -62,7 +63,7 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("document", BY_HAND, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", WRITTEN_ANEW, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_outside_tables_and_code_are_short(document: Path) -> None:
     lines = outside_code(document.read_text("utf-8"))
     assert [number for number, line in lines if len(line) > WIDTH and not line.startswith("|")] == []
@@ -87,6 +88,24 @@ def test_the_documents_that_comments_name_exist() -> None:
 
 def sources_in(folder: str) -> Iterator[Path]:
     return (ROOT / folder).rglob("*.py")
+
+
+@by_document
+def test_the_files_that_a_document_names_exist(document: Path) -> None:
+    """Modules may be named from the package on, as `hosts/lending.py` is."""
+    if document.parent.name == "notes" or document.name == "CHANGELOG.md":
+        return  # they tell of their day
+    named = set(re.findall(r"`([\w./-]+\.(?:py|js|css|json))(?:: [\w.]+)?`", document.read_text("utf-8")))
+    places = (ROOT, PACKAGE, PACKAGE / "demo" / "shapes")
+    made_by_webuis = {"ui-config.json"}
+    assert sorted(n for n in named - made_by_webuis if not any((place / n).exists() for place in places)) == []
+
+
+def test_every_module_is_in_the_list_of_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    modules = text[text.index("## Modules") : text.index("## A walk")]
+    entries = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir() if not path.name.startswith((".", "__"))}
+    assert sorted(name for name in entries - {"py.typed"} if f"`{name}" not in modules) == []
 
 
 def test_an_anchor_is_spelled_as_on_github(tmp_path: Path) -> None:
