@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from test_imports import OUTER, ROOMS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -90,22 +91,43 @@ def sources_in(folder: str) -> Iterator[Path]:
     return (ROOT / folder).rglob("*.py")
 
 
-@by_document
-def test_the_files_that_a_document_names_exist(document: Path) -> None:
-    """Modules may be named from the package on, as `hosts/lending.py` is."""
-    if document.parent.name == "notes" or document.name == "CHANGELOG.md":
-        return  # they tell of their day
-    named = set(re.findall(r"`([\w./-]+\.(?:py|js|css|json))(?:: [\w.]+)?`", document.read_text("utf-8")))
+NAMED = re.compile(r"`([\w./-]+\.(?:py|js|css|json))(?:: ([\w.]+))?`")  # a file, and perhaps a name in it
+MADE_BY_WEBUIS = {"ui-config.json"}
+
+
+def named_file(name: str) -> Path | None:
+    """A file that a document names from the repository on, from the package on, or in the demo model's folder."""
     places = (ROOT, PACKAGE, PACKAGE / "demo" / "shapes")
-    made_by_webuis = {"ui-config.json"}
-    assert sorted(n for n in named - made_by_webuis if not any((place / n).exists() for place in places)) == []
+    return next((place / name for place in places if (place / name).exists()), None)
 
 
-def test_every_module_is_in_the_list_of_the_architecture() -> None:
+@pytest.mark.parametrize(
+    "document", [path for path in WRITTEN_ANEW if path.parent.name != "notes"], ids=lambda p: p.name
+)
+def test_the_code_that_a_document_names_exists(document: Path) -> None:
+    missing = []
+    for name, inner in NAMED.findall(document.read_text("utf-8")):
+        file = named_file(name)
+        if file is None:
+            missing += [name] if name not in MADE_BY_WEBUIS else []
+        elif inner and not re.search(rf"(?:def|class) {inner.rpartition('.')[2]}\b", file.read_text("utf-8")):
+            missing.append(f"{name}: {inner}")
+    assert missing == []
+
+
+def test_the_architecture_lists_the_rooms_in_the_order_of_their_imports() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    modules = text[text.index("## Modules") : text.index("## A walk")]
-    entries = {path.name + "/" * path.is_dir() for path in PACKAGE.iterdir() if not path.name.startswith((".", "__"))}
-    assert sorted(name for name in entries - {"py.typed"} if f"`{name}" not in modules) == []
+    listed = re.findall(
+        r"^\| `(\w+)(?:/|\.py)` \|", text[text.index("## Modules") : text.index("## A walk")], re.MULTILINE
+    )
+    assert listed == [room for room in ROOMS if room != "__main__"]
+
+
+def test_every_module_of_the_core_is_in_the_list_of_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    inside = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.stem != "__init__"]
+    modules = [path for path in inside if len(path.parts) == 2 and path.parts[0] not in OUTER]
+    assert modules and [str(path) for path in modules if f"`{path.as_posix()}`" not in text] == []
 
 
 def test_an_anchor_is_spelled_as_on_github(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from embedding_estimate.parameters import Parameter
-from embedding_estimate.parts import in_turn
-from embedding_estimate.settings import ALONE, AMONG_WORDS, PARAMETERS, PARTS, Settings
+from embedding_estimate.settings import ALONE, AMONG_WORDS, PARAMETERS, PARTS, Parameter, Settings
+from embedding_estimate.settings.parts import in_turn
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "parameters.md"
