@@ -25,7 +25,7 @@ PLACE = re.compile(r"(<!-- table: ([a-z ]+) -->\n)(.*?)(<!-- end of table -->)",
 def settings_table() -> str:
     """One row for each setting: its help text, default, and choices or range."""
     rows = [(f"`{p.name}`", p.label, p.help, default(p), limits(p)) for p in PARAMETERS]
-    return table(("setting", "in the tab", "", "default", "choices or range"), rows)
+    return table(("setting", "in the tab", "what it does", "default", "choices or range"), rows)
 
 
 def default(parameter: Parameter) -> str:
