@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from embedding_estimate.settings import ALONE, AMONG_WORDS, PARAMETERS, PARTS, Parameter, Settings
-from embedding_estimate.settings.parts import in_turn
+from embedding_estimate.teaching.plan import phases
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "parameters.md"
@@ -45,12 +45,12 @@ def limits(parameter: Parameter) -> str:
 
 
 def parts_table() -> str:
-    """One row for each training part: what runs by default, with which optimizer, for how many learning steps."""
+    """One row for each training part: its optimizers, and the learning steps of the phases that run by default."""
     rows = []
     for part in PARTS:
-        runs = {use: in_turn(Settings(part=part, use=use)) for use in (AMONG_WORDS, ALONE)}
-        steps = [" + ".join(f"{run.learning_steps} {run.part}" for run in runs[use]) for use in runs]
-        rows.append((f"`{part}`", " + ".join(dict.fromkeys(run.optimizer_used for run in runs[ALONE])), *steps))
+        plans = [phases(Settings(part=part, use=use)) for use in (AMONG_WORDS, ALONE)]
+        steps = [" + ".join(f"{phase.steps} {phase.part}" for phase in plan) for plan in plans]
+        rows.append((f"`{part}`", " + ".join(dict.fromkeys(phase.optimizer for phase in plans[0])), *steps))
     return table(("training part", "optimizer", f"learning steps, {AMONG_WORDS}", f"learning steps, {ALONE}"), rows)
 
 
