@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.estimation import summary
 from embedding_estimate.files.names import typed_name, uncallable
-from embedding_estimate.settings import PARAMETERS
+from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.storage.saving import check_report
 
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
@@ -40,6 +40,16 @@ MEASURE = replace(
     help="What is measured. Images, 70 of them, are most of the work.",
     choices=tuple(choice for choice in BY_NAME["measure"].choices if choice != "Nothing"),
 )
+
+
+def _settings(options: Mapping[str, Any], text: str) -> Settings:
+    typed = typed_settings(options)
+    if "measure" in typed and (problem := MEASURE.problem(typed["measure"])):
+        raise SettingsError([problem])
+    settings = checked({**typed, "text": text, "name": "compared"})
+    if settings.typed_weight == 0:
+        raise SettingsError(["typed_weight=0: nothing is solved for here; give the weight that the name is typed with"])
+    return settings
 
 
 @click.command(cls=Sections)
@@ -57,12 +67,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
 
     What is not typed, the weight of the name, clip skip and emphasis mode, is as FILE tells.
     """
-    typed = typed_settings(options)
-    if "measure" in typed and (problem := MEASURE.problem(typed["measure"])):
-        raise SettingsError([problem])
-    settings = checked({**typed, "text": text, "name": "compared"})
-    if settings.typed_weight == 0:
-        raise SettingsError(["typed_weight=0: nothing is solved for here; give the weight that the name is typed with"])
+    settings = _settings(options, text)
     if warning := check_report(report, file.parent):
         note(warning)
 

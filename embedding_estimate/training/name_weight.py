@@ -6,7 +6,6 @@ number beside the name can make up for most of what is out of their reach; which
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -41,80 +40,105 @@ def solve(objective: Objective[Any], space: VectorSpace, start: Training, watch:
     The mode "Original" restores the mean of a whole chunk, so that a weight is felt by its neighbours. A stop or an
     error ends in the best so far of what was last found to do no harm; it is raised where there is nothing yet.
     """
-    batch = objective.phase.batch
-    contexts = [
-        Context.of(objective.teacher, each, SELECT_SEED, batch) for each in objective.teacher.contexts.select[:CONTEXTS]
-    ]
-    to_the_end = objective.phase.steps
-    total = (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * to_the_end
-    trials: dict[float, Training] = {}
-    safe = {1.0}
-    done = 0
+    trials = _Trials(objective, space, start, watch)
+    try:
+        weight = trials.best()
+    except Exception as error:
+        weight = trials.best_so_far(error)
+    found = trials.by_weight[weight]
+    found.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.by_weight.values())
+    return weight, found
 
-    def run(weight: float, steps: int, on_preview: OnPreview = lambda teacher, vectors, step: None) -> None:
-        nonlocal done
-        watch.stop.check()
-        training = trials.setdefault(weight, start.continued())
-        before = done - training.step
 
-        def on_progress(progress: Progress) -> None:
-            watch.on_progress(Progress("weigh", before + progress.done, total))
+class _Trials:
+    """Trainings at several weights, from one start on one preparation."""
 
-        of_steps = replace(objective, phase=replace(objective.phase, steps=steps))
-        trial = replace(watch, save_every=0, on_progress=on_progress, on_preview=on_preview)  # else several of one step
-        train(training, at_weight(of_steps, weight, training.best), space, trial)
-        done += steps
-        if training.stopped.by_error:  # as it would at the other weights
-            raise Stopped
+    def __init__(self, objective: Objective[Any], space: VectorSpace, start: Training, watch: Watch):
+        self.objective, self.space, self.start, self.watch = objective, space, start, watch
+        self.batch = objective.phase.batch
+        teacher = objective.teacher
+        self.contexts = [
+            Context.of(teacher, each, SELECT_SEED, self.batch) for each in teacher.contexts.select[:CONTEXTS]
+        ]
+        self.total = (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * objective.phase.steps
+        self.done = 0  # learning steps of all
+        self.by_weight: dict[float, Training] = {}
+        self.safe = {1.0}  # weights that were last found to do no harm
+        self._explained: dict[tuple[float, int], float] = {}
 
-    def harmless(weights: Iterable[float]) -> Iterator[float]:
-        """Of these weights, the best first."""
-        for weight in sorted(weights, key=lambda weight: trials[weight].best_error):
-            if weight == 1 or among_words(weight, trials[weight].step) >= among_words(1.0, trials[1.0].step) - HARM:
-                safe.add(weight)
-                yield weight
-            else:
-                safe.discard(weight)
-
-    @functools.cache
-    def among_words(weight: float, _step: int) -> float:
-        """What is explained inside other prompts, as trained up to that step."""
-        typed, vectors = objective.teacher.typed(weight), trials[weight].best
-        return 1 - sum(here.error(typed, vectors, batch) for here in contexts) / sum(here.nothing for here in contexts)
-
-    def best() -> float:
+    def best(self) -> float:
+        """The best weight, after trials of all and a training to the end of the first."""
         for weight in (1.0, *GRID):
-            run(weight, TRIAL_STEPS)
-        middle = next(harmless(trials))
+            self.run(weight, TRIAL_STEPS)
+        middle = next(self.harmless(self.by_weight))
         if middle != 1:
             for weight in (middle - FINER, middle + FINER):
-                run(round(weight, 2), TRIAL_STEPS)
-        finalists = dict.fromkeys((1.0, *islice(harmless(trials), FINALISTS)))
+                self.run(round(weight, 2), TRIAL_STEPS)
+        finalists = dict.fromkeys((1.0, *islice(self.harmless(self.by_weight), FINALISTS)))
         for weight in finalists:
-            run(weight, to_the_end, watch.on_preview)
-        watch.on_progress(Progress("weigh", total, total))  # fewer than `total` where the bare name is in front
-        return next(harmless(finalists))
+            self.run(weight, self.objective.phase.steps, self.watch.on_preview)
+        # fewer than `total` where the bare name is in front
+        self.watch.on_progress(Progress("weigh", self.total, self.total))
+        return next(self.harmless(finalists))
 
-    try:
-        weight = best()
-    except Exception as error:
-        reached = [
-            weight
-            for weight in safe & trials.keys()
-            if len(trials[weight].checks) > len(start.checks) or trials[weight].stopped.by_error
-        ]
+    def run(self, weight: float, steps: int, on_preview: OnPreview = lambda teacher, vectors, step: None) -> None:
+        """So many steps more at that weight. Raises `Stopped` for a stop, and where the others would fail as well."""
+        self.watch.stop.check()
+        training = self.by_weight.setdefault(weight, self.start.continued())
+        before = self.done - training.step
+
+        def on_progress(progress: Progress) -> None:
+            self.watch.on_progress(Progress("weigh", before + progress.done, self.total))
+
+        of_steps = replace(self.objective, phase=replace(self.objective.phase, steps=steps))
+        # without snapshots, of which there would be several of one step
+        trial = replace(self.watch, save_every=0, on_progress=on_progress, on_preview=on_preview)
+        train(training, at_weight(of_steps, weight, training.best), self.space, trial)
+        self.done += steps
+        if training.stopped.by_error:
+            raise Stopped
+
+    def harmless(self, weights: Iterable[float]) -> Iterator[float]:
+        """Of these weights those that do no harm, the best first."""
+        for weight in sorted(weights, key=self._error):
+            if weight == 1 or self.among_words(weight) >= self.among_words(1.0) - HARM:
+                self.safe.add(weight)
+                yield weight
+            else:
+                self.safe.discard(weight)
+
+    def among_words(self, weight: float) -> float:
+        """What is explained inside other prompts, as trained so far."""
+        training = self.by_weight[weight]
+        key = weight, training.step
+        if key not in self._explained:
+            typed = self.objective.teacher.typed(weight)
+            error = sum(context.error(typed, training.best, self.batch) for context in self.contexts)
+            self._explained[key] = 1 - error / sum(context.nothing for context in self.contexts)
+        return self._explained[key]
+
+    def best_so_far(self, error: Exception) -> float:
+        """Where they end early by `error`, which is raised where there is nothing yet: the best weight by then, whose
+        training says why it ended."""
+        reached = [weight for weight in self.safe & self.by_weight.keys() if self._got_somewhere(weight)]
         if not reached:
-            raise
-        weight = min(reached, key=lambda weight: trials[weight].best_error)
-        failed = {one.stopped: one.notes[-1] for one in trials.values() if one.stopped.by_error}
+            raise error
+        weight = min(reached, key=self._error)
+        failed = {one.stopped: one.notes[-1] for one in self.by_weight.values() if one.stopped.by_error}
         if not isinstance(error, Stopped):
             reason = failures.logged(error, logger, "the trials of weights")
             failed = {StopReason.FAILED: f"the trials of weights failed: {reason}"}
-        trials[weight].stopped = next(iter(failed), StopReason.INTERRUPTED)
-        trials[weight].notes = list(dict.fromkeys([*trials[weight].notes, *failed.values()]))
-    found = trials[weight]
-    found.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.values())
-    return weight, found
+        training = self.by_weight[weight]
+        training.stopped = next(iter(failed), StopReason.INTERRUPTED)
+        training.notes = list(dict.fromkeys([*training.notes, *failed.values()]))
+        return weight
+
+    def _got_somewhere(self, weight: float) -> bool:
+        training = self.by_weight[weight]
+        return len(training.checks) > len(self.start.checks) or training.stopped.by_error
+
+    def _error(self, weight: float) -> float:
+        return self.by_weight[weight].best_error
 
 
 def told(provenance: Mapping[str, Any]) -> float:
