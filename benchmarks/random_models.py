@@ -97,6 +97,7 @@ def _model(
         unet=unet,
         vae=vae,
         alphas_cumprod=_alphas_cumprod(),
+        sample_size=unet.config.sample_size,
         contexts={"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS},
         device=place,
         dtype=dtype,

@@ -11,11 +11,12 @@ import pytest
 import embedding_estimate
 
 PACKAGE = Path(embedding_estimate.__file__).parent
-OUTER = {"hosts", "ui", "api", "app", "cli", "demo", "__main__"}  # demo: the model, which nothing else needs
+# demo is the bundled model, which nothing else needs
+OUTER = {"hosts", "ui", "api", "app", "cli", "demo", "python_api", "__main__"}
 ROOMS = (  # each imports from those before it only
     *("errors", "model", "progress", "optimizers", "files", "settings", "teaching", "fidelity", "storage"),
     *("objectives", "training", "checks", "estimation", "reports", "jobs", "ui", "api", "demo", "hosts", "app", "cli"),
-    "__main__",
+    *("python_api", "__main__"),
 )
 FOREIGN = ("click", "gradio", "fastapi", "pydantic", "diffusers", "transformers", "modules")
 
@@ -88,3 +89,22 @@ def test_every_room_has_its_place() -> None:
         *ROOMS,
         "__init__",
     }
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "PIL", "safetensors", "tqdm", *FOREIGN)
+    code = BLOCKER.format(blocked=heavy) + (
+        "import embedding_estimate; from embedding_estimate import Settings, EstimateError, Progress, StopToken; "
+        "print(Settings(text='a').text, sorted(set(embedding_estimate.__all__) - set(dir(embedding_estimate))))"
+    )
+    done = python(code)
+    assert (done.stdout, done.returncode) == ("a []\n", 0), done.stderr
+
+
+def test_the_package_offers_what_it_lists_and_nothing_else() -> None:
+    for name in embedding_estimate.__all__:
+        value = getattr(embedding_estimate, name)
+        assert value.__name__ == name and value.__doc__
+    with pytest.raises(AttributeError, match="module 'embedding_estimate' has no attribute 'estimat'"):
+        embedding_estimate.estimat  # noqa: B018
+    assert (PACKAGE / "py.typed").is_file()

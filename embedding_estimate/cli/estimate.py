@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 import time
-import unicodedata
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,7 +32,7 @@ from embedding_estimate.errors import EmbeddingError, Interrupted
 from embedding_estimate.estimation import summary
 from embedding_estimate.fidelity import wording
 from embedding_estimate.files import names
-from embedding_estimate.files.everyday_words import typed_anyway
+from embedding_estimate.files.free_name import free_name
 from embedding_estimate.progress import StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
@@ -257,18 +254,3 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
     if hosted.model is None and isinstance(model, dict):
         note(f"it was made with the model {model.get('name')}; see --model")
     return {**{name: value for name, value in settings.items() if name != "overwrite"}, **typed}, hosted.like(told)
-
-
-def free_name(text: str, folders: Sequence[Path]) -> str:
-    """A name that says what the text is about, nobody types anyway, and is free beside those in these folders."""
-    words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", re.sub(r"<[^>]*>", " ", text)))
-    about = [word.lower() for word in words if word not in ("AND", "BREAK")][:3]
-    stem = "-".join(about if len(about) > 1 else [*about, "embedding"])
-    if typed_anyway(stem):
-        stem = f"{stem}-embedding"
-    if not about or names.problems(stem):
-        stem = "an-embedding"
-    first = (f"{number}-{stem}" for number in range(2, 10))  # behind it, the name without would begin this one
-    beside = [file for folder in folders for file in names.files(folder)]
-    clear = (name for name in (stem, *first) if not names.beginning_alike(name, beside))
-    return next(clear, f"{secrets.token_hex(3)}-{stem}")

@@ -8,62 +8,31 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from embedding_estimate.fidelity.wording import PHASES
+from embedding_estimate.jobs.progress_bars import ProgressBars
 
 if TYPE_CHECKING:
-    from embedding_estimate.progress import Progress, StopToken
+    from embedding_estimate.progress import StopToken
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 # of a service manager and of a terminal that closes, which Windows knows in part
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-class Bars:
-    """One bar for each phase of a job, on stderr."""
+class Bars(ProgressBars):
+    """Bars for a terminal or a log, on stderr."""
 
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix = prefix
-        self._phase = ""
-        self._bar: Any = None
-
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.phase != self._phase:
-            self.close()
-            self._phase = progress.phase
-            self._bar = self._opened(progress)
-        if progress.loss is not None and progress.explained is not None:
-            self._bar.set_description_str(f"{self._label()} ({progress.stretch})", refresh=False)
-            figures = f"loss {progress.loss:.3f}, explained {progress.explained:.3f}"
-            self._bar.set_postfix_str(figures, refresh=False)
-        self._bar.total = progress.total
-        self._bar.update(progress.done - self._bar.n)
-
-    def _opened(self, progress: Progress) -> Any:
+    def opened(self, label: str, total: int) -> Any:
         from tqdm import tqdm
 
         return tqdm(
-            desc=self._label(),
-            total=progress.total,
+            desc=label,
+            total=total,
             bar_format="{desc:<20}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
             mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; a log is no terminal
         )
-
-    def _label(self) -> str:
-        return f"{self.prefix}{PHASES[self._phase]}"
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 @contextmanager

@@ -78,6 +78,21 @@ def parts_of(embedding: Embedding) -> list[Embedding]:
     ] or [embedding]
 
 
+def renamed(embedding: Embedding, name: str) -> Embedding:
+    """The same embedding under another name, in its settings and in the names of its words as well."""
+    told = dict(embedding.provenance)
+    if isinstance(told.get("settings"), Mapping):
+        told["settings"] = {**told["settings"], "name": name}
+    if words := told_words(told):
+        spelled = of_words(name, len(words))
+        told["phrase"] = phrase(spelled, [word.weight for word in words])
+        told["words"] = [
+            {"name": own, "tokens": word.tokens, "typed_weight": word.weight}
+            for own, word in zip(spelled, words, strict=True)
+        ]
+    return replace(embedding, name=name, provenance=told)
+
+
 def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
     """The vectors of all words that a file's embedding is one of, read from the files beside it, and the words; none
     for a word by itself.

@@ -10,9 +10,9 @@ from command_line import QUICK, Run, files, last, program
 from toy import ToyHost
 
 from embedding_estimate.cli import main
-from embedding_estimate.cli.estimate import free_name
 from embedding_estimate.files import embedding as embeddings
 from embedding_estimate.files.embedding import Embedding, read
+from embedding_estimate.files.free_name import free_name
 from embedding_estimate.settings import PARAMETERS
 
 KEYS = [

@@ -8,9 +8,9 @@ import pytest
 from command_line import QUICK, Run, last
 from toy import ToyHost
 
-from embedding_estimate.cli.estimate import free_name
 from embedding_estimate.files.embedding import Embedding, read, write
 from embedding_estimate.files.everyday_words import typed_anyway
+from embedding_estimate.files.free_name import free_name
 
 INFOTEXT = """(red:1.5) circle
 Negative prompt: blurry, grey

@@ -6,7 +6,10 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +19,11 @@ from embedding_estimate.files import names
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept, threads
-from embedding_estimate.hosts.standalone import sampling
+from embedding_estimate.hosts.standalone import k_samplers, sampling, textual_inversion
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.denoiser import Denoiser
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
+from embedding_estimate.hosts.standalone.pipeline import from_pipeline
 from embedding_estimate.hosts.standalone.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES
 from embedding_estimate.model.host import (
     MODES,
@@ -53,7 +57,7 @@ class StandaloneModel:
             chunk_tokens=min(config.max_position_embeddings for config in encoders.values()) - 2,
             latent_channels=unet.in_channels,
             latent_scale=scale,
-            default_size=unet.sample_size * scale,
+            default_size=loaded.sample_size * scale,
             clip_skip=clip_skip if loaded.family == "sd1" else 1,  # which alone heeds it
             emphasis=emphasis,
             contexts=loaded.contexts["prompt"],
@@ -127,7 +131,12 @@ class StandaloneModel:
             sigmas=self._denoiser.sigmas,
             device=self.device,
             callback=callback,
+            k_diffusion=self._k_diffusion,
         )
+
+    @cached_property
+    def _k_diffusion(self) -> ModuleType | None:
+        return k_samplers.installed()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -218,6 +227,16 @@ class StandaloneHost:
         conditioner = Conditioner(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings or {})
         modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
         return cls(StandaloneModel(loaded, conditioner, emphasis=emphasis, clip_skip=clip_skip), modules)
+
+    @classmethod
+    def of_pipeline(cls, pipeline: Any, *, emphasis: str = "Original", clip_skip: int = 1) -> StandaloneHost:
+        """The same for a pipeline of diffusers that is in memory; the embeddings are those that it has loaded.
+
+        Raises ModelError for a pipeline that cannot be used, see `pipeline.from_pipeline`.
+        """
+        loaded = from_pipeline(pipeline)
+        embeddings = textual_inversion.held_by(loaded.text_encoders)
+        return cls.of(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings)
 
     @property
     def info(self) -> ModelInfo:

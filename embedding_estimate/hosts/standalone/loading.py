@@ -56,6 +56,7 @@ class LoadedModel:
     unet: Any  # diffusers' UNet2DConditionModel
     vae: Any  # diffusers' AutoencoderKL
     alphas_cumprod: Tensor  # (T,), on the CPU
+    sample_size: int  # latent cells, the side that the U-Net was trained at
     contexts: Mapping[str, Contexts]  # by side of the guidance
     device: torch.device
     dtype: torch.dtype  # of the U-Net
@@ -80,15 +81,15 @@ def load(
         raise ModelError(f"{str(model) or repr(model)}: no such file or folder; {CHOICE}")
     if path.is_dir() and not (path / "model_index.json").exists():
         raise ModelError(f"{model}: a folder without a model_index.json, so no model in diffusers layout; {CHOICE}")
-    with _quiet(), _one_line(str(model)):
+    with quiet(), _one_line(str(model)):
         loaded = _load_file(path, dtype) if path.is_file() else _load_folder(str(model), dtype)
     prediction = prediction or loaded["prediction"] or _probe(loaded["unet"].to(device), loaded["alphas_cumprod"])
     size = None if path.is_file() else loaded["unet"].config.sample_size
     size = sample_size(f"{model}: unet/config.json", size, loaded["family"], prediction)
-    loaded["unet"].register_to_config(sample_size=size)
     for module in (loaded["unet"], loaded["vae"], *(part.model for part in loaded["text_encoders"].values())):
         module.to(device).eval()
-    return LoadedModel(**loaded | {"prediction": prediction}, contexts=contexts(path), device=device, dtype=dtype)
+    loaded |= {"prediction": prediction, "sample_size": size}
+    return LoadedModel(**loaded, contexts=contexts(path), device=device, dtype=dtype)
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def _load_file(path: Path, dtype: torch.dtype) -> dict[str, Any]:
                 for key, encoder in ldm.text_encoders(checkpoint).items()
             },
             "unet": ldm.unet(checkpoint, dtype),
-            "vae": ldm.vae(checkpoint, torch.float32 if _vae_overflows(checkpoint.family, dtype) else dtype),
+            "vae": ldm.vae(checkpoint, torch.float32 if vae_overflows(checkpoint.family, dtype) else dtype),
             "alphas_cumprod": alphas_cumprod(path.name, schedule),
         }
 
@@ -133,19 +134,16 @@ def _load_folder(model: str, dtype: torch.dtype) -> dict[str, Any]:
 
     unet = _component(UNet2DConditionModel, source | {"subfolder": "unet", "torch_dtype": dtype})
     encoders = _text_encoders(source, two="text_encoder_2" in has)
-    family = _family(unet.config, encoders)
-    vae_dtype = torch.float32 if _vae_overflows(family, dtype) else dtype
+    family = family_of(unet.config, encoders)
+    vae_dtype = torch.float32 if vae_overflows(family, dtype) else dtype
     vae = _component(AutoencoderKL, source | {"subfolder": "vae", "torch_dtype": vae_dtype})
-    refuse_inputs(model, unet.config.in_channels, vae.config.latent_channels)
-    between(f"{model}: vae/config.json", "scaling_factor", vae.config.scaling_factor, 0, MOST_SCALE)
-    if unet.config.class_embed_type is not None:
-        raise ModelError(f"{model}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
+    check_configs(model, unet.config, vae.config)
     schedule = EulerDiscreteScheduler.load_config(**source, subfolder="scheduler")
     return {
         "name": path.resolve().name if path.is_dir() else path.name,
         "hash": short_hash(loaded_from(path)) if path.is_dir() else "",
         "family": family,
-        "prediction": _prediction(model, schedule),
+        "prediction": prediction_of(model, schedule),
         "text_encoders": encoders,
         "unet": unet,
         "vae": vae,
@@ -159,9 +157,16 @@ def _text_encoders(source: dict[str, Any], *, two: bool) -> dict[str, TextEncode
     first = _text_encoder(CLIPTextModel, source | {"subfolder": "text_encoder"})
     reading = _reading(first, source | {"subfolder": "tokenizer"})
     if not two:
-        return {"clip_h" if _is_open_clip(first) else "clip_l": reading}
+        return by_key(reading)
     second = _text_encoder(CLIPTextModelWithProjection, source | {"subfolder": "text_encoder_2"})
-    return {"clip_l": reading, "clip_g": _reading(second, source | {"subfolder": "tokenizer_2"})}
+    return by_key(reading, _reading(second, source | {"subfolder": "tokenizer_2"}))
+
+
+def by_key(first: TextEncoder, second: TextEncoder | None = None) -> dict[str, TextEncoder]:
+    """A model's text encoders under the keys of embedding files; only SDXL has a second one."""
+    if second is None:
+        return {"clip_h" if _is_open_clip(first.model) else "clip_l": first}
+    return {"clip_l": first, "clip_g": second}
 
 
 def _text_encoder(kind: Any, source: dict[str, Any]) -> Any:
@@ -187,7 +192,16 @@ def _is_open_clip(encoder: Any) -> bool:
     return bool(encoder.config.hidden_act != "quick_gelu")
 
 
-def _family(unet: Any, encoders: Mapping[str, TextEncoder]) -> Family:
+def check_configs(model: str, unet: Any, vae: Any) -> None:
+    """Raises ModelError where the configuration of a U-Net or a VAE is not that of a text-to-image model."""
+    refuse_inputs(model, unet.in_channels, vae.latent_channels)
+    between(f"{model}: vae/config.json", "scaling_factor", vae.scaling_factor, 0, MOST_SCALE)
+    if unet.class_embed_type is not None:
+        raise ModelError(f"{model}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
+
+
+def family_of(unet: Any, encoders: Mapping[str, TextEncoder]) -> Family:
+    """The family of a model, by its U-Net's configuration and its text encoders."""
     if unet.addition_embed_type == "text_time" and len(encoders) == 2:
         return "sdxl"
     return "sd2" if "clip_h" in encoders else "sd1"
@@ -201,7 +215,8 @@ def _component(kind: Any, source: dict[str, Any]) -> Any:
     return module
 
 
-def _prediction(model: str, schedule: Mapping[str, Any]) -> Prediction:
+def prediction_of(model: str, schedule: Mapping[str, Any]) -> Prediction:
+    """What the U-Net predicts, by the scheduler's configuration. Raises ModelError for another kind."""
     predictions: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
     written = schedule.get("prediction_type", "epsilon")
     if not isinstance(written, str) or written not in predictions:
@@ -209,7 +224,7 @@ def _prediction(model: str, schedule: Mapping[str, Any]) -> Prediction:
     return predictions[written]
 
 
-def _vae_overflows(family: Family, dtype: torch.dtype) -> bool:
+def vae_overflows(family: Family, dtype: torch.dtype) -> bool:
     """SDXL's decoder leaves the range of fp16."""
     return family == "sdxl" and dtype == torch.float16
 
@@ -250,7 +265,7 @@ def _one_line(model: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing from the libraries and no bars over local files, for the moment: their errors are raised as well."""
     import diffusers.utils.logging
     import huggingface_hub.utils.logging

@@ -1,4 +1,4 @@
-"""Samplers under their WebUI names: diffusers' schedulers, driven in k-diffusion's form x = x0 + sigma * noise.
+"""Samplers under their WebUI names: k-diffusion's own, or diffusers' schedulers in its form x = x0 + sigma * noise.
 
 A scheduler of diffusers spaces its steps over the noise levels of a model. Each one here is given a model whose
 only levels are those of the chosen schedule, so that every sampler takes every schedule, exactly.
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.errors import SettingsError, nearest, quoted
+from embedding_estimate.hosts.standalone import k_samplers
 from embedding_estimate.hosts.standalone.sampler_names import SCHEDULE_NAMES
 from embedding_estimate.model.host import Denoise
 
@@ -173,17 +175,25 @@ def sample(
     sigmas: Tensor,
     device: torch.device,
     callback: Callback | None = None,
+    k_diffusion: ModuleType | None = None,
 ) -> Tensor:
     """Latents (S, C, h, w) from the noise of each of S seeds; what one seed gives does not depend on the others.
 
     `shape` is (C, h, w), `sigmas` (N,) the model's own levels in ascending order. `denoise` and `callback` are
-    those of `host.BorrowedModel.sample`. The global random state is neither read nor changed.
+    those of `host.BorrowedModel.sample`. `k_diffusion` is `k_diffusion.sampling`: its samplers are taken where it has
+    them, the others are those of diffusers. The global random state is neither read nor changed.
     """
     kind = _known(sampler)
     steps_at = levels(sampler, schedule, steps, sigmas)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # on the CPU: the same on every device
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     x = noise.to(device) * steps_at[0]  # (S, C, h, w)
+
+    function = k_samplers.function(k_diffusion, sampler)
+    if function is not None:
+        brownian = kind.noise == "brownian"
+        unit_noise = _brownian(x, steps_at, seeds) if brownian else _independent(shape, generators, device)
+        return k_samplers.sample(function, denoise, x, steps_at, unit_noise, callback)
 
     scheduler = _scheduler(kind, steps_at)
     options: dict[str, Any] = {"generator": generators} if kind.noise == "generators" else {}
@@ -251,4 +261,11 @@ def _brownian(x: Tensor, steps_at: Sequence[float], seeds: Sequence[int]) -> Cal
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
     tree = BrownianTreeNoiseSampler(x.cpu(), steps_at[-1] * 0.99, steps_at[0] * 1.01, list(seeds))
-    return lambda *levels: tree(*levels).to(x.device)
+    return lambda *levels: tree(*(torch.as_tensor(level).cpu() for level in levels)).to(x.device)
+
+
+def _independent(
+    shape: tuple[int, int, int], generators: Sequence[torch.Generator], device: torch.device
+) -> Callable[..., Tensor]:
+    """Noise (S, C, h, w) that each seed's own generator draws anew for each step."""
+    return lambda *levels: torch.stack([torch.randn(shape, generator=each) for each in generators]).to(device)

@@ -75,7 +75,7 @@ def test_half_precision_is_for_the_unet_and_not_for_the_text_encoders(original: 
 
 def test_sd2_is_768_pixels_where_it_predicts_v(original: Original) -> None:
     loaded = load(original.path, device="cpu", prediction="v")
-    assert loaded.unet.config.sample_size == {"sd1": 64, "sd2": 96, "sdxl": 128}[loaded.family]
+    assert loaded.sample_size == {"sd1": 64, "sd2": 96, "sdxl": 128}[loaded.family]
 
 
 def test_pads_as_the_family_does(original: Original) -> None:

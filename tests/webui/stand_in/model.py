@@ -137,7 +137,7 @@ class SdModel(nn.Module):
         self.is_sdxl, self.cond_stage_key = sdxl, "txt"
         self.parameterization = "v" if loaded.prediction == "v" else "eps"
         self.alphas_cumprod = loaded.alphas_cumprod.float().to(shared.device)
-        self.image_size = loaded.unet.config.sample_size
+        self.image_size = loaded.sample_size
         self.sd_checkpoint_info = SimpleNamespace(name_for_extra=loaded.name, shorthash=loaded.hash)
 
     def get_learned_conditioning(self, texts: Any) -> Any:

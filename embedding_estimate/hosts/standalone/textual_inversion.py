@@ -1,0 +1,109 @@
+"""Embeddings in a pipeline of diffusers: rows of its text encoders, under names that its tokenizers know.
+
+The vectors of an embedding are the tokens `name`, `name_1`, `name_2` and so on. Where a prompt has the first of them,
+diffusers puts the others behind it (`maybe_convert_prompt`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.errors import EmbeddingError, ModelError, NameTaken, quoted
+from embedding_estimate.hosts.standalone.loading import TextEncoder
+from embedding_estimate.model.host import Vectors
+
+NUMBERED = re.compile(r"(.+)_\d+", re.DOTALL)  # a further vector of an embedding
+
+
+def held_by(encoders: Mapping[str, TextEncoder]) -> dict[str, Vectors]:
+    """The embeddings that a pipeline's prompts are read for: name -> encoder key -> vectors (N, width).
+
+    One that not all of the encoders have is left out.
+    """
+    return {
+        name: {key: _rows(part, tokens) for key, part in encoders.items()}
+        for name, tokens in _names([part.tokenizer for part in encoders.values()]).items()
+    }
+
+
+def add_to(encoders: Mapping[str, TextEncoder], name: str, vectors: Vectors) -> None:
+    """Adds an embedding with its vectors (N, width) by encoder key to all of the encoders and tokenizers.
+
+    Prompts then have to spell the name as it is here, capitals included. The precision and the device of the encoders
+    stay. Raises EmbeddingError for a name that cannot be typed, NameTaken for one that the tokenizers know already,
+    ModelError for an encoder whose weights are not there at the moment. Nothing has been changed then.
+    """
+    if not name.strip() or name != name.strip():
+        raise EmbeddingError(f"token={quoted(name)}: a prompt calls an embedding by its token; give it one, no blanks")
+    tokens = _tokens(name, len(next(iter(vectors.values()))))
+    for part in encoders.values():
+        _check_free(name, tokens, part.tokenizer)
+        if part.model.get_input_embeddings().weight.device.type == "meta":
+            raise ModelError("the text encoder's weights are offloaded; call remove_all_hooks() on the pipeline first")
+    for key, part in encoders.items():
+        _add(part, tokens, vectors[key])
+
+
+def _tokens(name: str, number: int) -> list[str]:
+    return [name, *(f"{name}_{further}" for further in range(1, number))]
+
+
+def _names(tokenizers: Sequence[Any]) -> dict[str, list[str]]:
+    """The embeddings that all of the tokenizers have, by name, each with its tokens."""
+    known = [_added(tokenizer) for tokenizer in tokenizers]
+    everywhere = [token for token in known[0] if all(token in others for others in known)]
+    found = {}
+    for name in everywhere:
+        if _first(name, everywhere) == name:
+            number = 1
+            while f"{name}_{number}" in everywhere:
+                number += 1
+            found[name] = _tokens(name, number)
+    return found
+
+
+def _added(tokenizer: Any) -> list[str]:
+    """The tokens that have been added to a tokenizer, without the marks that it came with."""
+    return [token for token in tokenizer.get_added_vocab() if token not in tokenizer.all_special_tokens]
+
+
+def _first(token: str, added: Iterable[str]) -> str:
+    """The token of an embedding's first vector, where this may be one of the others'; otherwise itself."""
+    numbered = NUMBERED.fullmatch(token)
+    return numbered[1] if numbered is not None and numbered[1] in added else token
+
+
+def _rows(part: TextEncoder, tokens: list[str]) -> Tensor:
+    table: Tensor = part.model.get_input_embeddings().weight.detach()  # (V, width)
+    return table[part.tokenizer.convert_tokens_to_ids(tokens)]  # (N, width)
+
+
+def _check_free(name: str, tokens: Sequence[str], tokenizer: Any) -> None:
+    """Raises NameTaken where a prompt with one of the tokens means something else already, or would from now on."""
+    vocabulary, added = tokenizer.get_vocab(), _added(tokenizer)
+    if f"{name.lower()}</w>" in vocabulary:
+        raise NameTaken(f"{name}: an ordinary word of the tokenizer, which it would replace; choose a made-up token")
+    if known := next((token for token in tokens if token in vocabulary), ""):
+        raise NameTaken(f"{known}: the tokenizer has this token already; choose another token")
+    if f"{name}_1" in added or _first(name, added) != name:
+        raise NameTaken(f"{name}: diffusers would take it for a part of another embedding; choose another token")
+    for other in added:
+        if _first(other, added) == other and (other in name or name in other):
+            raise NameTaken(f"{name}: diffusers would mix it up with {other}, for one is in the other; choose another")
+
+
+@torch.no_grad()
+def _add(part: TextEncoder, tokens: Sequence[str], vectors: Tensor) -> None:
+    from transformers import AddedToken
+
+    # as they are typed: diffusers finds no other spelling in the prompt
+    part.tokenizer.add_tokens([AddedToken(token, normalized=False, single_word=True) for token in tokens])
+    size = max(len(part.tokenizer), len(part.model.get_input_embeddings().weight))
+    part.model.resize_token_embeddings(size, mean_resizing=False)
+    table = part.model.get_input_embeddings().weight  # (V, width)
+    table[part.tokenizer.convert_tokens_to_ids(tokens)] = vectors.to(table)

@@ -1,0 +1,1 @@
+"""What `embedding_estimate` offers to Python: see `docs/python.md`."""
