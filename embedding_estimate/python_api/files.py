@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,9 @@ def load_into(pipe: Any, embedding: Embedding | Result | str | Path, token: str 
         embedding = embedding.embedding
     elif not isinstance(embedding, Embedding):
         embedding = load(embedding)
-    if token is not None:
-        embedding = phrases.renamed(embedding, token)
     encoders = text_encoders(pipe)
     widths = {key: part.model.get_input_embeddings().weight.shape[1] for key, part in encoders.items()}
-    parts = [part.fit(widths) for part in phrases.parts_of(embedding)]
+    parts = [part.fit(widths) for part in _words(embedding, embedding.name if token is None else token)]
     with random_states_kept(pipe.text_encoder.device):
         for part in parts:
             textual_inversion.add_to(encoders, part.name, part.vectors)
@@ -76,6 +75,14 @@ def load_into(pipe: Any, embedding: Embedding | Result | str | Path, token: str 
             stacklevel=2,
         )
     return " ".join(part.name for part in parts)
+
+
+def _words(embedding: Embedding, name: str) -> list[Embedding]:
+    """The embedding under a name, or each of its words; the file of one word tells of the others and holds itself."""
+    words = phrases.told_words(embedding.provenance)
+    if embedding.tokens == sum(word.tokens for word in words):
+        return phrases.parts_of(phrases.renamed(embedding, name))
+    return [replace(embedding, name=name)]
 
 
 def _typed_weight(embedding: Embedding) -> float:

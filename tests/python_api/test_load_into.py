@@ -140,7 +140,7 @@ def test_an_embedding_or_its_file_is_taken(
     assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[-2:], one.vectors["clip_l"])
 
 
-def test_words_are_put_in_each_under_its_name_and_weights_are_told(load_pipeline: Load) -> None:
+def test_words_are_put_in_each_under_its_name_and_weights_are_told(load_pipeline: Load, tmp_path: Path) -> None:
     pipeline = load_pipeline("sd1")
     options: dict[str, Any] = {"measure": "Nothing", "progress": False, "part": "Transformer", "learning_steps": 1}
     result = estimate("(red:1.5) circle", pipeline, words="One per weight", **options)
@@ -150,6 +150,10 @@ def test_words_are_put_in_each_under_its_name_and_weights_are_told(load_pipeline
         assert load_into(pipeline, result, "disc") == "disc-a disc-b"
     rows = pipeline.text_encoder.get_input_embeddings().weight[-2:]
     assert torch.equal(rows, result.vectors["clip_l"])
+
+    second = result.save("spot", tmp_path)[1]
+    assert load_into(pipeline, second) == "spot-b"
+    assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[-1], result.vectors["clip_l"][1])
 
 
 def test_files_of_other_tools_are_read(tmp_path: Path) -> None:
