@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,13 @@ def test_what_it_holds_is_read_from_its_prompts_by_an_estimate(load_pipeline: Lo
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Iterator[Callable[[Embedding], list[Any]]]:
+def sources(tmp_path: Path) -> Callable[[Embedding], list[Any]]:
     def made(one: Embedding) -> list[Any]:
         path = tmp_path / f"{one.name}.safetensors"
         write(one, path)
         return [one, path, str(path)]
 
-    yield made
+    return made
 
 
 @pytest.mark.parametrize("number", range(3))
