@@ -17,7 +17,7 @@ from embedding_estimate.model.host import MODES, BorrowedModel, Stage
 from embedding_estimate.model.vectors import count
 from embedding_estimate.objectives import preparation_of
 from embedding_estimate.objectives.prompts import SCHEDULED, contexts_of, templates_of
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import ONE_WORD, Settings
 from embedding_estimate.teaching.plan import SKETCH, phases
 from embedding_estimate.teaching.teacher import Teacher, Trajectory
 
@@ -114,7 +114,7 @@ def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
             "its weights may arrive; take more, or 0 for as many as it has"
         )
     carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS
-    typed = settings.typed_weight != 1 or settings.words != "One"
+    typed = settings.typed_weight != 1 or settings.words != ONE_WORD
     if not carries and not typed and _weighted(text, settings, teacher):
         yield (
             f"part='Transformer' cannot carry the weights of the text in Stable Diffusion {model.info.family[-1]}: "

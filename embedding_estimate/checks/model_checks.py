@@ -8,7 +8,7 @@ from dataclasses import replace
 from embedding_estimate.errors import SettingsError, nearest, quoted
 from embedding_estimate.model.host import MODES, BorrowedModel
 from embedding_estimate.model.vectors import count
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import ONE_WORD, Settings
 from embedding_estimate.settings.parameters import spelled
 from embedding_estimate.teaching.sides import Side
 
@@ -62,7 +62,7 @@ def _weights(settings: Settings, model: BorrowedModel) -> Iterator[str]:
     emphasis = model.info.emphasis
     if settings.typed_weight != 1 and emphasis not in MODES:
         yield f"typed_weight={settings.typed_weight:g}: the emphasis mode {emphasis} reads no weights; choose 1"
-    if settings.words != "One":
+    if settings.words != ONE_WORD:
         yield from _no_words(settings, model)
 
 

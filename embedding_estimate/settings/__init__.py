@@ -1,9 +1,8 @@
 """Every parameter of an estimate: its type, bounds, default, words and checks. Nothing heavy is imported."""
 
+from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, FEW_WORDS, ONE_WORD, USES, WORD_PER_WEIGHT, WORDS
 from embedding_estimate.settings.parameters import Parameter
 from embedding_estimate.settings.table import (
-    ALONE,
-    AMONG_WORDS,
     FORMATS,
     LONGEST_NAME,
     LONGEST_PROMPT,
@@ -15,19 +14,19 @@ from embedding_estimate.settings.table import (
     PROMPT_TYPES,
     SEED_LIMIT,
     TOKEN_SOURCES,
-    USES,
-    WORDS,
     Settings,
 )
 
 __all__ = [
     "ALONE",
     "AMONG_WORDS",
+    "FEW_WORDS",
     "FORMATS",
     "LONGEST_NAME",
     "LONGEST_PROMPT",
     "MEASURES",
     "MOST_LINES",
+    "ONE_WORD",
     "PARAMETERS",
     "PARTS",
     "PROMPT",
@@ -36,6 +35,7 @@ __all__ = [
     "TOKEN_SOURCES",
     "USES",
     "WORDS",
+    "WORD_PER_WEIGHT",
     "Parameter",
     "Settings",
 ]

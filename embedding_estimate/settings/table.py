@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedding_estimate import optimizers
 from embedding_estimate.errors import FEW, SettingsError, nearest, quoted
 from embedding_estimate.files import names
-from embedding_estimate.model import contexts
+from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, ONE_WORD, USES, WORDS
+from embedding_estimate.settings.contradictions import contradictions
 from embedding_estimate.settings.parameters import Parameter, finite, lines, setting, spelled
 
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
-AMONG_WORDS, ALONE = USES = ("Among other words", "Alone")
 TOKEN_SOURCES = ("Number", "Initial prompt")
 MEASURES = ("Figures and images", "Figures and one image", "Figures", "Nothing")
-WORDS = ("One", "One per weight")
 FORMATS = ("safetensors", "pt")
 SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
 LONGEST_PROMPT = 100_000  # characters
@@ -92,11 +91,19 @@ class Settings:
         maximum=2.0,
     )
     words: str = setting(
-        "One",
+        ONE_WORD,
         "Words",
         "One word for the prompt, or one for each stretch of it that has a weight of its own, typed as in "
-        "(name-a:1.4) name-b: more to type, and closer.",
+        "(name-a:1.4) name-b: more to type, and closer; or as few as reach the emphasis goal.",
         choices=WORDS,
+    )
+    emphasis_goal: float = setting(
+        0.9,
+        "Emphasis goal",
+        "For words as few as needed: how much of what the weights add to the bare words is to be explained, in the "
+        "contexts that vectors are chosen by.",
+        minimum=0.0,
+        maximum=1.0,
     )
     templates: str = setting(
         "",
@@ -237,40 +244,7 @@ class Settings:
             return wrong.keys().isdisjoint(fields)
 
         named = names.problems(self.name) if sound("name") else []
-        return [*wrong.values(), *self._contradictions(sound), *named]
-
-    def _contradictions(self, sound: Callable[..., bool]) -> list[str]:
-        found = []
-        if sound("text") and not self.text.strip():
-            found.append("text is empty: give the prompt that the embedding is to stand for")
-        if sound("templates"):
-            found += [f"template {line}" for line in contexts.problems(self.template_list)]
-        if sound("use", "templates") and self.use == ALONE and set(self.template_list) != {"{}"}:
-            found.append(f"templates: use={ALONE!r} has no words around it; leave them out, or choose {AMONG_WORDS!r}")
-        if sound("prompt_type", "guidance_scale") and self.negative and self.guidance_scale == 1:
-            found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
-        if sound("prompt_type", "other_prompt") and not self.negative and len(self.other_prompts) > 1:
-            found.append(
-                f"other_prompt has {len(self.other_prompts)} lines: a negative prompt is one line; "
-                "several are for negative embeddings"
-            )
-        if sound("initial_prompt") and self.token_source == "Initial prompt" and not self.initial_prompt.strip():
-            found.append("token_source='Initial prompt' needs an initial_prompt: give one, or choose 'Number'")
-        if sound("words", "typed_weight", "initial_prompt") and self.words != "One":
-            if self.typed_weight != 1:
-                found.append(f"typed_weight={self.typed_weight:g}: words={self.words!r} finds the weights; choose 1")
-            if self.initial_prompt.strip():
-                found.append(f"initial_prompt: words={self.words!r} starts from the text's own tokens; leave it empty")
-        if sound("part", "optimizer"):
-            used = [dataclasses.replace(self, part=part).optimizer_used for part in self.part.split(" + ")]
-            found += [line for name in dict.fromkeys(used) for line in optimizers.lacking(name)]
-            full = [name for name in used if name in optimizers.FULL]
-            if full and sound("scheduler") and self.scheduler != "constant":
-                found.append(
-                    f"scheduler={self.scheduler!r}: {full[0]} finds its own step length; "
-                    "choose 'constant', or another optimizer"
-                )
-        return found
+        return [*wrong.values(), *contradictions(self, sound), *named]
 
     def check(self) -> None:
         """Raises `SettingsError` with every problem found."""

@@ -14,7 +14,7 @@ from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
 from embedding_estimate.files import names
 from embedding_estimate.files.whole_file import remove_abandoned, temporary_beside, write_whole
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import ONE_WORD, Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,7 +93,7 @@ def check_names(settings: Settings, folder: Path, tree: Path | None = None) -> N
 
     Raises what `names.target` raises.
     """
-    mine = [settings.name] if settings.words == "One" else [settings.name, names.of_words(settings.name, 2)[0]]
+    mine = [settings.name] if settings.words == ONE_WORD else [settings.name, names.of_words(settings.name, 2)[0]]
     _targets(settings, mine, folder, tree)
 
 

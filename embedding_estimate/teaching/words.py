@@ -17,7 +17,7 @@ from torch import Tensor
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.files.names import LETTERS, phrase
 from embedding_estimate.model.host import BorrowedModel
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import ONE_WORD, Settings
 
 NEAR = 0.05  # weights this far apart at most are one word's
 SEPARATORS = ", . ;"  # tokens that make no word of their own
@@ -44,7 +44,7 @@ def planned(settings: Settings, model: BorrowedModel) -> tuple[Word, ...]:
     Where they are fewer than the stretches, some of one weight share a word. Raises `SettingsError` where they are
     fewer than the weights.
     """
-    if settings.words == "One":
+    if settings.words == ONE_WORD:
         return ()
     table = next(iter(model.token_vectors(settings.text).values()))  # (n, width)
     weights = model.token_weights(settings.text)

@@ -1,0 +1,6 @@
+"""Choices of settings that other code asks for by name."""
+
+from __future__ import annotations
+
+AMONG_WORDS, ALONE = USES = ("Among other words", "Alone")
+ONE_WORD, WORD_PER_WEIGHT, FEW_WORDS = WORDS = ("One", "One per weight", "As few as needed")
