@@ -19,7 +19,7 @@ if typing.TYPE_CHECKING:
 class Progress:
     """Where a job is."""
 
-    phase: str  # "prepare", "weigh", "train" or "measure"
+    phase: str  # "prepare", "weigh", "words", "train" or "measure"
     done: int  # states recorded, learning steps of trials or of the training, or samples through the U-Net
     total: int
     loss: float | None = None  # 1 at the start of the first stretch

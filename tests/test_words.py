@@ -16,7 +16,7 @@ from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage.phrases import parts_of
 from embedding_estimate.teaching.teacher import Task, Teacher
-from embedding_estimate.teaching.words import Word, dealt, grouped, planned
+from embedding_estimate.teaching.words import Word, dealt, grouped, plans
 
 NO = False
 COMMA = True
@@ -92,7 +92,7 @@ def test_vectors_are_dealt_out_by_the_tokens(vectors: int, shares: list[int]) ->
 
 def test_a_word_starts_from_the_vectors_of_its_tokens(toy_host: ToyHost) -> None:
     text = "(red:1.5) circle (blue:1.5) star"
-    words = planned(made(text=text, tokens=3), toy_host.model)
+    [words] = plans(made(text=text, tokens=3), toy_host.model)
     assert words == (Word(1.5, (0, 2)), Word(1.0, (3,)))
     first = run(toy_host, text=text, tokens=3, learning_steps=1).embedding.vectors["clip_l"]
     own = toy_host.model.token_vectors(text)["clip_l"][[0, 2, 3]].float()

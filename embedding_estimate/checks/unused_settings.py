@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings import FEW_WORDS, PARAMETERS, Settings
 from embedding_estimate.teaching.plan import learning_steps
 
 OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
@@ -66,6 +66,12 @@ def _tokens(settings: Settings) -> list[str]:
     return nothing(changed(settings, ["tokens"]), "token_source takes the number from the initial prompt")
 
 
+def _words(settings: Settings) -> list[str]:
+    if settings.words == FEW_WORDS:
+        return []
+    return nothing(changed(settings, ["emphasis_goal"]), f"it belongs to words={FEW_WORDS!r}")
+
+
 def _optimizers(settings: Settings) -> list[str]:
     parts = [dataclasses.replace(settings, part=part) for part in settings.part.split(" + ")]
     used = dict.fromkeys(part.optimizer_used for part in parts)
@@ -100,6 +106,7 @@ RULES: tuple[Callable[[Settings], list[str]], ...] = (
     _transformer,
     _guidance,
     _tokens,
+    _words,
     _optimizers,
     _every,
     _other_side,

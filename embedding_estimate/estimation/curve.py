@@ -14,7 +14,7 @@ from embedding_estimate.model.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.teaching.teacher import Task, Teacher
-from embedding_estimate.teaching.words import planned
+from embedding_estimate.teaching.words import plans
 from embedding_estimate.training.start import number_of_vectors
 
 
@@ -48,7 +48,7 @@ def curve(
     with interruptible(stop), host.borrow(stop.check) as model:
         check_against(tried[max(tried)], model)
         check_contexts(contexts, settings.negative, model)
-        planned(tried[min(tried)], model)
+        plans(tried[min(tried)], model)
         teacher = Teacher(model, Task.of(settings, model))
         on_notes(advice.of_job(advised(settings), teacher) + advice.of_contexts(contexts, settings, teacher))
     first = None
@@ -83,7 +83,7 @@ def numbers(settings: Settings, host: Host, stop: StopToken) -> list[int]:
     with interruptible(stop), host.borrow(stop.check) as model:
         unbound = replace(settings, tokens=0)
         own = number_of_vectors(unbound, model)
-        least = len(planned(unbound, model))  # a word has a vector of its own
+        least = min(map(len, plans(unbound, model)), default=0)  # a word has a vector of its own
         found = {2**power for power in range(own.bit_length())} | {own, min(2 * own, model.info.chunk_tokens)}
         return sorted(number for number in found if number >= least)
 

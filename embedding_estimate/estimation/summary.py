@@ -37,6 +37,7 @@ def of_estimate(
         "paths": [str(path) for path in paths],
         "name": estimate.embedding.name,
         "phrase": estimate.phrase,
+        "words_tried": [{"words": number, "emphasis": emphasis} for number, emphasis in estimate.words_tried],
         "tokens": estimate.embedding.tokens,
         "typed_weight": estimate.typed_weight,
         "part": settings.part,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import typing
@@ -23,16 +24,17 @@ from embedding_estimate.fidelity.protocol import Fidelity, Images
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Host, Vectors
-from embedding_estimate.model.vectors import VectorSpace, count, fit
+from embedding_estimate.model.vectors import VectorSpace, count
 from embedding_estimate.objectives import preparation_of
 from embedding_estimate.objectives.objective import Objective, Preparation, starting_from
 from embedding_estimate.objectives.prompts import check_text
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopReason, StopToken
-from embedding_estimate.settings import ALONE, Settings
+from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching import words
 from embedding_estimate.teaching.plan import Phase, learning_steps, phases
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
+from embedding_estimate.training import bare_words, few_words
 from embedding_estimate.training.handlers import Watch
 from embedding_estimate.training.loop import train
 from embedding_estimate.training.name_weight import solve
@@ -62,6 +64,7 @@ class Estimate:
     unet_forwards: int  # samples; preparation, selection and previews included, the final report not
     unet_backwards: int
     stretches: Sequence[tuple[int, str]] = ()  # (steps before it, its name); losses and checks of two do not compare
+    words_tried: Sequence[tuple[int, float]] = ()  # (number of words, emphasis explained on the select set)
 
     @property
     def phrase(self) -> str:
@@ -106,12 +109,14 @@ def estimate(
         with meter.interruptible(stop):
             settings = check_against(settings, model)
             check_contexts(contexts, settings.negative, model)
-            planned = words.planned(settings, model)
-            word_notes = words.notes(settings, planned)
+            plans = words.plans(settings, model)
+            planned = plans[0] if plans else ()
             tokens = sum(word.tokens for word in planned) or number_of_vectors(settings, model)
+            word_notes = words.notes(settings, plans)
         settings = replace(settings, tokens=tokens)
-        if planned:
-            on_names(names.of_words(settings.name, len(planned)))
+        possible = [names.of_words(settings.name, len(plan)) for plan in plans]
+        if plans:
+            on_names(list(dict.fromkeys(itertools.chain(*possible))))
         teacher = Teacher(model, Task.of(settings, model, planned))
         space = VectorSpace.of(model)
 
@@ -136,7 +141,8 @@ def estimate(
         trajectory = Trajectory.of(settings)
         with meter.interruptible(stop):  # a long text takes its time
             check_text(teacher, trajectory)
-            notes = [*word_notes, *_notes(settings, teacher, beside), *advice.of_contexts(contexts, settings, teacher)]
+            notes = word_notes + _notes(possible or [[settings.name]], settings, teacher, beside)
+            notes += advice.of_contexts(contexts, settings, teacher)
             on_notes(notes)
             start = starting_vectors(settings, model, planned)
             exact = exact_vectors(teacher, trajectory, tokens, start if planned else None)
@@ -145,7 +151,7 @@ def estimate(
             *before, last = phases(settings)
             for phase in (*before, last):
                 training, teacher = _train_phase(
-                    training, start, phase, watch, teacher, space, meter, last=phase is last
+                    training, plans, start, phase, watch, teacher, space, meter, last=phase is last
                 )
         else:
             training = Training(exact, stopped=StopReason.EXACT, notes=[exact_note(tokens, count(exact))])
@@ -178,11 +184,13 @@ def estimate(
             unet_forwards=forwards,
             unet_backwards=backwards,
             stretches=training.stretches,
+            words_tried=training.words_tried,
         )
 
 
 def _train_phase(
     training: Training,
+    plans: Sequence[words.Plan],
     start: Vectors,
     phase: Phase,
     watch: Watch,
@@ -194,8 +202,8 @@ def _train_phase(
 ) -> tuple[Training, Teacher]:
     """One phase from what the ones before it have reached; none after a stop, which keeps that.
 
-    Where the weight of the name is open it is solved for, and the teacher returned has it. Where memory runs out in a
-    later phase, or the model fails, what there is is kept.
+    Where the weight of the name or the number of words is open it is found, and the teacher returned has it. Where
+    memory runs out in a later phase, or the model fails, what there is is kept.
     """
     if training.stopped in (StopReason.INTERRUPTED, StopReason.EXACT) or training.stopped.by_error:
         return training, teacher
@@ -222,27 +230,13 @@ def _train_phase(
         training.stopped = StopReason.NO_MEMORY if ran_out(error) else StopReason.FAILED
         training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
         return training, teacher
-    train(training, objective, space, watch)
+    if phase.finds_words:
+        training, objective = few_words.solve(objective, plans, space, watch)
+    else:
+        train(training, objective, space, watch)
     if last and training.stopped in (StopReason.DONE, StopReason.EARLY):
-        _keep_words_that_do_better(training, objective)
+        bare_words.keep_where_better(training, objective)
     return training, objective.teacher
-
-
-def _keep_words_that_do_better(training: Training, objective: Objective[Any]) -> None:
-    """Takes the prompt's own words without their weights, where these do better among others and there is room."""
-    teacher, room = objective.teacher, count(training.best)
-    plain = teacher.model.token_vectors(teacher.task.text)
-    if teacher.task.typed_weight != 1 or teacher.task.words or not 1 <= count(plain) <= room:
-        return
-    words = fit(plain, room, teacher.model.padding_vectors())
-    ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
-    if ours is None or theirs is None or ours <= theirs:
-        return
-    training.keep(words, objective.held_out(words))
-    training.notes.append(
-        "among other words the prompt's own words without weights do better than what was trained, and were kept: type "
-        f"the prompt to have its weights, or choose use={ALONE!r}"
-    )
 
 
 def _prepared(preparation: Preparation, start: Vectors, teacher: Teacher, on_progress: OnProgress) -> Objective[Any]:
@@ -276,12 +270,16 @@ def _measure(
     )
 
 
-def _notes(settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[str]:
-    """What the user should know, whatever becomes of the training."""
+def _notes(possible: Sequence[Sequence[str]], settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[str]:
+    """What the user should know, whatever becomes of the training. `possible` are the names that there may be."""
     model = teacher.model
-    mine = names.of_words(settings.name, len(teacher.task.words))
-    others = dict.fromkeys([*model.embedding_names(), *beside, *mine])
-    found = [line for name in mine for line in names.warnings(name, model.token_ids, others)]
+    others = [*model.embedding_names(), *beside]
+    found = [
+        line
+        for mine in possible
+        for name in mine
+        for line in names.warnings(name, model.token_ids, dict.fromkeys([*others, *mine]))
+    ]
     found += advice.of_job(settings, teacher)
     if model.info.clip_skip != 1:
         found.append(f"made for clip skip {model.info.clip_skip}: use it with the same")

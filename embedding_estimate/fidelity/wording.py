@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 PHASES = {
     "prepare": "running the prompt",
     "weigh": "trying weights",
+    "words": "trying numbers of words",
     "train": "training",
     "measure": "measuring",
 }

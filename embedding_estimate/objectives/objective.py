@@ -13,6 +13,7 @@ from torch import Tensor
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.teacher import Teacher
+from embedding_estimate.teaching.words import Word
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -91,6 +92,11 @@ def starting_from(objective: Prepared, start: Vectors) -> Prepared:
 def at_weight(objective: Prepared, weight: float, start: Vectors) -> Prepared:
     """The objective for vectors that are typed with another weight."""
     return starting_from(replace(objective, teacher=objective.teacher.typed(weight)), start)
+
+
+def in_words(objective: Prepared, words: Sequence[Word]) -> Prepared:
+    """The objective for vectors that are typed in these words; its start is the old one's still."""
+    return replace(objective, teacher=objective.teacher.in_words(words))
 
 
 def mean(values: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from embedding_estimate.optimizers import FULL, automatic_steps
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import FEW_WORDS, Settings
 from embedding_estimate.teaching.teacher import Trajectory
 
 SKETCH = "Sketch"  # comes before the Attention part
@@ -34,6 +34,8 @@ class Phase:
     steps: int
     early_stop: int  # checks without progress that end it; 0: none do
     finds_weight: bool  # whether the weight of the name is solved for
+    finds_words: bool  # whether the number of words is, as few as reach the goal
+    emphasis_goal: float  # what is to be explained of the weights then
     batch: int  # states that go through the U-Net together
     attention_memory: int  # MB
     checkpointing: bool
@@ -69,6 +71,8 @@ def _single(settings: Settings, part: str) -> Phase:
         steps=settings.learning_steps or automatic_steps(optimizer, part, alone=alone),
         early_stop=settings.early_stop,
         finds_weight=settings.typed_weight == 0,
+        finds_words=settings.words == FEW_WORDS,
+        emphasis_goal=settings.emphasis_goal,
         batch=settings.batch,
         attention_memory=settings.attention_memory,
         checkpointing=settings.checkpointing,
@@ -78,6 +82,8 @@ def _single(settings: Settings, part: str) -> Phase:
 def _sketched(single: Phase) -> list[Phase]:
     """The first learning steps on a sketch, where LBFGS needs few steps."""
     if single.part != "Attention" or single.optimizer not in FULL or single.steps <= SKETCH_STEPS:
+        return [single]
+    if single.finds_words:  # each number of which starts elsewhere
         return [single]
     sketch = replace(
         single,
@@ -94,6 +100,7 @@ def _refining(single: Phase) -> Phase:
     return replace(
         single,
         finds_weight=False,  # found by then
+        finds_words=False,
         steps=math.ceil(single.steps * REFINE),
         early_stop=single.early_stop or PATIENCE,
     )

@@ -37,17 +37,22 @@ class Task:
 
     @classmethod
     def of(cls, settings: Settings, model: BorrowedModel, words: Sequence[Word] = ()) -> Task:
-        """`words` are those of `words.planned`; a single one is a name with a typed weight."""
+        """`words` are one of `words.plans`; a single one is a name with a typed weight."""
         size = model.info.default_size
-        return cls(
+        task = cls(
             settings.text,
             settings.negative,
             settings.other_prompts,
             settings.width or size,
             settings.height or size,
-            words[0].weight if len(words) == 1 else settings.typed_weight or 1.0,
-            tuple(words) if len(words) > 1 else (),
+            settings.typed_weight or 1.0,
         )
+        return task.in_words(words) if words else task
+
+    def in_words(self, words: Sequence[Word]) -> Task:
+        """The same with the vectors shared among these words, at least one."""
+        alone = len(words) == 1
+        return replace(self, typed_weight=words[0].weight if alone else 1.0, words=() if alone else tuple(words))
 
     @property
     def phrase(self) -> str:
@@ -100,6 +105,10 @@ class Teacher:
     def typed(self, weight: float) -> Teacher:
         """The same with all vectors in one word of this weight."""
         return Teacher(self.model, replace(self.task, typed_weight=weight, words=()), self.on_record)
+
+    def in_words(self, words: Sequence[Word]) -> Teacher:
+        """The same with the vectors shared among these words, at least one."""
+        return Teacher(self.model, self.task.in_words(words), self.on_record)
 
     def encode_vectors(self, vectors: Vectors, template: str = "{}") -> Conditioning:
         """The student's conditioning: the vectors typed on the side being replaced. Differentiable."""

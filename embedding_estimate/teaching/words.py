@@ -17,8 +17,9 @@ from torch import Tensor
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.files.names import LETTERS, phrase
 from embedding_estimate.model.host import BorrowedModel
-from embedding_estimate.settings import ONE_WORD, Settings
+from embedding_estimate.settings import FEW_WORDS, ONE_WORD, Settings
 
+TRIED = (1, 2, 3, 4, 6, 8, 12, 16)  # numbers of words, where as few as are needed are asked for
 NEAR = 0.05  # weights this far apart at most are one word's
 SEPARATORS = ", . ;"  # tokens that make no word of their own
 FILLERS = " ".join((SEPARATORS, "a", "an", "the", "of", "in", "on", "at", "and", "with"))  # vectors come to them last
@@ -36,41 +37,58 @@ class Word:
         return len(self.places)
 
 
-def planned(settings: Settings, model: BorrowedModel) -> tuple[Word, ...]:
-    """The words for a text of which each stretch of one weight is to have its own; none where the settings ask for one
-    word.
+Plan = tuple[Word, ...]
 
-    `settings.tokens` vectors are dealt out by the tokens of each, 0 or too many being as many as there are tokens.
+
+def plans(settings: Settings, model: BorrowedModel) -> list[Plan]:
+    """The words that may be typed for the text: none where the settings ask for one word, one plan for a word for each
+    stretch of one weight, and several, few words first, for as few as are needed.
+
+    `settings.tokens` vectors are dealt out by the tokens of each word, 0 or too many being as many as there are tokens.
     Where they are fewer than the stretches, some of one weight share a word. Raises `SettingsError` where they are
-    fewer than the weights.
+    fewer than the weights and each is to have a word.
     """
     if settings.words == ONE_WORD:
-        return ()
+        return []
     table = next(iter(model.token_vectors(settings.text).values()))  # (n, width)
     weights = model.token_weights(settings.text)
     if not weights:
-        return ()
+        return []
     most = min(len(weights), model.info.chunk_tokens)
     tokens = min(settings.tokens or most, most)
     separators, fillers = (
         _among(table, next(iter(model.token_vectors(each).values()))) for each in (SEPARATORS, FILLERS)
     )
-    if tokens == len(weights):  # what stands there can be typed as it is
-        separators = [False] * len(weights)
-    groups = grouped(weights, separators, min(tokens, len(LETTERS)))
-    if len(groups) > min(most, len(LETTERS)):
-        raise SettingsError([f"words={settings.words!r}: the text has {len(groups)} weights, too many; choose 'One'"])
-    if len(groups) > tokens:
+    room = min(tokens, len(LETTERS))
+    groups = grouped(weights, separators, room)
+    # with a vector for each token, what stands there can be typed as it is
+    own = grouped(weights, [False] * len(weights), room) if tokens == len(weights) else groups
+    if settings.words == FEW_WORDS:
+        fewer = [each for each in _fewer_and_fewer(groups, room) if len(each) < len(own)]
+        found = [*reversed(fewer), *([own] if len(own) <= room else [])]
+    else:
+        _check_number(settings, len(own), tokens, min(most, len(LETTERS)))
+        found = [own]
+    return [
+        tuple(
+            Word(round(weight, 2), _chosen(places, share, fillers))
+            for (weight, places), share in zip(one, dealt(tokens, one, fillers), strict=True)
+        )
+        for one in found
+    ]
+
+
+def _check_number(settings: Settings, words: int, tokens: int, most: int) -> None:
+    """Raises `SettingsError` where so many words cannot be."""
+    if words > most:
+        raise SettingsError([f"words={settings.words!r}: the text has {words} weights, too many; choose 'One'"])
+    if words > tokens:
         raise SettingsError(
             [
-                f"tokens={tokens}: the text has {len(groups)} weights, each a word of its own; take {len(groups)} or "
+                f"tokens={tokens}: the text has {words} weights, each a word of its own; take {words} or "
                 "more, or choose words='One'"
             ]
         )
-    shares = dealt(tokens, groups, fillers)
-    return tuple(
-        Word(weight, _chosen(places, share, fillers)) for (weight, places), share in zip(groups, shares, strict=True)
-    )
 
 
 Group = tuple[float, tuple[int, ...]]  # a weight, and the places of its tokens
@@ -101,6 +119,37 @@ def grouped(weights: Sequence[float], separators: Sequence[bool], most: int) -> 
     while len(groups) > most and (pairs := list(_pairs(groups))):
         groups = _adjoined(_joined(groups, *min(pairs, key=lambda pair: _way(groups, *pair))))
     return groups
+
+
+def _fewer_and_fewer(groups: Sequence[Group], room: int) -> list[list[Group]]:
+    """Groups for as many words as there is room for, and for fewer and fewer down to one, of the numbers `TRIED`.
+
+    One word of several weights is typed with none.
+    """
+    chain = [list(groups)]
+    while len(chain[-1]) > 1:
+        chain.append(_nearest_merged(chain[-1]))
+    if len(chain) > 1:
+        [(_, places)] = chain[-1]
+        chain[-1] = [(1.0, tuple(sorted(places)))]
+    chain = [each for each in chain if len(each) <= room]
+    return [each for each in chain if len(each) in TRIED or each is chain[0]]
+
+
+def _nearest_merged(groups: Sequence[Group]) -> list[Group]:
+    """The same with one group fewer: of two neighbours one is made, typed with the mean of their tokens' weights.
+
+    They are those for which the squared errors of all tokens' weights grow least (Ward's method).
+    """
+
+    def growth(first: int) -> float:
+        (one, its), (other, their) = groups[first : first + 2]
+        return len(its) * len(their) / (len(its) + len(their)) * (one - other) ** 2
+
+    first = min(range(len(groups) - 1), key=growth)
+    (one, its), (other, their) = groups[first : first + 2]
+    mean = (len(its) * one + len(their) * other) / (len(its) + len(their))
+    return [*groups[:first], (mean, (*its, *their)), *groups[first + 2 :]]
 
 
 def _adjoined(groups: Iterable[Group]) -> list[Group]:
@@ -189,11 +238,14 @@ def spans(tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
         first += number
 
 
-def notes(settings: Settings, words: Sequence[Word]) -> list[str]:
-    """What became of the wish for one word for each weight."""
-    found = []
-    if len(words) == 1:
-        found.append(f"words={settings.words!r}: all of the text has the weight {words[0].weight:g}, so one word does")
-    if words and (tokens := sum(word.tokens for word in words)) < settings.tokens:
-        found.append(f"tokens={settings.tokens}: the text has {tokens}, one for each vector, so there are no more")
-    return found
+def notes(settings: Settings, found: Sequence[Plan]) -> list[str]:
+    """What became of the wish for several words, by the plans for them."""
+    if not found:
+        return []
+    lines = []
+    if len(found) == len(found[0]) == 1:
+        weight = found[0][0].weight
+        lines.append(f"words={settings.words!r}: all of the text has the weight {weight:g}, so one word does")
+    if (tokens := sum(word.tokens for word in found[0])) < settings.tokens:
+        lines.append(f"tokens={settings.tokens}: the text has {tokens}, one for each vector, so there are no more")
+    return lines

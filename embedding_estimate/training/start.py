@@ -35,12 +35,17 @@ def starting_vectors(settings: Settings, model: BorrowedModel, words: Sequence[W
     of `words` are the vectors of the tokens that they stand for.
     """
     if words:
-        places = [place for word in words for place in word.places]
-        return {key: value[places] for key, value in model.token_vectors(settings.text).items()}
+        return vectors_of_words(settings.text, model, words)
     if not settings.initial_prompt.strip():
         return fit(model.token_vectors(settings.text), settings.tokens, model.padding_vectors())
     plain = model.token_vectors(settings.initial_prompt)
     return fit(plain, count(plain) if settings.token_source == "Initial prompt" else settings.tokens)
+
+
+def vectors_of_words(text: str, model: BorrowedModel, words: Sequence[Word]) -> dict[str, Tensor]:
+    """Vectors (N, width) of a text's tokens that words stand for, one word after the other."""
+    places = [place for word in words for place in word.places]
+    return {key: value[places] for key, value in model.token_vectors(text).items()}
 
 
 def exact_vectors(

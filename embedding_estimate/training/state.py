@@ -26,6 +26,7 @@ class Training:
     checks: list[tuple[int, float]] = field(default_factory=list)  # (step, explained on the select set)
     stretches: list[tuple[int, str]] = field(default_factory=list)  # (steps before it, its name); see `Progress`
     notes: list[str] = field(default_factory=list)
+    words_tried: list[tuple[int, float]] = field(default_factory=list)  # (number of words, emphasis explained by them)
     unread: list[Tensor] = field(default_factory=list)  # losses since the last check: to read one the device waits
     unjudged: tuple[int, dict[str, Tensor]] | None = None
     """Before the first check: the step when the loss was last looked at, and its vectors (N, width) on the CPU."""

@@ -1,0 +1,37 @@
+"""The prompt's own words, every weight 1: what a result is held against, and what is kept where it is no better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedding_estimate.model.vectors import count, fit
+from embedding_estimate.objectives.objective import Objective, in_words
+from embedding_estimate.settings import ALONE
+from embedding_estimate.teaching.words import Word
+from embedding_estimate.training.state import Training
+
+
+def error(objective: Objective[Any]) -> float:
+    """`Objective.held_out` of the bare words, in as many words as they fill chunks."""
+    model, text = objective.teacher.model, objective.teacher.task.text
+    plain, size = model.token_vectors(text), model.info.chunk_tokens
+    places = range(count(plain))
+    words = [Word(1.0, tuple(places[first : first + size])) for first in places[::size]]
+    return in_words(objective, words).held_out(plain)
+
+
+def keep_where_better(training: Training, objective: Objective[Any]) -> None:
+    """Takes the prompt's own words without their weights, where these do better among others and there is room."""
+    teacher, room = objective.teacher, count(training.best)
+    plain = teacher.model.token_vectors(teacher.task.text)
+    if teacher.task.typed_weight != 1 or teacher.task.words or not 1 <= count(plain) <= room:
+        return
+    words = fit(plain, room, teacher.model.padding_vectors())
+    ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
+    if ours is None or theirs is None or ours <= theirs:
+        return
+    training.keep(words, objective.held_out(words))
+    training.notes.append(
+        "among other words the prompt's own words without weights do better than what was trained, and were kept: type "
+        f"the prompt to have its weights, or choose use={ALONE!r}"
+    )
