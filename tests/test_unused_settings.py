@@ -64,6 +64,7 @@ CHANGES = {
     "templates": "a {}",
     "use": "Alone",
     "words": "One per weight",
+    "emphasis_goal": 0.5,
 }
 
 
@@ -151,6 +152,8 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
             {"save_every": 10, "typed_weight": 0.0},
             ["save_every=10: no snapshots are kept while the typed weight is looked for"],
         ),
+        ({"emphasis_goal": 0.5}, ["emphasis_goal: without effect here, for it belongs to words='As few as needed'"]),
+        ({"emphasis_goal": 0.5, "words": "As few as needed"}, []),
         ({"prompt_type": "Negative Prompt", "other_prompt": "a cat"}, []),
         (
             {"prompt_type": "Negative Prompt"},

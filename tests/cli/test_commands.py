@@ -21,6 +21,7 @@ KEYS = [
         "paths",
         "name",
         "phrase",
+        "words_tried",
         "tokens",
         "typed_weight",
         "part",

@@ -35,6 +35,18 @@ def test_estimate_says_what_to_type(run: Run, tmp_path: Path) -> None:
     assert read(tmp_path / paths[1]).provenance["fidelity"]["explained"] == told["explained"]
 
 
+def test_as_few_words_as_needed_tell_what_was_tried(run: Run, tmp_path: Path) -> None:
+    result = run(
+        "estimate", TEXT, "--words", "as few as needed", "--emphasis-goal", "0", "--name", "it", *QUICK, "--json"
+    )
+    assert result.exit_code == 0, result.output
+    told = last(result)
+    numbers = [one["words"] for one in told["words_tried"]]
+    assert numbers == list(range(1, len(told["paths"]) + 1))
+    assert any(line.startswith(f"number of words: {numbers[-1]}; emphasis explained by each") for line in told["notes"])
+    assert f"1: {told['words_tried'][0]['emphasis']:.2f}" in result.stdout
+
+
 def test_one_word_has_a_phrase_too(run: Run) -> None:
     told = last(run("estimate", "(red:1.5)", "--typed-weight", "1.2", "--name", "it", *QUICK, "--json"))
     assert (told["phrase"], told["paths"]) == ("(it:1.2)", [told["path"]])
