@@ -70,6 +70,12 @@ class Standalone:
     def own_contexts(self, negative: bool) -> Sequence[str]:
         return ()
 
+    def style_lists(self) -> Sequence[Any]:
+        return ()
+
+    def save_style(self, name: str, phrase: str, negative: bool) -> tuple[str, Sequence[str]]:
+        return "", ()
+
     def infotext(self, text: str) -> Mapping[str, Any]:
         return infotext.parse(text)
 

@@ -67,6 +67,7 @@
         if (use === "copy") copy(button);
         else if (use === "open") open(button.querySelector("img"));
         else if (use === "tokens") choose(button);
+        else if (use === "style") find("save_style").click();
         else type(use, button.dataset.typed);
     });
 

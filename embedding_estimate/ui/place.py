@@ -54,6 +54,18 @@ class Place(Protocol):
         would stand; none standalone."""
         ...
 
+    def style_lists(self) -> Sequence[Any]:
+        """The components on the same page that list the host's styles; none standalone."""
+        ...
+
+    def save_style(self, name: str, phrase: str, negative: bool) -> tuple[str, Sequence[str]]:
+        """Saves a phrase as one of the host's styles, which overwrites none: a line of what was done, and the names of
+        all styles. Never asked where the place is no WebUI.
+
+        Raises `EstimateError` where it cannot be saved.
+        """
+        ...
+
     def infotext(self, text: str) -> Mapping[str, Any]:
         """What an infotext says, likewise: "Prompt", "Negative prompt", "Steps", "Size-1" and so on."""
         ...

@@ -169,7 +169,7 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
     return (
         f"<p>{word('Saved:')} {vectors}, {word('typed as the word' if typed == name else 'typed as')} "
         f"<code>{escape(typed)}</code></p>"
-        f"{_uses(typed, job.settings.negative, in_webui)}"
+        f"{_uses(typed, job.settings.negative, in_webui, several=len(saved.paths) > 1)}"
         f"{_small(listed(saved.paths))}{_small('', word(CARD)) if in_webui else ''}{figures}"
         f"<p>{result.steps} steps ({result.stopped}{unmeasured}) in "
         f"{result.seconds_prepare + result.seconds_train:.1f} s; "
@@ -180,12 +180,14 @@ def _done(job: Job, saved: Saved, in_webui: bool) -> str:
     )
 
 
-def _uses(typed: str, negative: bool, in_webui: bool) -> str:
-    """Buttons, made to work by the javascript: to copy what is typed, or to type it in the prompts next door."""
+def _uses(typed: str, negative: bool, in_webui: bool, several: bool) -> str:
+    """Buttons, made to work by the javascript: to copy what is typed, to type it in the prompts next door, or to keep
+    what is typed for several words as a style."""
     uses = {"copy": "Copy"}
     if in_webui:
         sides = {"txt2img_prompt": "To the prompt", "txt2img_neg_prompt": "To the negative prompt"}
         uses |= dict(reversed(sides.items())) if negative else sides
+        uses |= {"style": "Save as style"} if several else {}
     buttons = "".join(
         f'<button type="button" data-embedding-estimate="{use}" data-typed="{escape(typed)}">{label}</button>'
         for use, label in uses.items()

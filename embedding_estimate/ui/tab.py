@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -15,6 +15,8 @@ from embedding_estimate.ui import PREFIX, filling, status, word
 from embedding_estimate.ui.compat import LATEST, QUIET
 from embedding_estimate.ui.form import Form
 from embedding_estimate.ui.place import Place
+
+REFRESH = "The button beside the list of styles reads them anew."
 
 
 def build(place: Place) -> None:
@@ -36,6 +38,7 @@ def build(place: Place) -> None:
             problems = gr.HTML(elem_id=f"{PREFIX}problems")
             state = gr.HTML(elem_id=f"{PREFIX}state")
     poll, restore, clear, count, check = map(_pressed_by_the_javascript, ("poll", "restore", "clear", "count", "check"))
+    save_style = _pressed_by_the_javascript("save_style")
 
     def now() -> tuple[Any, ...]:
         job = place.jobs.latest
@@ -53,11 +56,20 @@ def build(place: Place) -> None:
             job.stop.stop(save=save)
         return now()
 
+    lists = list(place.style_lists())
+
+    def keep_as_style() -> tuple[Any, ...]:
+        wrong, said, styles = as_style(place)
+        job_state, *interrupts = now()
+        known = gr.update(choices=list(styles)) if styles else gr.update()
+        return wrong, job_state + status.remarks(said), *interrupts, *(known for _ in lists)
+
     shown = [state, save, drop]
     estimate.click(start, list(form.components.values()), [problems, *shown], **QUIET)
     explore.click(try_numbers, list(form.components.values()), [problems, *shown], **QUIET)
     save.click(lambda: stop(save=True), None, shown, **QUIET)
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
+    save_style.click(keep_as_style, None, [problems, *shown, *lists], **QUIET)
     poll.click(now, None, shown, **QUIET)
     clear.click(lambda: ("", "", ""), None, [problems, filled_in, form.own_prompts_taken], **QUIET)
     counted = [form.components[name] for name in form.counts]
@@ -146,6 +158,20 @@ def from_own_prompts(place: Place, prompt_type: str) -> tuple[Any, str]:
     contexts = place.own_contexts(prompt_type == "Negative Prompt")
     said = status.remarks([filling.own_prompts(len(contexts))])
     return (gr.update(value="\n".join(["{}", *contexts])) if contexts else gr.update()), said
+
+
+def as_style(place: Place) -> tuple[str, list[str], Sequence[str]]:
+    """Saves what is typed for the latest result as a style of the host's: what is wrong as HTML, what is to be said of
+    it, and the names of all styles."""
+    job = place.jobs.latest
+    if job is None or job.saved is None:  # another has begun since
+        return "", [], ()
+    result = job.saved.estimate
+    try:
+        line, styles = place.save_style(result.embedding.name, result.phrase, job.settings.negative)
+    except EstimateError as error:
+        return status.problems([str(error)]), [], ()
+    return "", [line, *([] if place.style_lists() else [REFRESH])], styles
 
 
 def counts(place: Place, texts: tuple[str, ...]) -> Any:

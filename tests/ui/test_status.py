@@ -130,7 +130,7 @@ def test_a_preview_is_made_small() -> None:
 
 
 def test_a_negative_embedding_goes_to_the_negative_prompt_first() -> None:
-    html = status._uses("it", negative=True, in_webui=True)
+    html = status._uses("it", negative=True, in_webui=True, several=False)
     assert html.index("txt2img_neg_prompt") < html.index('"txt2img_prompt"')
 
 
@@ -256,5 +256,9 @@ def test_several_words_are_shown_as_what_to_type(place: Place) -> None:
     done = finished(place, words="One per weight", measure="Nothing")
     html = status.render(done, "", in_webui=True)
     assert "<code>(it-a:1.5) it-b</code>" in html
-    assert html.count('data-typed="(it-a:1.5) it-b"') == 3
+    assert html.count('data-typed="(it-a:1.5) it-b"') == 4
+    assert html.count('data-embedding-estimate="style"') == 1 and ">Save as style</button>" in html
+    assert "Save as style" not in status.render(done, "", in_webui=False)
+    one = finished(place, overwrite=True, measure="Nothing")
+    assert "Save as style" not in status.render(one, "", in_webui=True)
     assert ", ".join(map(str, done.saved.paths)) in html and len(done.saved.paths) == 2

@@ -32,6 +32,8 @@ class Place:
 
     def __init__(self, host: ToyHost, folder: Path):
         self.jobs = Jobs(lambda settings: host, lambda: folder / "embeddings", lambda: folder / "reports")
+        self.styles: dict[str, tuple[str, bool]] = {}
+        self.lists: list[Any] = []
 
     def folder(self) -> str:
         return "the <folder>"
@@ -62,6 +64,15 @@ class Place:
 
     def own_contexts(self, negative: bool) -> list[str]:
         return ["{}, a negative"] if negative else []
+
+    def style_lists(self) -> list[Any]:
+        return self.lists
+
+    def save_style(self, name: str, phrase: str, negative: bool) -> tuple[str, list[str]]:
+        if name in self.styles:
+            raise EmbeddingError("no room")
+        self.styles[name] = (phrase, negative)
+        return f"saved as the style {name}", list(self.styles)
 
     def infotext(self, text: str) -> dict[str, Any]:
         return {"Prompt": text, "Negative prompt": "grey", "Steps": "7"} if "Steps:" in text else {"Prompt": text}
@@ -298,6 +309,46 @@ def test_contexts_are_filled_in_from_the_users_prompts(place: Place, monkeypatch
     monkeypatch.setattr(place, "own_contexts", lambda negative: ["a {}", "{} b"])
     contexts, said = tab.from_own_prompts(place, "Prompt")
     assert contexts["value"] == "{}\na {}\n{} b" and "2 contexts from the last image" in said
+
+
+# a style
+
+
+def saved_as_style(place: Place) -> tuple[Any, ...]:
+    """What the button does on the page: problems, the state, the interrupts, and the lists of styles."""
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        place.lists = [gr.Dropdown(elem_id=name) for name in ("one", "other")]
+        tab.build(place)
+    (button,) = (each for each in blocks.blocks.values() if each.elem_id == "embedding_estimate_save_style")
+    (handler,) = (each for each in blocks.fns.values() if (button._id, "click") in each.targets)
+    assert [each.elem_id for each in handler.outputs][-2:] == ["one", "other"]
+    return tuple(handler.fn())
+
+
+@pytest.mark.parametrize("side", ["Prompt", "Negative Prompt"])
+def test_several_words_are_saved_as_a_style(place: Place, side: str) -> None:
+    problems, state, *_, one, other = saved_as_style(place)
+    assert (problems, place.styles) == ("", {}) and "choices" not in one  # there is no result yet
+    done = place.jobs.start(
+        Settings(
+            text="(red:1.5) circle", name="it", words="One per weight", measure="Nothing", prompt_type=side, steps=2
+        )
+    )
+    while done.state == "running":
+        time.sleep(0.01)
+    problems, state, *_, one, other = saved_as_style(place)
+    assert place.styles == {"it": ("(it-a:1.5) it-b", side == "Negative Prompt")}
+    assert problems == "" and "saved as the style it</p>" in state and 'data-state="done"' in state
+    assert one["choices"] == other["choices"] == ["it"] and tab.REFRESH not in state
+    problems, state, *_, one, other = saved_as_style(place)
+    assert "no room" in problems and "saved as the style" not in state and "choices" not in one
+
+
+def test_where_no_list_of_styles_is_known_it_is_said_how_to_read_them_anew(place: Place) -> None:
+    done = place.jobs.start(Settings(text="(red:1.5) circle", name="it", words="One per weight", measure="Nothing"))
+    while done.state == "running":
+        time.sleep(0.01)
+    assert tab.as_style(place) == ("", ["saved as the style it", tab.REFRESH], ["it"])
 
 
 def test_only_a_place_with_prompts_offers_them(place: Place) -> None:

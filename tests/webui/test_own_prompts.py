@@ -18,7 +18,9 @@ def history(shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def save_styles(shared: Any, monkeypatch: pytest.MonkeyPatch, *styles: tuple[str | None, str | None]) -> None:
-    named = {str(number): shared.PromptStyle(str(number), *style) for number, style in enumerate(styles)}
+    from modules.styles import PromptStyle
+
+    named = {str(number): PromptStyle(str(number), *style) for number, style in enumerate(styles)}
     monkeypatch.setattr(shared.prompt_styles, "styles", named)
 
 

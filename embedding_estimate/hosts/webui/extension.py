@@ -11,7 +11,7 @@ from typing import Any
 
 from embedding_estimate.errors import ModelError
 from embedding_estimate.files import names
-from embedding_estimate.hosts.webui import comments, networks, options, own_prompts, support, txt2img
+from embedding_estimate.hosts.webui import comments, networks, options, own_prompts, styles, support, txt2img
 from embedding_estimate.hosts.webui.engine import engines
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
@@ -61,6 +61,12 @@ class WebuiPlace:
 
     def own_contexts(self, negative: bool) -> Sequence[str]:
         return own_prompts.contexts(negative)
+
+    def style_lists(self) -> Sequence[Any]:
+        return list(self.page.style_lists.values())
+
+    def save_style(self, name: str, phrase: str, negative: bool) -> tuple[str, Sequence[str]]:
+        return styles.save(name, phrase, negative), styles.names()
 
     def infotext(self, text: str) -> Mapping[str, Any]:
         return txt2img.parsed(text)

@@ -21,17 +21,24 @@ ELEMENTS = {  # element id -> the infotext's word for what it holds
 }
 
 
+STYLE_LISTS = tuple(f"{tab}_styles{kind}" for tab in ("txt2img", "img2img") for kind in ("", "_edit_select"))
+
+
 class Txt2img:
-    """`components` are those of the page that was built last, by the infotext's words."""
+    """`components` are those of the page that was built last, by the infotext's words, and `style_lists` those of
+    img2img as well that list the styles."""
 
     def __init__(self) -> None:
         self.components: dict[str, Any] = {}
+        self.style_lists: dict[str, Any] = {}
 
     def notice(self, component: Any, **arguments: Any) -> None:
         """For `on_after_component`."""
-        word = ELEMENTS.get(str(arguments.get("elem_id")))
-        if word is not None:
-            self.components[word] = component
+        element = str(arguments.get("elem_id"))
+        if element in ELEMENTS:
+            self.components[ELEMENTS[element]] = component
+        if element in STYLE_LISTS:
+            self.style_lists[element] = component
 
     def told(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the components' values say, styles merged into the prompts and comments left out."""

@@ -1,7 +1,9 @@
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+
+from modules.styles import StyleDatabase
 
 
 class Options(SimpleNamespace):
@@ -63,25 +65,4 @@ device = torch.device("cpu")
 loaded_hypernetworks: list[Any] = []
 
 
-STYLES = {"old": ("an old painting", "photo")}  # for the prompt, for the negative prompt
-
-
-class PromptStyle(NamedTuple):
-    name: str
-    prompt: str | None
-    negative_prompt: str | None
-    path: str | None = None
-
-
-class Styles:
-    def __init__(self) -> None:
-        self.styles = {name: PromptStyle(name, *prompts) for name, prompts in STYLES.items()}
-
-    def apply_styles_to_prompt(self, prompt: str, styles: list[str]) -> str:
-        return ", ".join([prompt, *(STYLES[style][0] for style in styles)])
-
-    def apply_negative_styles_to_prompt(self, prompt: str, styles: list[str]) -> str:
-        return ", ".join([prompt, *(STYLES[style][1] for style in styles)])
-
-
-prompt_styles = Styles()
+prompt_styles = StyleDatabase({"old": ("an old painting", "photo")})  # for the prompt, for the negative prompt
