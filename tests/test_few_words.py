@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 from toy import ToyHost
 
-from embedding_estimate import bare_words, few_words
-from embedding_estimate.choices import FEW_WORDS, WORD_PER_WEIGHT
-from embedding_estimate.failures import FAILED
-from embedding_estimate.parts import in_turn
-from embedding_estimate.progress import Progress, StopToken
-from embedding_estimate.settings import Settings
-from embedding_estimate.siblings import parts_of
-from embedding_estimate.trainer import Estimate, estimate
-from embedding_estimate.words import Word, plans
+from embedding_estimate.estimation.trainer import Estimate, estimate
+from embedding_estimate.progress import Progress, StopReason, StopToken
+from embedding_estimate.settings import FEW_WORDS, WORD_PER_WEIGHT, Settings
+from embedding_estimate.storage.phrases import parts_of
+from embedding_estimate.teaching.plan import phases
+from embedding_estimate.teaching.words import Word, plans
+from embedding_estimate.training import bare_words, few_words
 
 TEXT = "(red:1.8) circle (blue:0.4) star"
 
@@ -218,7 +216,7 @@ def test_an_error_in_a_later_try_keeps_what_there_is(
 
     monkeypatch.setattr(few_words, "train", failing)
     result = run(toy_host)
-    assert result.stopped == FAILED
+    assert result.stopped == StopReason.FAILED
     assert any(line.startswith("the trials of words failed: ValueError: of the model") for line in result.notes)
     runs = 1
     with pytest.raises(ValueError, match="of the model"):
@@ -226,8 +224,8 @@ def test_an_error_in_a_later_try_keeps_what_there_is(
 
 
 def test_a_number_of_words_is_looked_for_once_and_without_a_sketch() -> None:
-    parts = in_turn(Settings(text="a", name="it", part="Attention + U-Net", words=FEW_WORDS))
-    assert [(part.part, part.words, part.learning_steps) for part in parts] == [
-        ("Attention", FEW_WORDS, 80),
-        ("U-Net", WORD_PER_WEIGHT, 80),
+    found = phases(Settings(text="a", name="it", part="Attention + U-Net", words=FEW_WORDS))
+    assert [(phase.part, phase.finds_words, phase.steps) for phase in found] == [
+        ("Attention", True, 80),
+        ("U-Net", False, 80),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 from test_jobs import Place
 from toy import ToyHost
 
-from embedding_estimate.errors import EmbeddingError, EstimateError, NameTaken
-from embedding_estimate.files import embedding as embeddings
+from embedding_estimate.errors import EstimateError, NameTaken
+from embedding_estimate.files import whole_file
 from embedding_estimate.files.embedding import Embedding, read
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
+from embedding_estimate.storage.phrases import lacks, whole
 
 TEXT = "(red:1.5) circle (blue:0.6)"
 NAMES = ["it-a.safetensors", "it-b.safetensors", "it-c.safetensors"]
@@ -36,19 +38,19 @@ def held(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """The n-th embedding that is written finds no room, and none after it in the same folder."""
-    write, written = embeddings.write, 0
+def fail_at(monkeypatch: pytest.MonkeyPatch, step: str, number: int) -> None:
+    """The n-th embedding that is written, or that gets its name, finds no room; those after it do."""
+    real, done = getattr(whole_file, step), 0
 
-    def failing(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
-        nonlocal written
+    def failing(path: Path, *arguments: Any) -> None:
+        nonlocal done
         if path.parent.name == "embeddings":
-            written += 1
-            if written == number:
-                raise EmbeddingError(f"{path}: no room")
-        write(embedding, path, overwrite=overwrite)
+            done += 1
+            if done == number:
+                raise OSError(errno.ENOSPC, "no room")
+        real(path, *arguments)
 
-    monkeypatch.setattr(embeddings, "write", failing)
+    monkeypatch.setattr(whole_file, step, failing)
 
 
 def test_a_job_saves_a_file_for_each_word(place: Place) -> None:
@@ -65,15 +67,16 @@ def test_a_job_saves_a_file_for_each_word(place: Place) -> None:
 
 @pytest.mark.parametrize("before", [{}, {"overwrite": True}], ids=["new", "overwriting"])
 @pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("step", ["_write_through", "_move"])
 def test_where_one_file_fails_none_is_left(
-    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, before: Mapping[str, bool]
+    place: Place, monkeypatch: pytest.MonkeyPatch, step: str, number: int, before: Mapping[str, bool]
 ) -> None:
     old = {}
     if before:
         words(place, seed=3)
         old = held(place.embeddings)
         assert len(old) == 3
-    fail_at(monkeypatch, number)
+    fail_at(monkeypatch, step, number)
     job = words(place, **before)
     assert job.state == "failed"
     assert (held(place.embeddings) if place.embeddings.exists() else {}) == old
@@ -103,7 +106,7 @@ def test_a_job_that_is_dropped_puts_all_files_back(place: Place, monkeypatch: py
 
 
 def test_figures_that_do_not_fit_leave_the_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_at(monkeypatch, 5)  # three words, and the first of them with its figures
+    fail_at(monkeypatch, "_write_through", 5)  # three words, and the first of them with its figures
     job = words(place)
     assert job.state == "done" and sorted(held(place.embeddings)) == NAMES
     assert any(note.endswith("The embedding is there, without its figures") for note in job.notes)
@@ -162,3 +165,50 @@ def test_words_that_an_overwritten_embedding_has_no_more_are_told(place: Place) 
     assert not [note for note in again.notes if "no word of this one" in note]
     one = place.finished(overwrite=True)
     assert any(note.startswith(", ".join(str(place.embeddings / name) for name in NAMES)) for note in one.notes)
+
+
+def test_no_word_has_its_name_before_all_are_written(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    for step in ("_write_through", "_move"):
+        real = getattr(whole_file, step)
+
+        def noted(path: Path, *arguments: Any, step: str = step, real: Any = real) -> None:
+            if path.parent.name == "embeddings":
+                steps.append(step)
+            real(path, *arguments)
+
+        monkeypatch.setattr(whole_file, step, noted)
+    words(place)
+    together = ["_write_through"] * 3 + ["_move"] * 3
+    assert steps == 2 * together  # when they are trained, and with their figures
+
+
+def test_words_know_those_that_were_made_with_them(place: Place, tmp_path: Path) -> None:
+    """After a kill between two names, of overwritten words one may be of the estimate before."""
+    first = words(place)
+    (tmp_path / "old").mkdir()
+    for path in first.saved.paths:
+        (tmp_path / "old" / path.name).write_bytes(path.read_bytes())
+    again = words(place, seed=5, learning_steps=4, text="(red:1.5) circle cat (blue:0.6)", overwrite=True)
+    one, two, three = again.saved.paths
+    assert [lacks(read(path), path) for path in again.saved.paths] == [[], [], []]
+    two.write_bytes((tmp_path / "old" / two.name).read_bytes())
+    said = "it-b.safetensors is of another estimate; estimate them again"
+    assert lacks(read(one), one) == lacks(read(three), three) == [said]
+    with pytest.raises(EstimateError, match=re.escape(said)):
+        whole(read(one), one)
+    two.write_bytes(b"no embedding")
+    [line] = lacks(read(one), one)
+    assert line.startswith("it-b.safetensors: ")
+    two.unlink()
+    assert lacks(read(one), one) == ["it-b.safetensors is not beside it; put it there"]
+
+
+def test_words_without_their_figures_belong_to_those_with_them(place: Place, tmp_path: Path) -> None:
+    """After a kill between two names while the figures are written: the vectors are the same."""
+    job = words(place, measure="Nothing")
+    bare = job.saved.paths[1].read_bytes()
+    [one, two, _] = words(place, overwrite=True).saved.paths
+    assert read(one).provenance["fidelity"] is not None
+    two.write_bytes(bare)
+    assert read(two).provenance["fidelity"] is None and lacks(read(one), one) == []

@@ -10,6 +10,7 @@ import click
 
 from embedding_estimate.cli.figures import print_json
 from embedding_estimate.cli.host import HostOptions, load
+from embedding_estimate.cli.notes import note
 from embedding_estimate.cli.options import PathType, json_option
 from embedding_estimate.cli.printing import show
 from embedding_estimate.fidelity.wording import typed_as
@@ -38,7 +39,7 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
     Reads the files of any tool, and runs nothing that may be in them.
     """
     from embedding_estimate.files.embedding import read
-    from embedding_estimate.storage.phrases import told_phrase
+    from embedding_estimate.storage.phrases import lacks, told_phrase, told_words
     from embedding_estimate.training.name_weight import told
 
     embedding = read(file)
@@ -47,6 +48,9 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
     nearest = None if model is None else _nearest(embedding, model)
     for line in _lines(embedding, phrase, nearest or {}):
         show(line)
+    if embedding.name in [word.name for word in told_words(embedding.provenance)]:  # no snapshot or copy
+        for line in lacks(embedding, file):
+            note(f"{file.name}: is typed as {phrase}, and {line}")
     if as_json:
         print_json(
             {

@@ -34,9 +34,9 @@ def embedding_of(
         "stopped": str(training.stopped),
         "fidelity": figures.to_dict() if figures else None,
     }
+    vectors = training.saved or {key: value.float().cpu() for key, value in training.best.items()}
     if task.words:
-        provenance |= phrases.told_of(settings.name, task.words)
+        provenance |= phrases.told_of(settings.name, task.words, vectors)
     if model.info.networks:
         provenance["networks"] = list(model.info.networks)
-    vectors = training.saved or {key: value.float().cpu() for key, value in training.best.items()}
     return Embedding(settings.name, vectors, provenance)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,8 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError, shortened
-from embedding_estimate.files import formats, names, provenance
+from embedding_estimate.files import formats, names, provenance, whole_file
 from embedding_estimate.files.formats import PAIR, PROVENANCE, SINGLE
-from embedding_estimate.files.whole_file import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,11 +143,26 @@ def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
     Raises NameTaken where the path exists and `overwrite` is off, and EmbeddingError where it cannot be
     written; nothing is left behind then.
     """
+    write_together({path: embedding}, overwrite=overwrite)
+
+
+def write_together(
+    embeddings: Mapping[Path, Embedding],
+    *,
+    overwrite: bool = False,
+    on_moved: Callable[[Path], None] = lambda path: None,
+) -> None:
+    """`write` for several, none of which has its name before all are written; see `whole_file.write_together`."""
+    contents = {path: _bytes(embedding, path) for path, embedding in embeddings.items()}
+    whole_file.write_together(contents, overwrite=overwrite, on_moved=on_moved)
+
+
+def _bytes(embedding: Embedding, path: Path) -> bytes:
     encoders = {".safetensors": _safetensors_bytes, ".pt": _pickle_bytes}
     encode = encoders.get(path.suffix.lower())
     if encode is None:
         raise EmbeddingError(f"{path.name}: embeddings are written as {' or '.join(encoders)}; choose one")
-    write_whole(path, encode(embedding), overwrite=overwrite)
+    return encode(embedding)
 
 
 def _safetensors_bytes(embedding: Embedding) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,21 +26,43 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
     A link is replaced, not followed. The folder exists already. Raises `NameTaken` where the path exists and
     `overwrite` is off, and `EmbeddingError` where it cannot be written; nothing is left behind then.
     """
-    temporary = temporary_beside(path)
+    write_together({path: data}, overwrite=overwrite)
+
+
+def write_together(
+    contents: Mapping[Path, bytes], *, overwrite: bool = True, on_moved: Callable[[Path], None] = lambda path: None
+) -> None:
+    """`write_whole` for several files: none has its name before all are written, and then all get theirs at once.
+
+    Names are given one after the other, and no file system does that in one step: a program that is killed just then
+    leaves some. `on_moved` gets each path that has its new content. Raises what `write_whole` raises.
+    """
+    temporary = {path: temporary_beside(path) for path in contents}
+    path = next(iter(contents))
     try:
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # the content before the name: a power cut must not leave an empty file
-            _move(temporary, path, overwrite)
+            for path, data in contents.items():
+                _write_through(temporary[path], data)
+            for path in contents:
+                _move(temporary[path], path, overwrite)
+                on_moved(path)
         finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+            for each in temporary.values():
+                each.unlink(missing_ok=True)
+        for folder in dict.fromkeys(path.parent for path in contents):
+            _sync_folder(folder)
     except OSError as error:
         raise EmbeddingError(
             f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder"
         ) from error
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    """Writes a new file down to the disk: a power cut must not leave an empty one where a name is given to it."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _move(temporary: Path, path: Path, overwrite: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.files.embedding import Embedding, read
@@ -15,9 +17,11 @@ from embedding_estimate.files.names import of_words, phrase, problems
 from embedding_estimate.settings.parameters import finite
 from embedding_estimate.teaching.words import Word, spans
 
+HASH = "vectors_hash"  # in a provenance: of all vectors, those of the other words as well
 
-def told_of(name: str, words: Sequence[Word]) -> dict[str, Any]:
-    """What the provenance of an embedding says of the words that share its vectors."""
+
+def told_of(name: str, words: Sequence[Word], vectors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the provenance of an embedding says of the words that share its vectors (N, width) by encoder."""
     names = of_words(name, len(words))
     return {
         "phrase": phrase(names, [word.weight for word in words]),
@@ -25,7 +29,16 @@ def told_of(name: str, words: Sequence[Word]) -> dict[str, Any]:
             {"name": own, "tokens": word.tokens, "typed_weight": word.weight}
             for own, word in zip(names, words, strict=True)
         ],
+        HASH: _hash(vectors),
     }
+
+
+def _hash(vectors: Mapping[str, Tensor]) -> str:
+    """By which files of words know those that were made together with them."""
+    digest = hashlib.sha256()
+    for key in sorted(vectors):
+        digest.update(vectors[key].detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class Told(NamedTuple):
@@ -102,7 +115,12 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
     words = told_words(embedding.provenance)
     if not words:
         return embedding, []
-    parts = [_beside(file, word, words) for word in words]
+    if lines := lacks(embedding, file):
+        raise EmbeddingError(
+            f"{file.name}: is typed as {phrase_of(words)}, and {lines[0]}, or give --typed-weight, to measure this "
+            "word alone"
+        )
+    parts = [read(_beside(file, word)) for word in words]
     vectors = {key: torch.cat([part.vectors[key] for part in parts]) for key in embedding.vectors}
     shares = spans([word.tokens for word in words])
     return replace(embedding, vectors=vectors), [
@@ -110,18 +128,25 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
     ]
 
 
-def _beside(file: Path, word: Told, words: Sequence[Told]) -> Embedding:
-    """The embedding of one of the words that a file tells of."""
-    path = file.with_name(f"{word.name}{file.suffix}")
-    if not path.exists():
-        raise EmbeddingError(
-            f"{file.name}: is typed as {phrase_of(words)}, and {path.name} is not beside it; put it there, or give "
-            "--typed-weight, to measure this word alone"
-        )
-    found = read(path)
-    if told_words(found.provenance) != words or found.tokens != word.tokens:
-        raise EmbeddingError(
-            f"{file.name}: is typed as {phrase_of(words)}, and {path.name} is of another estimate; estimate them "
-            "again, or give --typed-weight, to measure this word alone"
-        )
-    return found
+def lacks(embedding: Embedding, file: Path) -> list[str]:
+    """What keeps the words that a file's embedding is one of from being typed together: one line for each word whose
+    file is not beside it, cannot be read, or is of another estimate, as after a kill of the program that saved them."""
+    words, lines = told_words(embedding.provenance), []
+    for word in words:
+        path = _beside(file, word)
+        if not path.exists():
+            lines.append(f"{path.name} is not beside it; put it there")
+            continue
+        try:
+            other = read(path)
+        except EmbeddingError as error:
+            lines.append(str(error))
+            continue
+        together = other.provenance.get(HASH) == embedding.provenance.get(HASH)
+        if not together or told_words(other.provenance) != words or other.tokens != word.tokens:
+            lines.append(f"{path.name} is of another estimate; estimate them again")
+    return lines
+
+
+def _beside(file: Path, word: Told) -> Path:
+    return file.with_name(f"{word.name}{file.suffix}")

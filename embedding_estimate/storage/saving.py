@@ -158,7 +158,7 @@ class Result:
 
         Raises `EstimateError` that says what went wrong and where the embedding is now.
         """
-        from embedding_estimate.files.embedding import write
+        from embedding_estimate.files.embedding import write_together
         from embedding_estimate.storage.phrases import parts_of
 
         parts = parts_of(embedding)
@@ -168,8 +168,7 @@ class Result:
                 self.on_note(f"{listed(left)}: left of an earlier estimate, and no word of this one; remove it")
             return self.paths
         try:
-            for part, path in zip(parts, self.paths, strict=True):
-                write(part, path, overwrite=True)
+            write_together(dict(zip(self.paths, parts, strict=True)), overwrite=True)
         except EstimateError as error:
             self.on_note(f"{error}. The embedding is there, without its figures")
         return self.paths
@@ -184,15 +183,17 @@ class Result:
         return [path for path in found if path not in self.paths and path.exists()]
 
     def _first(self, parts: Sequence[Embedding]) -> list[Path]:
-        from embedding_estimate.files.embedding import write
+        from embedding_estimate.files.embedding import write, write_together
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)  # another job may have found it empty at its end
             paths = _targets(self.settings, (part.name for part in parts), self.folder, self.tree)
             held = {path: path.read_bytes() if path.exists() else None for path in paths}
-            for part, path in zip(parts, paths, strict=True):
-                write(part, path, overwrite=self.settings.overwrite)
-                self._before[path] = held[path]
+            write_together(
+                dict(zip(paths, parts, strict=True)),
+                overwrite=self.settings.overwrite,
+                on_moved=lambda path: self._before.update({path: held[path]}),
+            )
             return paths
         except (EstimateError, OSError) as error:
             reason = str(error)

@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +94,17 @@ def test_a_full_disk_is_found_before_the_work(run: Run, loads: list[dict], monke
 def test_a_disk_that_fills_up_does_not_cost_the_embedding(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, rescue = embeddings.write, tmp_path / "rescue"
+    real, rescue = embeddings.write_together, tmp_path / "rescue"
     rescue.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(rescue))
 
-    def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
-        if rescue not in path.parents:
-            raise EmbeddingError(f"{path}: cannot be written (No space left on device); free some space")
-        real(embedding, path, overwrite=overwrite)
+    def write(files: Mapping[Path, Embedding], **options: Any) -> None:
+        for path in files:
+            if rescue not in path.parents:
+                raise EmbeddingError(f"{path}: cannot be written (No space left on device); free some space")
+        real(files, **options)
 
-    monkeypatch.setattr(embeddings, "write", write)
+    monkeypatch.setattr(embeddings, "write_together", write)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
     assert result.exit_code == 2 and "is saved as" in result.stderr
     assert [path.name for path in rescue.rglob("*.safetensors")] == ["x1.safetensors"]

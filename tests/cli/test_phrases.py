@@ -101,6 +101,17 @@ def test_compare_says_which_word_is_missing(run: Run, made: Path) -> None:
     )
 
 
+def test_inspect_says_which_word_is_missing(run: Run, made: Path) -> None:
+    assert run("inspect", "embeddings/it-a.safetensors").stderr == ""
+    (made / "it-b.safetensors").rename(made / "away.safetensors")
+    result = run("inspect", "embeddings/it-a.safetensors")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"Note: it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not beside it; put it there\n"
+    )
+    assert run("inspect", "embeddings/away.safetensors").stderr == ""  # a copy
+
+
 def test_compare_refuses_words_of_different_estimates(run: Run, made: Path) -> None:
     other = read(made / "it-b.safetensors")
     embeddings.write(

@@ -1,4 +1,4 @@
-"""Processes that are killed, and what they leave: `killed.py saving|jobs NUMBER SEED FOLDER` prints it as JSON.
+"""Processes that are killed, and what they leave: `killed.py saving|words|jobs NUMBER SEED FOLDER` prints it as JSON.
 
 A process that has imported everything is forked for each kill. Nothing is caught in between: a file that cannot be read
 afterwards ends the program with an error.
@@ -16,9 +16,12 @@ import time
 import types
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -30,8 +33,11 @@ from embedding_estimate.cli.progress import Bars
 from embedding_estimate.fidelity import among_words, protocol
 from embedding_estimate.files.embedding import Embedding, read, write
 from embedding_estimate.files.whole_file import write_whole
-from embedding_estimate.progress import Progress
+from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
+from embedding_estimate.storage.phrases import lacks, parts_of, told_of
+from embedding_estimate.teaching.words import Word
 from embedding_estimate.training import handlers, name_weight
 
 QUICK = ("--tokens", "2", "--learning-steps", "12", "--steps", "4", "--save-every", "2")
@@ -76,6 +82,95 @@ def kill_while_saving(number: int, draws: random.Random, folder: Path) -> dict[s
     with saving.made(folder):
         left["of these after the next job"] = len(list(folder.glob("*.tmp")))
     return left
+
+
+STEPS = ((Path, "open"), (Path, "replace"), (Path, "unlink"), (os, "fsync"), (os, "link"))  # of which a save consists
+PHRASE = (Word(1.5, (0,)), Word(1.0, (1,)), Word(0.6, (2,)))
+WORDS = [f"it-{letter}" for letter in "abc"]
+
+
+def kill_between_words(number: int, draws: random.Random, folder: Path) -> dict[str, int]:
+    """Kills a process that saves a phrase of three words and then its figures, before each of its steps in turn; every
+    second time over an older phrase. `number` phrases are saved so, all over."""
+    left: Counter[str] = Counter()
+    for turn, overwriting in itertools.product(range(number), (False, True)):
+        for step in itertools.count():
+            place = folder / f"{turn}-{overwriting}-{step}"
+            old, new, again = (trained_and_measured(draws.random()) for _ in range(3))
+            place.mkdir()
+            if overwriting:
+                save(place, old)
+            _, status = os.waitpid(in_a_fork(partial(save, place, new, step)), 0)
+            judge(place, old if overwriting else [], new, left)
+            if not os.WIFSIGNALED(status):
+                assert os.WEXITSTATUS(status) == 0 and step > 20
+                break
+            left["kills"] += 1
+            save(place, again)
+            assert {file.stem: file.read_bytes() for file in place.glob("*.safetensors")} == bytes_of(again[1])
+            for path in place.glob("*.tmp"):
+                os.utime(path, (0, 0))
+            with saving.made(place):
+                left["temporary files after the next job"] += len(list(place.glob("*.tmp")))
+    return left
+
+
+def trained_and_measured(value: float) -> list[Embedding]:
+    """A phrase as it is saved first, and with its figures."""
+    vectors = {"clip_l": torch.full((3, 8), value)}
+    told = {"stopped": "done", **told_of("it", PHRASE, vectors)}
+    return [Embedding("it", vectors, told | {"fidelity": figures}) for figures in (None, {"explained": 1})]
+
+
+def bytes_of(phrase: Embedding) -> dict[str, bytes]:
+    """What the file of each word holds."""
+    with TemporaryDirectory() as folder:
+        for part in parts_of(phrase):
+            write(part, Path(folder, f"{part.name}.safetensors"))
+        return {name: Path(folder, f"{name}.safetensors").read_bytes() for name in WORDS}
+
+
+def save(place: Path, phrase: list[Embedding], kill_before: int | None = None) -> None:
+    """As a job does: when it is trained, and with its figures, over what is there. The process is killed before that
+    step."""
+    taken = itertools.count()
+
+    def killing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            if next(taken) == kill_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return step
+
+    settings = Settings(text="a", name="it", words="One per weight", overwrite=any(place.iterdir()))
+    with ExitStack() as stack:
+        file = stack.enter_context(saving.Result(settings, place, StopToken(), on_note=lambda line: None))
+        if kill_before is not None:
+            for owner, name in STEPS:
+                stack.enter_context(patch.object(owner, name, killing(getattr(owner, name))))
+        for embedding in phrase:
+            file.save(embedding)
+
+
+def judge(place: Path, old: list[Embedding], new: list[Embedding], left: Counter[str]) -> None:
+    """Every file is whole, none of the old ones is lost, and each tells what is missing."""
+    was = bytes_of(old[1]) if old else {}
+    trained, measured = map(bytes_of, new)
+    found = {file.stem: file.read_bytes() for file in place.glob("*.safetensors")}
+    of_new = [name for name, data in found.items() if data in (trained[name], measured[name])]
+    of_old = [name for name, data in found.items() if data == was.get(name)]
+    assert sorted(of_new + of_old) == sorted(found)
+    assert not old or sorted(found) == WORDS
+    for name in found:
+        file = place / f"{name}.safetensors"
+        strangers = of_old if name in of_new else of_new
+        missing = [f"{word}.safetensors is not beside it; put it there" for word in WORDS if word not in found]
+        others = [f"{word}.safetensors is of another estimate; estimate them again" for word in sorted(strangers)]
+        assert lacks(read(file), file) == sorted(missing + others)
+    mixed = bool(of_new) and len(of_new) < len(WORDS)
+    left["kills that left a part of the words"] += mixed
+    left["temporary files left"] += len(list(place.glob("*.tmp")))
 
 
 def kill_in_jobs(number: int, draws: random.Random, folder: Path) -> dict[str, int]:
@@ -136,5 +231,5 @@ def estimate(place: Path, options: list[str], phase: str = "", at: int = 0) -> N
 
 if __name__ == "__main__":
     what, number, seed, folder = sys.argv[1:]
-    kill = {"saving": kill_while_saving, "jobs": kill_in_jobs}[what]
+    kill = {"saving": kill_while_saving, "words": kill_between_words, "jobs": kill_in_jobs}[what]
     print(json.dumps(kill(int(number), random.Random(int(seed)), Path(folder))))

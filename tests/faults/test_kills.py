@@ -33,6 +33,15 @@ def test_while_saving(times: Callable[[int, int], int], tmp_path: Path) -> None:
     assert left["kills"] == times(20, 300) and left["of these after the next job"] == 0
 
 
+def test_between_the_words_of_a_phrase(times: Callable[[int, int], int], tmp_path: Path) -> None:
+    """Before each step of a save: six names are given in one save, and only between them words of two are beside each
+    other."""
+    number = times(1, 10)
+    left = killed("words", number, tmp_path)
+    assert left["kills"] > 40 * number and left["temporary files after the next job"] == 0
+    assert 0 < left["kills that left a part of the words"] < left["kills"] / 4
+
+
 def test_in_each_phase_of_a_job(times: Callable[[int, int], int], tmp_path: Path) -> None:
     number = times(2, 30)
     left = killed("jobs", number, tmp_path)
