@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,9 +202,8 @@ def test_a_disk_that_fills_up_while_it_is_measured_costs_the_figures(
     def full(*args: object, **options: object) -> None:
         raise EmbeddingError("it.safetensors: cannot be written (No space left on device); free some space")
 
-    job = measuring(
-        place, monkeypatch, lambda job: monkeypatch.setattr("embedding_estimate.files.embedding.write", full)
-    )
+    fill = partial(monkeypatch.setattr, "embedding_estimate.files.embedding.write_together", full)
+    job = measuring(place, monkeypatch, lambda job: fill())
     assert job.state == "done" and job.saved and read(job.saved.path).provenance["fidelity"] is None
     assert any("The embedding is there, without its figures" in note for note in job.notes)
 

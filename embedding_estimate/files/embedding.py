@@ -34,7 +34,8 @@ class Embedding:
 
     `provenance` holds JSON values: `version`, `settings` (prompts may be kept out), `model` with `name`, `hash` and
     `family`, `clip_skip`, `emphasis`, `typed_weight`, `networks` where the host added some, `steps`, `stopped`,
-    `fidelity` with its `protocol`, and for several words `phrase`, `words` and `vectors_hash`. It is empty for a file of another tool.
+    `fidelity` with its `protocol`, and for several words `phrase`, `words` and `vectors_hash`. It is empty for a
+    file of another tool.
 
     Raises EmbeddingError unless every encoder has the same number of finite vectors, at least one.
     """
