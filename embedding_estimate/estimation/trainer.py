@@ -230,13 +230,20 @@ def _train_phase(
         training.stopped = StopReason.NO_MEMORY if ran_out(error) else StopReason.FAILED
         training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
         return training, teacher
-    if phase.finds_words:
-        training, objective = few_words.solve(objective, plans, space, watch)
-    else:
-        train(training, objective, space, watch)
-    if last and training.stopped in (StopReason.DONE, StopReason.EARLY):
+    training, objective = _trained(training, objective, plans, space, watch)
+    if last:
         bare_words.keep_where_better(training, objective)
     return training, objective.teacher
+
+
+def _trained(
+    training: Training, objective: Objective[Any], plans: Sequence[words.Plan], space: VectorSpace, watch: Watch
+) -> tuple[Training, Objective[Any]]:
+    """The training at its end and the objective that it had, in the words that it found where they were open."""
+    if objective.phase.finds_words:
+        return few_words.solve(objective, plans, space, watch)
+    train(training, objective, space, watch)
+    return training, objective
 
 
 def _prepared(preparation: Preparation, start: Vectors, teacher: Teacher, on_progress: OnProgress) -> Objective[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from embedding_estimate.model.vectors import count, fit
 from embedding_estimate.objectives.objective import Objective, in_words
+from embedding_estimate.progress import StopReason
 from embedding_estimate.settings import ALONE
 from embedding_estimate.teaching.words import Word
 from embedding_estimate.training.state import Training
@@ -21,7 +22,10 @@ def error(objective: Objective[Any]) -> float:
 
 
 def keep_where_better(training: Training, objective: Objective[Any]) -> None:
-    """Takes the prompt's own words without their weights, where these do better among others and there is room."""
+    """Takes the prompt's own words without their weights, where these do better among others and there is room, once
+    the training is over."""
+    if training.stopped not in (StopReason.DONE, StopReason.EARLY):
+        return
     teacher, room = objective.teacher, count(training.best)
     plain = teacher.model.token_vectors(teacher.task.text)
     if teacher.task.typed_weight != 1 or teacher.task.words or not 1 <= count(plain) <= room:
