@@ -11,6 +11,7 @@ import embedding_estimate
 
 PACKAGE = Path(embedding_estimate.__file__).parent
 ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or nothing at all
+    "__init__.py",
     "__main__.py",
     "api.py",
     "app.py",
@@ -26,7 +27,9 @@ ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or nothing at 
     "hosts/standalone",
     "hosts/webui/options.py",
     "hosts/webui/use_warnings.py",
+    "jobs/progress_bars.py",
     "model/contexts.py",
+    "python_api",
     "reports",
     "storage/phrases.py",
     "ui/form.py",
