@@ -12,6 +12,7 @@ from benchmarks.prompts import Prompt
 from benchmarks.reference import RATES, Reference
 from benchmarks.summary import REFERENCE, RIVALS
 from benchmarks.yardstick import Score, Yardstick
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Host, Vectors
@@ -131,7 +132,7 @@ def run_ours(host: Host, case: Case, method: str, *, seed: int, to_reach: Mappin
     def keep(embedding: Embedding, step: int) -> None:
         way.append(Point(time.perf_counter() - began, embedding.vectors))
 
-    result = estimate(case.settings(method, seed), host, on_snapshot=keep)
+    result = estimate(case.settings(method, seed), host, Listener(on_snapshot=keep))
     way.append(Point(result.seconds_prepare + result.seconds_train, result.embedding.vectors))
     yardstick = case.yardstick.typed(result.typed_weight)
     with host.borrow() as model:

@@ -12,6 +12,7 @@ from toy import ToyHost, ToyModel
 from embedding_estimate.checks import advice
 from embedding_estimate.errors import PromptError
 from embedding_estimate.estimation.curve import curve
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.objectives.prompts import SCHEDULED, check_text
 from embedding_estimate.progress import Progress, StopToken
@@ -151,7 +152,7 @@ def heard(host: ToyHost, chosen: Settings) -> tuple[list[str], list[str]]:
     def on_notes(notes: Sequence[str]) -> None:
         events.extend(notes)
 
-    result = estimate(chosen, host, beside=["madeup-two"], on_notes=on_notes, on_progress=on_progress)
+    result = estimate(chosen, host, Listener(on_notes=on_notes, on_progress=on_progress), beside=["madeup-two"])
     return events, result.notes
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from toy import ToyHost
 
+from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.trainer import Estimate, estimate
 from embedding_estimate.progress import Progress, StopReason, StopToken
 from embedding_estimate.settings import FEW_WORDS, WORD_PER_WEIGHT, Settings
@@ -26,8 +26,8 @@ def made(**values: Any) -> Settings:
     return Settings(**{**asked, **quick, **values})
 
 
-def run(host: ToyHost, on: dict[str, Callable[..., Any]] | None = None, **values: Any) -> Estimate:
-    return estimate(made(**values), host, **(on or {}))
+def run(host: ToyHost, listener: Listener = NOBODY, stop: StopToken | None = None, **values: Any) -> Estimate:
+    return estimate(made(**values), host, listener, stop=stop)
 
 
 @pytest.fixture
@@ -121,7 +121,13 @@ def test_all_parts_take_a_number_of_words_on_one_preparation(
     side = {"prompt_type": "Negative Prompt" if negative else "Prompt", "other_prompt": "star"}
     seen: list[Progress] = []
     result = run(
-        toy_host, {"on_progress": seen.append}, part=part, learning_steps=30, emphasis_goal=1.0, templates="", **side
+        toy_host,
+        Listener(on_progress=seen.append),
+        part=part,
+        learning_steps=30,
+        emphasis_goal=1.0,
+        templates="",
+        **side,
     )
     assert solved == 1 and result.embedding.tokens == 3
     numbers = [number for number, _ in result.words_tried]
@@ -146,13 +152,13 @@ bare = bare_words.error
 
 def test_one_weight_needs_no_trials(toy_host: ToyHost) -> None:
     names: list[str] = []
-    result = run(toy_host, {"on_names": names.extend}, text="(red circle:1.3)", tokens=0)
+    result = run(toy_host, Listener(on_names=names.extend), text="(red circle:1.3)", tokens=0)
     assert (result.phrase, result.stopped, result.words_tried, names) == ("(it:1.3)", "exact", [], ["it"])
 
 
 def test_all_names_that_there_may_be_are_told_before_the_work(toy_host: ToyHost) -> None:
     names: list[str] = []
-    run(toy_host, {"on_names": names.extend})
+    run(toy_host, Listener(on_names=names.extend))
     assert names == ["it", "it-a", "it-b", "it-c"]
 
 
@@ -169,7 +175,7 @@ def test_a_stop_keeps_the_best_so_far(toy_host: ToyHost, figures: list[float], a
         if reports == after:
             stop.stop(save=True)
 
-    result = run(toy_host, {"on_progress": on_progress, "stop": stop}, learning_steps=40)
+    result = run(toy_host, Listener(on_progress=on_progress), stop, learning_steps=40)
     assert result.stopped in ("interrupted", "done") and result.words_tried
     assert result.embedding.tokens == 3 and len(parts_of(result.embedding)) in (1, 2, 3)
 
@@ -183,7 +189,7 @@ def test_what_has_reached_the_goal_is_kept_after_a_stop(toy_host: ToyHost, figur
         if progress.phase == "train":
             stop.stop(save=True)
 
-    result = run(toy_host, {"on_progress": on_progress, "stop": stop}, tokens=0, learning_steps=40)
+    result = run(toy_host, Listener(on_progress=on_progress), stop, tokens=0, learning_steps=40)
     assert result.stopped == "interrupted" and len(parts_of(result.embedding)) == 2
 
 
@@ -197,7 +203,7 @@ def test_a_stop_before_the_goal_saves_no_worse_than_a_word_for_each_weight(
         if progress.phase == "words":
             stop.stop(save=True)
 
-    result = run(toy_host, {"on_progress": on_progress, "stop": stop}, tokens=0)
+    result = run(toy_host, Listener(on_progress=on_progress), stop, tokens=0)
     assert result.stopped == "interrupted" and result.phrase == "(it-a:1.8) it-b (it-c:0.4) it-d"
 
 

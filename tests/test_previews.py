@@ -4,6 +4,7 @@ import pytest
 import torch
 from toy import ToyHost
 
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import Estimate, estimate
 from embedding_estimate.fidelity.previews import Preview, Previews, picture
 from embedding_estimate.fidelity.protocol import IMAGE_SEEDS, TRAJECTORY
@@ -26,7 +27,7 @@ class Watched:
     def run(self, **values: object) -> Estimate:
         given = {"text": "red (circle:1.8)", "name": "it", "tokens": 2, "learning_steps": 20, "measure": "Nothing"}
         previews = Previews(self.seen.append, on_failure=self.failures.append)
-        return estimate(Settings(**given | values), self.host, on_preview=previews.make, stop=self.stop)
+        return estimate(Settings(**given | values), self.host, Listener(on_preview=previews.make), stop=self.stop)
 
 
 @pytest.fixture

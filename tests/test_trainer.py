@@ -14,6 +14,7 @@ import torch
 from toy import ToyHost
 
 from embedding_estimate.errors import Interrupted, ModelError, PromptError, SettingsError
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import Estimate, estimate
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Conditioning, Vectors
@@ -253,7 +254,7 @@ def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch:
     monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     token = StopToken()
     asked = settings(learning_steps=500, measure="Figures")
-    result = estimate(asked, toy_host, on_progress=stop_at(token, 7, True), stop=token)
+    result = estimate(asked, toy_host, Listener(on_progress=stop_at(token, 7, True)), stop=token)
     assert result.stopped == "interrupted" and result.steps in (7, 8)
     assert result.fidelity is None
     assert not toy_host.lent
@@ -263,7 +264,9 @@ def test_a_stop_keeps_what_was_reached_since_the_last_check(toy_host: ToyHost, m
     monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     token = StopToken()
     listen = stop_at(token, 20, True)
-    result = estimate(settings(learning_steps=500, initial_prompt="star"), toy_host, on_progress=listen, stop=token)
+    result = estimate(
+        settings(learning_steps=500, initial_prompt="star"), toy_host, Listener(on_progress=listen), stop=token
+    )
     start = toy_host.model.token_vectors("star")["clip_l"]
     assert result.steps < 36  # the first check of its own accord
     assert not torch.equal(result.embedding.vectors["clip_l"][:1], start.float())
@@ -286,7 +289,7 @@ def test_a_stop_that_drops_raises(toy_host: ToyHost, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     token = StopToken()
     with pytest.raises(Interrupted, match="dropped"):
-        estimate(settings(learning_steps=500), toy_host, on_progress=stop_at(token, 7, False), stop=token)
+        estimate(settings(learning_steps=500), toy_host, Listener(on_progress=stop_at(token, 7, False)), stop=token)
     assert not toy_host.lent
 
 
@@ -306,7 +309,9 @@ def test_a_sketch_is_there_to_save_while_the_rest_is_prepared(toy_host: ToyHost)
             if prepared[0] < progress.total:
                 token.stop(save=True)
 
-    result = estimate(settings(part="Attention", learning_steps=500), toy_host, on_progress=listen, stop=token)
+    result = estimate(
+        settings(part="Attention", learning_steps=500), toy_host, Listener(on_progress=listen), stop=token
+    )
     assert result.stopped == "interrupted" and result.steps == SKETCH_STEPS
     assert prepared[0] < prepared[-1] / 4
     start = toy_host.model.token_vectors("red circle")["clip_l"]
@@ -316,13 +321,13 @@ def test_a_sketch_is_there_to_save_while_the_rest_is_prepared(toy_host: ToyHost)
 
 def test_snapshots_come_every_n_steps(toy_host: ToyHost) -> None:
     seen: list[int] = []
-    estimate(settings(save_every=25), toy_host, on_snapshot=lambda embedding, step: seen.append(step))
+    estimate(settings(save_every=25), toy_host, Listener(on_snapshot=lambda embedding, step: seen.append(step)))
     assert seen == [25, 50]
 
 
 def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
     seen: list[Progress] = []
-    estimate(settings(measure="Figures"), toy_host, on_progress=seen.append)
+    estimate(settings(measure="Figures"), toy_host, Listener(on_progress=seen.append))
     phases = [p.phase for p in seen]
     assert phases == sorted(phases, key=["prepare", "train", "measure"].index)
     prepared = [p for p in seen if p.phase == "prepare"]
@@ -393,7 +398,7 @@ def test_what_is_measured_anew_is_told_apart(toy_host: ToyHost) -> None:
     """The figures of a sketch, of the part behind it and of the part that refines do not compare."""
     heard: list[Progress] = []
     both = settings(part="Attention + U-Net", learning_steps=40)
-    result = estimate(both, toy_host, on_progress=heard.append)
+    result = estimate(both, toy_host, Listener(on_progress=heard.append))
     behind = [(0, "Sketch"), (SKETCH_STEPS, "Attention"), (40, "U-Net")]
     assert result.stretches == behind
     drawn = {(progress.stretch, progress.done) for progress in heard if progress.loss is not None}
@@ -582,7 +587,7 @@ def test_vectors_are_an_average_where_each_step_draws_anew(
     monkeypatch.setattr(descent, "make_optimizer", lambda name, leaves, rate: Adding(list(leaves), lr=rate))
     seen: list[torch.Tensor] = []
     made = settings(optimizer=name, learning_steps=2, preview_every=1)
-    estimate(made, toy_host, on_preview=lambda teacher, vectors, step: seen.append(vectors["clip_l"].float()))
+    estimate(made, toy_host, Listener(on_preview=lambda teacher, vectors, step: seen.append(vectors["clip_l"].float())))
     start = starting_vectors(made, toy_host.model)["clip_l"].float()
     torch.testing.assert_close(seen[1] - start, moved * (seen[0] - start), rtol=1e-2, atol=0)  # the norm is bounded
 
@@ -625,7 +630,9 @@ def test_adam_too_has_a_second_try(toy_host: ToyHost, made: list[str], monkeypat
 def test_the_embedding_is_handed_out_before_the_host_has_its_model_back(toy_host: ToyHost, measure: str) -> None:
     handed_out: list[tuple[Embedding, bool]] = []
     settings = Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3, measure=measure)
-    result = estimate(settings, toy_host, on_trained=lambda embedding: handed_out.append((embedding, toy_host.lent)))
+    result = estimate(
+        settings, toy_host, Listener(on_trained=lambda embedding: handed_out.append((embedding, toy_host.lent)))
+    )
     ((embedding, lent),) = handed_out
     assert lent and torch.equal(embedding.vectors["clip_l"], result.embedding.vectors["clip_l"])
 

@@ -10,6 +10,7 @@ import pytest
 from toy import ToyHost
 
 from embedding_estimate.errors import Interrupted, SettingsError
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import Estimate, estimate
 from embedding_estimate.files.names import typed_name
 from embedding_estimate.model.host import Vectors
@@ -72,7 +73,7 @@ def test_a_stop_keeps_the_best_weight_so_far(
             stop.stop(save=True)
 
     settings = replace(EMPHASISED, part=part, tokens=tokens, typed_weight=0.0)
-    result = estimate(settings, toy_host, on_progress=on_progress, stop=stop)
+    result = estimate(settings, toy_host, Listener(on_progress=on_progress), stop=stop)
     assert result.stopped == "interrupted" and result.steps > 0
     assert result.checks and (result.typed_weight == 1 or after > 0.1)
 
@@ -101,7 +102,7 @@ def test_previews_are_typed_with_the_weights_that_are_tried(toy_host: ToyHost, f
     result = estimate(
         replace(EMPHASISED, typed_weight=0.0, preview_every=10),
         toy_host,
-        on_preview=lambda teacher, vectors, step: seen.append(teacher.task.typed_weight),
+        Listener(on_preview=lambda teacher, vectors, step: seen.append(teacher.task.typed_weight)),
     )
     assert result.typed_weight in seen and 1.0 in seen  # the finalists in turn
     assert len(seen) == 2 * len(set(seen)) <= 2 * (name_weight.FINALISTS + 1)
@@ -114,7 +115,7 @@ def test_a_weight_that_does_harm_among_other_words_is_not_taken(
     judged = Judged(lambda teacher, vectors: -abs(teacher.task.typed_weight - 1))
     monkeypatch.setattr(name_weight, "Context", SimpleNamespace(of=lambda *_: judged))
     seen: list[Progress] = []
-    result = estimate(replace(EMPHASISED, typed_weight=0.0), toy_host, on_progress=seen.append)
+    result = estimate(replace(EMPHASISED, typed_weight=0.0), toy_host, Listener(on_progress=seen.append))
     assert result.typed_weight == 1
     weighing = [progress for progress in seen if progress.phase == "weigh"]
     assert weighing[-1].done == weighing[-1].total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from toy import ToyHost
 
 from embedding_estimate.errors import NameTaken, SettingsError
+from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.trainer import Estimate, estimate
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.settings import Settings
@@ -22,8 +22,8 @@ NO = False
 COMMA = True
 
 
-def run(host: ToyHost, on: dict[str, Callable[..., Any]] | None = None, **values: Any) -> Estimate:
-    return estimate(made(**values), host, **(on or {}))
+def run(host: ToyHost, listener: Listener = NOBODY, **values: Any) -> Estimate:
+    return estimate(made(**values), host, listener)
 
 
 def made(**values: Any) -> Settings:
@@ -142,7 +142,7 @@ def test_each_word_is_an_embedding_that_tells_of_the_others(toy_host: ToyHost) -
 @pytest.mark.parametrize(("text", "weight", "phrase"), [("red circle", 1, "it"), ("(red circle:1.3)", 1.3, "(it:1.3)")])
 def test_a_prompt_of_one_weight_has_one_word(toy_host: ToyHost, text: str, weight: float, phrase: str) -> None:
     names: list[str] = []
-    result = run(toy_host, {"on_names": names.extend}, text=text, tokens=4, measure="Figures")
+    result = run(toy_host, Listener(on_names=names.extend), text=text, tokens=4, measure="Figures")
     assert (result.typed_weight, result.phrase, names, result.stopped) == (weight, phrase, ["it"], "exact")
     assert parts_of(result.embedding) == [result.embedding]
     one, fewer, *_ = result.notes
@@ -155,13 +155,13 @@ def test_names_are_told_before_the_work_and_may_end_it(toy_host: ToyHost) -> Non
         raise NameTaken(" ".join(names))
 
     with pytest.raises(NameTaken, match=r"^it-a it-b$"):
-        run(toy_host, {"on_names": refuse})
+        run(toy_host, Listener(on_names=refuse))
     assert toy_host.model.denoised == 0
 
 
 def test_one_word_tells_no_names(toy_host: ToyHost) -> None:
     names: list[str] = []
-    run(toy_host, {"on_names": names.extend}, words="One", learning_steps=1)
+    run(toy_host, Listener(on_names=names.extend), words="One", learning_steps=1)
     assert names == []
 
 
@@ -222,6 +222,6 @@ def test_all_parts_train_words(toy_host: ToyHost, part: str, negative: bool) -> 
 
 def test_snapshots_are_of_all_words(toy_host: ToyHost) -> None:
     kept: list[Embedding] = []
-    on = {"on_snapshot": lambda embedding, step: kept.append(embedding)}
+    on = Listener(on_snapshot=lambda embedding, step: kept.append(embedding))
     run(toy_host, on, text="(red:1.8) (blue:1.8) star", tokens=2, save_every=30)
     assert [[part.name for part in parts_of(each)] for each in kept] == [["it-a", "it-b"]] * 2

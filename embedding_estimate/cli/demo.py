@@ -43,11 +43,11 @@ def demo(out: Path, report: Path | None, as_json: bool) -> None:
     )
     settings = Settings(text=PROMPT, name=NAME, overwrite=True)
     done = run(settings, HostOptions(), out, report)
-    if figures := done.result.fidelity:
+    if figures := done.made.estimate.fidelity:
         show(
             NEXT.format(
                 report=report,
-                path=done.paths[0],
+                path=done.made.paths[0],
                 context=figures.pictured_context.replace("{}", NAME),
                 explained=number(figures.explained_in_context),
                 emphasis=number(figures.emphasis_in_context),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ from embedding_estimate.cli.options import (
 from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.cli.sections import Sections
-from embedding_estimate.errors import EmbeddingError, Interrupted
+from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.estimation import summary
 from embedding_estimate.fidelity import wording
 from embedding_estimate.files import names
@@ -39,12 +38,8 @@ from embedding_estimate.storage import saving
 from embedding_estimate.storage.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from embedding_estimate.estimation.trainer import Estimate
-    from embedding_estimate.fidelity.protocol import Images
     from embedding_estimate.files.embedding import Embedding
-    from embedding_estimate.model.host import BorrowedModel
+    from embedding_estimate.jobs.pipeline import Made
 
 FOLDER = Path("embeddings")
 OF_FILES = ("name", "overwrite", "format", "save_every", "preview_every", "measure", "tokens")
@@ -56,19 +51,19 @@ class Done:
     """An estimate that is saved."""
 
     settings: Settings
-    result: Estimate
-    paths: Sequence[Path]
-    seconds: float
+    made: Made
     interrupted: bool
 
     def finish(self, as_json: bool) -> None:
         """The last line and the exit code."""
         if as_json:
-            told = summary.of_estimate(self.settings, self.result, self.paths, self.seconds, self.interrupted)
+            told = summary.of_estimate(
+                self.settings, self.made.estimate, self.made.paths, self.made.seconds, self.interrupted
+            )
             print_json(told)
         if self.interrupted:
             raise click.exceptions.Exit(INTERRUPTED)
-        if self.result.stopped == StopReason.FAILED:
+        if self.made.estimate.stopped == StopReason.FAILED:
             raise click.exceptions.Exit(1)
 
 
@@ -149,85 +144,70 @@ def run(
 ) -> Done:
     """Estimates, saves, prints and draws, measured in `contexts` or the model's. All that can be wrong with the places
     is found before the work."""
-    with ExitStack() as stack:
-        stack.enter_context(saving.made(folder))
+    with saving.made(folder):
         saving.check_names(settings, folder)
         if warning := saving.check_report(picture, folder):
             note(warning)
-        from embedding_estimate.checks import advice
-        from embedding_estimate.estimation import trainer
-        from embedding_estimate.fidelity.previews import Previews
-        from embedding_estimate.reports import report
+    from embedding_estimate.checks import advice
+    from embedding_estimate.jobs.pipeline import Pipeline
+    from embedding_estimate.reports import report
 
-        notes = Notes()
-        notes(advice.of_settings(settings))
-        stop = StopToken()
-        snapshots = Snapshots(settings, folder, stop, on_note=note)
-        on_the_way = settings.save_every or settings.preview_every
-        if on_the_way:
-            snapshots.try_folder()
-        host = load(hosted)
-        stack.enter_context(interruptible(stop))  # the outermost, so that no signal disturbs what is put back
-        if on_the_way:
-            stack.enter_context(snapshots.kept())
-        file = stack.enter_context(saving.Result(settings, folder, stop, on_note=note))
-        started = time.perf_counter()
-        pictures: dict[str, list[Image]] = {}
-        with Bars() as bars:
-
-            def decode(model: BorrowedModel, images: Images) -> None:
-                if picture:
-                    pictures.update(report.pictures(model, images))
-
-            def keep(embedding: Embedding) -> None:
-                paths = file.save(embedding)
-                if settings.measure == "Nothing" or stop.stopped:
-                    return
-                bars.close()
-                if embedding.provenance["stopped"] != StopReason.FAILED:
-                    show(f"{saving.listed(paths)}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
-
-            result = trainer.estimate(
-                settings,
-                host,
-                contexts=contexts,
-                beside=[path.stem for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS],
-                on_names=file.check,
-                on_notes=notes,
-                on_progress=bars,
-                on_snapshot=snapshots.write,
-                on_preview=Previews(snapshots.draw, on_failure=note).make,
-                on_trained=keep,
-                on_images=decode,
-                stop=stop,
-            )
-        seconds = time.perf_counter() - started
-        if stop.dropped:
-            raise Interrupted("interrupted; the result was dropped")
-        paths = file.save(result.embedding)
+    notes = Notes()
+    notes(advice.of_settings(settings))
+    stop = StopToken()
+    snapshots = Snapshots(settings, folder, stop, on_note=note)
+    if settings.save_every or settings.preview_every:
+        snapshots.try_folder()
+    host = load(hosted)
+    with interruptible(stop), Bars() as bars:  # so that no signal disturbs what is put back
+        pipeline = Pipeline(
+            settings=settings,
+            folder=folder,
+            stop=stop,
+            snapshots=snapshots,
+            on_note=note,
+            on_notes=notes,
+            on_progress=bars,
+            on_saved=functools.partial(_told_as_saved, settings, stop, bars),
+            draws_report=picture is not None,
+        )
+        beside = [path.stem for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
+        made = pipeline.run(host, contexts=contexts, beside=beside)
         interrupted = stop.stopped
 
-    if picture:  # before anything is printed, whose reader may have left
-        report.save(report.draw(report.of_estimate(settings, result, pictures)), picture)
-    _tell(result, paths, seconds)
+    if picture and made.report:  # before anything is printed, whose reader may have left
+        report.save(made.report, picture)
+    _tell(made)
     if snapshots.written:
         show(f"snapshots: {snapshots.folder}")
     if picture:
         show(f"report: {picture}")
-    return Done(settings, result, paths, seconds, interrupted)
+    return Done(settings, made, interrupted)
 
 
-def _tell(result: Estimate, paths: Sequence[Path], seconds: float) -> None:
-    embedding = result.embedding
+def _told_as_saved(
+    settings: Settings, stop: StopToken, bars: Bars, embedding: Embedding, paths: Sequence[Path]
+) -> None:
+    """Says that the embedding is there, where it is measured next."""
+    if settings.measure == "Nothing" or stop.stopped:
+        return
+    bars.close()
+    if embedding.provenance["stopped"] != StopReason.FAILED:
+        show(f"{saving.listed(paths)}: saved, and measured now; Ctrl-C leaves the figures out", err=True)
+
+
+def _tell(made: Made) -> None:
+    result, embedding = made.estimate, made.estimate.embedding
     vectors = "1 vector" if embedding.tokens == 1 else f"{embedding.tokens} vectors"
-    show(f"{saving.listed(paths)}: {vectors}, {wording.typed_as(embedding.name, result.phrase)}\n")
+    show(f"{saving.listed(made.paths)}: {vectors}, {wording.typed_as(embedding.name, result.phrase)}\n")
     if result.fidelity:
         show_figures(result.fidelity, embedding.tokens)
     else:
         click.echo(f"  the best of {result.steps} steps; not measured, see `compare`")
     measured = ", the rest to measure" if result.fidelity else ""
     click.echo(
-        f"\n{result.steps} steps ({result.stopped}) in {seconds:.1f} s: {result.seconds_prepare:.1f} s to prepare, "
+        f"\n{result.steps} steps ({result.stopped}) in {made.seconds:.1f} s: "
+        f"{result.seconds_prepare:.1f} s to prepare, "
         f"{result.seconds_train:.1f} s to train{measured}; longest vector {result.norm_ratio:.1f} times a word's"
     )
     for line in result.notes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from embedding_estimate.checks import advice
 from embedding_estimate.checks.model_checks import check_against, check_contexts
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError, quoted
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import estimate, interruptible
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.model.host import Host
@@ -54,7 +55,7 @@ def curve(
     first = None
     for tokens, one in tried.items():
         try:
-            result = estimate(one, host, contexts=contexts, on_progress=on_progress(tokens), stop=stop)
+            result = estimate(one, host, Listener(on_progress=on_progress(tokens)), contexts=contexts, stop=stop)
         except Interrupted:
             if stop.dropped:
                 raise

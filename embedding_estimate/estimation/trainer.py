@@ -9,7 +9,7 @@ import itertools
 import logging
 import time
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +18,7 @@ from embedding_estimate.checks import advice
 from embedding_estimate.checks.model_checks import check_against, check_contexts
 from embedding_estimate.errors import Interrupted, failures
 from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.result import embedding_of
 from embedding_estimate.fidelity import protocol
 from embedding_estimate.fidelity.protocol import Fidelity, Images
@@ -75,30 +76,19 @@ class Estimate:
 def estimate(
     settings: Settings,
     host: Host,
+    listener: Listener = NOBODY,
     *,
-    beside: Sequence[str] = (),
     contexts: Sequence[str] = (),
-    on_names: Callable[[Sequence[str]], None] = lambda names: None,
-    on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
-    on_progress: OnProgress = lambda progress: None,
-    on_snapshot: Callable[[Embedding, int], None] = lambda embedding, step: None,
-    on_preview: Callable[[Teacher, Vectors, int], None] = lambda teacher, vectors, step: None,
-    on_trained: Callable[[Embedding], None] = lambda embedding: None,
-    on_images: Callable[[BorrowedModel, Images], None] = lambda model, images: None,
+    beside: Sequence[str] = (),
     stop: StopToken | None = None,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
-    `beside` are names of embeddings that the result will lie among and the host does not read. `contexts` are the
-    user's own to measure in, for those of `fidelity.measure`. `on_names` gets the names of the files before the work,
-    where the settings ask for one word for each weight. `on_notes` gets what the user should know before the work
-    begins; it is in the result's notes as well. `on_snapshot` gets the best embedding so far at every
-    `settings.save_every`-th step, `on_preview` the vectors of every `settings.preview_every`-th beside the teacher.
-    `on_trained` gets the embedding before it is measured, which may take longer than the training, and while the host
-    makes no image with it yet. `on_images` gets the latents of the images, while the model is there to decode them. A
-    stop that saves returns the best vectors so far, and so does an error of the model once there are any; what is
-    `stopped` then says which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt
-    that the training part cannot match, `Interrupted` for a stop that drops, or before there is anything to keep.
+    `contexts` are the user's own to measure in, for those of `protocol.measure`. `beside` are names of embeddings that
+    the result will lie among and the host does not read. A stop that saves returns the best vectors so far, and so does
+    an error of the model once there are any; what is `stopped` then says which. Raises `SettingsError` with every
+    problem of the settings, `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop
+    that drops, or before there is anything to keep.
     """
     settings.check()
     stop = stop or StopToken()
@@ -116,20 +106,20 @@ def estimate(
         settings = replace(settings, tokens=tokens)
         possible = [names.of_words(settings.name, len(plan)) for plan in plans]
         if plans:
-            on_names(list(dict.fromkeys(itertools.chain(*possible))))
+            listener.on_names(list(dict.fromkeys(itertools.chain(*possible))))
         teacher = Teacher(model, Task.of(settings, model, planned))
         space = VectorSpace.of(model)
 
         def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
             with suppress(Stopped), meter.interruptible(stop):
-                on_preview(teacher, vectors, step)
+                listener.on_preview(teacher, vectors, step)
 
         def snapshot(training: Training, teacher: Teacher, step: int) -> None:
             so_far = replace(training, stopped=StopReason.SNAPSHOT)
-            on_snapshot(embedding_of(settings, model, so_far, None, teacher.task), step)
+            listener.on_snapshot(embedding_of(settings, model, so_far, None, teacher.task), step)
 
         watch = Watch(
-            on_progress=on_progress,
+            on_progress=listener.on_progress,
             on_snapshot=snapshot,
             on_preview=preview,
             stop=stop,
@@ -143,7 +133,7 @@ def estimate(
             check_text(teacher, trajectory)
             notes = word_notes + _notes(possible or [[settings.name]], settings, teacher, beside)
             notes += advice.of_contexts(contexts, settings, teacher)
-            on_notes(notes)
+            listener.on_notes(notes)
             start = starting_vectors(settings, model, planned)
             exact = exact_vectors(teacher, trajectory, tokens, start if planned else None)
         if exact is None:
@@ -160,14 +150,14 @@ def estimate(
 
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
-            on_trained(embedding_of(settings, model, training, None, teacher.task))
+            listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
-                figures, images = _measure(settings, teacher, training, on_progress, contexts)
+                figures, images = _measure(settings, teacher, training, listener.on_progress, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:
                 with _worth_no_loss(training, "no pictures"):
-                    on_images(model, images)
+                    listener.on_images(model, images)
         return Estimate(
             embedding=embedding_of(settings, model, training, figures, teacher.task),
             typed_weight=teacher.task.typed_weight,

@@ -7,7 +7,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +16,12 @@ from PIL.Image import Image
 from embedding_estimate.checks import advice
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError, failures
 from embedding_estimate.errors.out_of_memory import ran_out
-from embedding_estimate.estimation import trainer
 from embedding_estimate.estimation.curve import Point, advised, curve, numbers, variants
 from embedding_estimate.estimation.trainer import Estimate
-from embedding_estimate.fidelity.previews import Preview, Previews
+from embedding_estimate.fidelity.previews import Preview
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.jobs.pipeline import Made, Pipeline
 from embedding_estimate.jobs.readings import Reading, Readings
 from embedding_estimate.model.host import Host
 from embedding_estimate.progress import OnProgress, Progress, StopToken
@@ -241,49 +240,38 @@ class Jobs:
             raise Interrupted("interrupted before there was anything to show")
 
     def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
-        settings = job.settings
-        started = time.monotonic()
-        host = self._host(settings)
-        with ExitStack() as stack:
-            stack.enter_context(saving.made(folder))
-            snapshots = Snapshots(settings, tree, job.stop, on_note=job.notes.append)
-            if settings.save_every:
-                stack.enter_context(snapshots.kept())
-            file = stack.enter_context(saving.Result(settings, folder, job.stop, tree=tree, on_note=job.notes.append))
+        def saved(embedding: Embedding, paths: Sequence[Path]) -> None:
+            job.trained = paths
 
-            pictures: dict[str, list[Image]] = {}
+        host = self._host(job.settings)
+        pipeline = Pipeline(
+            settings=job.settings,
+            folder=folder,
+            tree=tree,
+            stop=job.stop,
+            snapshots=Snapshots(job.settings, tree, job.stop, on_note=job.notes.append),
+            on_note=job.notes.append,
+            on_notes=job.note,
+            on_progress=_listener(job, host),
+            on_saved=saved,
+            on_preview=job.show,
+        )
+        made = pipeline.run(host)
+        job.trained = made.paths
+        return Saved(made.estimate, made.paths, made.pictures, self._put(job, made), made.seconds)
 
-            def keep(embedding: Embedding) -> None:
-                job.trained = file.save(embedding)
-
-            result = trainer.estimate(
-                settings,
-                host,
-                on_names=file.check,
-                on_notes=job.note,
-                on_progress=_listener(job, host),
-                on_snapshot=snapshots.write,
-                on_preview=Previews(job.show, on_failure=job.notes.append).make,
-                on_trained=keep,
-                on_images=lambda model, images: pictures.update(report.pictures(model, images)),
-                stop=job.stop,
-            )
-            seconds = time.monotonic() - started
-            paths = job.trained = file.save(result.embedding)
-            sheet = report.draw(report.of_estimate(settings, result, pictures))
-            if job.stop.dropped:
-                raise Interrupted("interrupted; the result was dropped")
+    def _put(self, job: Job, made: Made) -> Path | None:
+        """The file of the report; None where it could not be saved, for the embedding is safe, which is what counts."""
+        if made.report is None:
+            return None
+        folder, name = self._reports(), f"{made.estimate.embedding.name}.png"
         try:
-            return Saved(result, paths, pictures, self._put(sheet, f"{result.embedding.name}.png"), seconds)
-        except EstimateError as error:  # the embedding is safe, which is what counts
+            with saving.made(folder):
+                report.save(made.report, folder / name)
+            return folder / name
+        except EstimateError as error:
             job.notes.append(f"the report could not be saved: {error}")
-            return Saved(result, paths, pictures, None, seconds)
-
-    def _put(self, sheet: Image, name: str) -> Path:
-        folder = self._reports()
-        with saving.made(folder):
-            report.save(sheet, folder / name)
-        return folder / name
+            return None
 
 
 def _listener(job: Job, host: Host) -> OnProgress:

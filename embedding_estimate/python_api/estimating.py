@@ -12,6 +12,7 @@ import torch
 from embedding_estimate.checks import advice
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.estimation import trainer
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.fidelity.previews import Preview, Previews
 from embedding_estimate.files.free_name import free_name
 from embedding_estimate.hosts.standalone.host import StandaloneHost
@@ -103,11 +104,13 @@ def estimate(
         done = trainer.estimate(
             chosen,
             host,
+            Listener(
+                on_progress=callbacks.guarded(*bars, on_progress),
+                on_snapshot=callbacks.guarded(on_snapshot),
+                on_preview=Previews(callbacks.guarded(on_preview), on_failure=failures.append).make,
+                on_images=decode,
+            ),
             contexts=contexts,
-            on_progress=callbacks.guarded(*bars, on_progress),
-            on_snapshot=callbacks.guarded(on_snapshot),
-            on_preview=Previews(callbacks.guarded(on_preview), on_failure=failures.append).make,
-            on_images=decode,
             stop=stop,
         )
     return Result(chosen, done, pictures, [*advice.of_settings(chosen), *failures])

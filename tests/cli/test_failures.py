@@ -3,7 +3,8 @@
 import errno
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from command_line import QUICK, Run, files, last
 
 from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.estimation import trainer
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.files import embedding as embeddings
 from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.model.host import Host
+from embedding_estimate.progress import Progress
+from embedding_estimate.settings import Settings
 from embedding_estimate.training import handlers
 from embedding_estimate.training.state import Training
 
@@ -131,14 +136,14 @@ def test_a_folder_that_another_job_takes_away_is_made_again(run: Run, monkeypatc
 def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, presses: int) -> None:
     real = trainer.estimate
 
-    def pressed(*arguments: object, on_progress: Callable, **options: object) -> object:
-        def see(progress: object) -> None:
+    def pressed(settings: Settings, host: Host, listener: Listener, **options: object) -> object:
+        def see(progress: Progress) -> None:
             if progress.phase == "train" and progress.done == 1:
                 for _ in range(presses):
                     signal.raise_signal(signal.SIGINT)
-            on_progress(progress)
+            listener.on_progress(progress)
 
-        return real(*arguments, on_progress=see, **options)
+        return real(settings, host, replace(listener, on_progress=see), **options)
 
     monkeypatch.setattr(trainer, "estimate", pressed)
     monkeypatch.setattr(handlers, "READ_EVERY", 0)

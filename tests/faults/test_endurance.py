@@ -13,6 +13,7 @@ import torch
 from toy import ToyHost
 
 from embedding_estimate.errors import Interrupted, PromptError
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
@@ -38,7 +39,7 @@ def one(host: ToyHost, number: int) -> None:
             estimate(Settings(**values | {"text": "()"}), host)
     elif number % 3 == 2:
         with pytest.raises(Interrupted):
-            estimate(Settings(**values), host, on_trained=lambda embedding: stop.stop(save=False), stop=stop)
+            estimate(Settings(**values), host, Listener(on_trained=lambda embedding: stop.stop(save=False)), stop=stop)
     else:
         estimate(Settings(**values | {"part": parts[number % 4]}), host)
 

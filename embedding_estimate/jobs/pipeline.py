@@ -1,0 +1,94 @@
+"""An estimate that is saved: the same for the command line, the tab and the API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL.Image import Image
+
+from embedding_estimate.errors import Interrupted
+from embedding_estimate.estimation import trainer
+from embedding_estimate.estimation.listener import Listener
+from embedding_estimate.estimation.trainer import Estimate
+from embedding_estimate.fidelity.previews import Preview, Previews
+from embedding_estimate.fidelity.protocol import Images
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.model.host import BorrowedModel, Host
+from embedding_estimate.progress import OnProgress, StopToken
+from embedding_estimate.reports import report
+from embedding_estimate.settings import Settings
+from embedding_estimate.storage import saving
+from embedding_estimate.storage.snapshots import Snapshots
+
+
+@dataclass(frozen=True)
+class Made:
+    """An estimate and its files."""
+
+    estimate: Estimate
+    paths: Sequence[Path]  # of the embedding's words
+    pictures: Mapping[str, Sequence[Image]]  # same-seed images by row of the report; empty where there are none
+    report: Image | None  # figures, curves and images as one picture, where it was asked for
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """From settings to the files in a folder."""
+
+    settings: Settings
+    folder: Path
+    stop: StopToken
+    snapshots: Snapshots
+    on_note: Callable[[str], None]  # what comes up on the way
+    on_notes: Callable[[Sequence[str]], None]  # what is known before the work
+    on_progress: OnProgress
+    on_saved: Callable[[Embedding, Sequence[Path]], None]  # the embedding is there, and not measured yet
+    on_preview: Callable[[Preview], None] | None = None  # None: previews are drawn beside the snapshots
+    tree: Path | None = None  # that names have to be new in, where the folder lies deeper
+    draws_report: bool = True
+
+    def run(self, host: Host, *, contexts: Sequence[str] = (), beside: Sequence[str] = ()) -> Made:
+        """Estimates and saves; `contexts` and `beside` are those of `trainer.estimate`.
+
+        Raises what `trainer.estimate` raises, and `EstimateError` where nothing can be saved. A job that is dropped
+        leaves the folder as it was.
+        """
+        settings, started = self.settings, time.monotonic()
+        with ExitStack() as stack:
+            stack.enter_context(saving.made(self.folder))
+            if settings.save_every or (settings.preview_every and self.on_preview is None):
+                stack.enter_context(self.snapshots.kept())
+            file = stack.enter_context(
+                saving.Result(settings, self.folder, self.stop, tree=self.tree, on_note=self.on_note)
+            )
+            pictures: dict[str, list[Image]] = {}
+
+            def decode(model: BorrowedModel, images: Images) -> None:
+                if self.draws_report:
+                    pictures.update(report.pictures(model, images))
+
+            listener = Listener(
+                on_names=file.check,
+                on_notes=self.on_notes,
+                on_progress=self.on_progress,
+                on_snapshot=self.snapshots.write,
+                on_preview=Previews(self.on_preview or self.snapshots.draw, on_failure=self.on_note).make,
+                on_trained=lambda embedding: self.on_saved(embedding, file.save(embedding)),
+                on_images=decode,
+            )
+            result = trainer.estimate(settings, host, listener, contexts=contexts, beside=beside, stop=self.stop)
+            self._heed_a_drop()
+            seconds = time.monotonic() - started
+            paths = file.save(result.embedding)
+            sheet = report.draw(report.of_estimate(settings, result, pictures)) if self.draws_report else None
+            self._heed_a_drop()
+        return Made(result, paths, pictures, sheet, seconds)
+
+    def _heed_a_drop(self) -> None:
+        if self.stop.dropped:
+            raise Interrupted("interrupted; the result was dropped")
