@@ -216,7 +216,6 @@ class ToyModel:
         seeds: Sequence[int],
         width: int,
         height: int,
-        callback: object = None,
     ) -> Tensor:
         noise = [
             torch.randn(CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(s), dtype=torch.float64)

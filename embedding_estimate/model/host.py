@@ -161,12 +161,11 @@ class BorrowedModel(Protocol):
         seeds: Sequence[int],
         width: int,
         height: int,
-        callback: Callable[[Tensor, Tensor, Tensor, int], None] | None = None,
     ) -> Tensor:
         """Runs the host's sampler from the noise of each seed; returns latents (len(seeds), C, h, w).
 
-        `callback(x (S, C, h, w), sigma (S,), denoised (S, C, h, w), evaluation)` sees each evaluation of
-        `denoise`. What one seed gives does not depend on the seeds beside it. No gradient.
+        `denoise(x (S, C, h, w), sigma (S,), evaluation)` is asked for each evaluation in turn, from 0. What one seed
+        gives does not depend on the seeds beside it. No gradient.
         """
         ...
 

@@ -89,9 +89,6 @@ class Lookup:
         self._root = _Node()
         self._ends: dict[str, _Node] = {}  # by name
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._ends
-
     def add(self, placed: Placed, tokens: Sequence[int]) -> None:
         """Adds an embedding, in place of one of the same name. Raises EmbeddingError for a name without tokens."""
         if not tokens:

@@ -118,7 +118,6 @@ class StandaloneModel:
         seeds: Sequence[int],
         width: int,
         height: int,
-        callback: sampling.Callback | None = None,
     ) -> Tensor:
         scale = self.info.latent_scale
         return sampling.sample(
@@ -130,7 +129,6 @@ class StandaloneModel:
             shape=(self.info.latent_channels, height // scale, width // scale),
             sigmas=self._denoiser.sigmas,
             device=self.device,
-            callback=callback,
             k_diffusion=self._k_diffusion,
         )
 

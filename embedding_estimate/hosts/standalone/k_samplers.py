@@ -53,22 +53,18 @@ def sample(
     x: Tensor,
     levels: Sequence[float],
     noise: Callable[..., Tensor],
-    callback: Callable[[Tensor, Tensor, Tensor, int], None] | None,
 ) -> Tensor:
     """Latents (S, C, h, w) from x at the first of the noise levels (steps,), which end before 0.
 
-    `noise` gives the unit noise (S, C, h, w) of a step between two levels, to samplers that draw. `denoise` and
-    `callback` are those of `host.BorrowedModel.sample`. The global random state is neither read nor changed.
+    `noise` gives the unit noise (S, C, h, w) of a step between two levels, to samplers that draw. `denoise` is
+    that of `host.BorrowedModel.sample`. The global random state is neither read nor changed.
     """
     evaluation = -1
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
         nonlocal evaluation
         evaluation += 1
-        denoised = denoise(x, sigma, evaluation)
-        if callback is not None:
-            callback(x, sigma, denoised, evaluation)
-        return denoised
+        return denoise(x, sigma, evaluation)
 
     options: dict[str, Any] = {"extra_args": {}, "disable": True}  # no bar
     if "noise_sampler" in inspect.signature(function).parameters:

@@ -23,7 +23,6 @@ from embedding_estimate.hosts.standalone import k_samplers
 from embedding_estimate.hosts.standalone.sampler_names import SCHEDULE_NAMES
 from embedding_estimate.model.host import Denoise
 
-Callback = Callable[[Tensor, Tensor, Tensor, int], None]
 Levels = np.ndarray[Any, np.dtype[Any]]  # (steps,) or (N,), fp64
 
 
@@ -174,13 +173,12 @@ def sample(
     shape: tuple[int, int, int],
     sigmas: Tensor,
     device: torch.device,
-    callback: Callback | None = None,
     k_diffusion: ModuleType | None = None,
 ) -> Tensor:
     """Latents (S, C, h, w) from the noise of each of S seeds; what one seed gives does not depend on the others.
 
-    `shape` is (C, h, w), `sigmas` (N,) the model's own levels in ascending order. `denoise` and `callback` are
-    those of `host.BorrowedModel.sample`. `k_diffusion` is `k_diffusion.sampling`: its samplers are taken where it has
+    `shape` is (C, h, w), `sigmas` (N,) the model's own levels in ascending order. `denoise` is that
+    of `host.BorrowedModel.sample`. `k_diffusion` is `k_diffusion.sampling`: its samplers are taken where it has
     them, the others are those of diffusers. The global random state is neither read nor changed.
     """
     kind = _known(sampler)
@@ -193,7 +191,7 @@ def sample(
     if function is not None:
         brownian = kind.noise == "brownian"
         unit_noise = _brownian(x, steps_at, seeds) if brownian else _independent(shape, generators, device)
-        return k_samplers.sample(function, denoise, x, steps_at, unit_noise, callback)
+        return k_samplers.sample(function, denoise, x, steps_at, unit_noise)
 
     scheduler = _scheduler(kind, steps_at)
     options: dict[str, Any] = {"generator": generators} if kind.noise == "generators" else {}
@@ -207,8 +205,6 @@ def sample(
         sigma = on_device[evaluation].expand(len(seeds))  # (S,)
         x = state * _shrink(kind, level)
         denoised = denoise(x, sigma, evaluation)
-        if callback is not None:
-            callback(x, sigma, denoised, evaluation)
         epsilon = (x - denoised) / on_device[evaluation]
         state = scheduler.step(epsilon, time, state, **options).prev_sample
     return state  # at sigma = 0, where both forms of the state agree

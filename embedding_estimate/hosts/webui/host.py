@@ -144,7 +144,6 @@ class WebuiModel:
         seeds: Sequence[int],
         width: int,
         height: int,
-        callback: Callable[[Tensor, Tensor, Tensor, int], None] | None = None,
     ) -> Tensor:
         scale = self.info.latent_scale
         return self._samplers.sample(
@@ -155,7 +154,6 @@ class WebuiModel:
             seeds=seeds,
             shape=(self.info.latent_channels, height // scale, width // scale),
             device=self.device,
-            callback=callback,
         )
 
     @torch.no_grad()

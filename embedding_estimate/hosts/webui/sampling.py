@@ -99,7 +99,6 @@ class Samplers:
         seeds: Sequence[int],
         shape: tuple[int, int, int],
         device: torch.device,
-        callback: Callable[[Tensor, Tensor, Tensor, int], None] | None,
     ) -> Tensor:
         """Latents (S, C, h, w). Noise comes from each seed's own generator, so a seed's result stands alone."""
         from modules import shared
@@ -116,10 +115,7 @@ class Samplers:
         def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
             nonlocal evaluation
             evaluation += 1
-            denoised = denoise(x, sigma, evaluation)
-            if callback is not None:
-                callback(x, sigma, denoised, evaluation)
-            return denoised
+            return denoise(x, sigma, evaluation)
 
         first = (1 + sigmas[0] ** 2).sqrt() if getattr(shared.opts, "sgm_noise_multiplier", False) else sigmas[0]
         more = _arguments(function, options, noise)

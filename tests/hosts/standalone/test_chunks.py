@@ -82,7 +82,7 @@ def test_the_longest_name_is_found_and_among_equals_the_first() -> None:
     assert found(1, 2) == ["AB"]  # the one added again comes last
     lookup.remove("AB")
     lookup.remove("unknown")
-    assert found(1, 2) == ["ab"] and "AB" not in lookup and "ab" in lookup
+    assert found(1, 2) == ["ab"]
     with pytest.raises(EmbeddingError, match="no token"):
         lookup.add(named(1, " "), [])
 

@@ -143,8 +143,13 @@ def k_diffusion(monkeypatch: pytest.MonkeyPatch) -> CountedModule:
 def drawn(sampler: str, k_diffusion: ModuleType | None, steps: int = 10) -> tuple[Tensor, list[tuple[int, Tensor]]]:
     """The latents of two seeds, and each evaluation with its levels (S,)."""
     seen: list[tuple[int, Tensor]] = []
+
+    def kept(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
+        seen.append((evaluation, sigma.clone()))
+        return coupled(x, sigma, evaluation)
+
     latents = sampling.sample(
-        coupled,
+        kept,
         sampler=sampler,
         schedule="Karras",
         steps=steps,
@@ -152,7 +157,6 @@ def drawn(sampler: str, k_diffusion: ModuleType | None, steps: int = 10) -> tupl
         shape=SHAPE,
         sigmas=model_sigmas(),
         device=torch.device("cpu"),
-        callback=lambda x, sigma, denoised, evaluation: seen.append((evaluation, sigma.clone())),
         k_diffusion=k_diffusion,
     )
     return latents, seen

@@ -56,7 +56,6 @@ def run(
     schedule: str = "Karras",
     steps: int = 10,
     seeds: tuple[int, ...] = (1, 2),
-    callback: Callable[[Tensor, Tensor, Tensor, int], None] | None = None,
 ) -> Tensor:
     return sampling.sample(
         denoise,
@@ -67,20 +66,22 @@ def run(
         shape=SHAPE,
         sigmas=model_sigmas(),
         device=torch.device("cpu"),
-        callback=callback,
     )
 
 
-def trajectory(sampler: str, **options: Any) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def trajectory(
+    sampler: str, denoise: Callable[[Tensor, Tensor, int], Tensor] = coupled, **options: Any
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """(states, sigmas of shape (S,), result)"""
     states, sigmas = [], []
 
-    def keep(x: Tensor, sigma: Tensor, denoised: Tensor, evaluation: int) -> None:
+    def kept(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
         assert evaluation == len(states)
         states.append(x.clone())
         sigmas.append(sigma.clone())
+        return denoise(x, sigma, evaluation)
 
-    result = run(sampler, callback=keep, **options)
+    result = run(sampler, denoise=kept, **options)
     return states, sigmas, result
 
 
