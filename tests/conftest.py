@@ -31,13 +31,11 @@ if TYPE_CHECKING:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite is run without its slow tests, unless `-m` says otherwise, and takes all cores, up to eight, for
-    each process takes a gigabyte; what is named runs with them and in one process."""
+    """The whole suite takes all cores, up to eight, for each process takes a gigabyte; what is named runs in one."""
     if SHAKE:
         config.option.hypothesis_seed = str(SHAKE)
-    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    if config.args != config.getini("testpaths"):
         return
-    config.option.markexpr = config.option.markexpr or "not slow"
     shares_out = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
     if shares_out and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = min(os.cpu_count() or 1, 8), "worksteal"

@@ -12,7 +12,7 @@ pytest.importorskip("fastapi", reason="the API needs the package's 'app' extra")
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from test_jobs import Place, ended
+from jobs.test_jobs import Place, ended
 from toy import ToyHost
 
 from embedding_estimate.api import PREFIX, basic, router

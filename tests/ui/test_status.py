@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from figures import FIGURES
+from jobs.test_jobs import Place
 from PIL import Image
-from test_jobs import Place
 from toy import ToyHost
 
 from embedding_estimate.estimation.curve import Point

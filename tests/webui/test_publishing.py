@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_jobs import ended
+from jobs.test_jobs import ended
 from torch import Tensor
 
 from embedding_estimate.files.embedding import Embedding, write

@@ -17,7 +17,7 @@ from elsewhere import DEVICE, pretended
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hosts.contract import HostContract
-from test_jobs import ended
+from jobs.test_jobs import ended
 from torch import nn
 
 from embedding_estimate.errors import ModelError

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
 
 import torch
-from test_jobs import ended
+from jobs.test_jobs import ended
 
 from embedding_estimate.files.embedding import read
 from embedding_estimate.reports import report

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
 
 import torch
+from jobs.test_jobs import ended
 from PIL import Image
-from test_jobs import ended
 
 from embedding_estimate.errors import ModelError, NameTaken
 from embedding_estimate.hosts.webui.host import WebuiHost

@@ -17,7 +17,7 @@ pytest.importorskip("diffusers", reason="the stand-in's model needs the package'
 
 import torch
 from fastapi import FastAPI
-from test_jobs import ended
+from jobs.test_jobs import ended
 
 from embedding_estimate.errors import ModelError
 from embedding_estimate.files.embedding import Embedding, write

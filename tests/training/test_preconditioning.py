@@ -1,7 +1,8 @@
 """Coordinates in which a loss is about as steep everywhere: their maths, and what they spare LBFGS."""
 
 import itertools
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from statistics import geometric_mean
 from typing import Any
 
@@ -18,12 +19,12 @@ from embedding_estimate.training.preconditioning import Preconditioned, precondi
 ROWS, WIDTHS = 4, {"clip_l": 5, "clip_g": 7}
 
 
+@dataclass(frozen=True)
 class Linear:
     """Residuals that a matrix for each encoder makes of its vectors, added up."""
 
-    def __init__(self, **matrices: Tensor) -> None:
-        self.loss_function = make_loss("MSE")
-        self.matrices = matrices  # (M, N * width) each
+    matrices: dict[str, Tensor]  # (M, N * width) each
+    loss_function: Callable[[Tensor, Tensor], Tensor] = make_loss("MSE")
 
     def loss(self, vectors: dict[str, Tensor], drawn: Any) -> Tensor:
         found = sum(matrix @ vectors[key].flatten() for key, matrix in self.matrices.items())
@@ -53,7 +54,7 @@ def made(space: VectorSpace, objective: Any, start: dict[str, Tensor]) -> Vector
 
 
 def both(scale: float = 1.0) -> Linear:
-    return Linear(**{key: scale * normal(50, ROWS * width, seed=width + 1) for key, width in WIDTHS.items()})
+    return Linear({key: scale * normal(50, ROWS * width, seed=width + 1) for key, width in WIDTHS.items()})
 
 
 def test_leaves_stand_for_the_vectors_they_were_made_of(space: VectorSpace, start: dict[str, Tensor]) -> None:
@@ -77,7 +78,7 @@ def test_of_a_curvature_that_is_a_product_only_the_prior_is_left(
     rotation, _ = torch.linalg.qr(normal(5, 5))
     root = rotation * eigenvalues.sqrt() @ rotation.T
     jacobian = torch.kron(h.sqrt().diag(), root)
-    found = made(space, Linear(clip_l=jacobian), {"clip_l": start["clip_l"]})
+    found = made(space, Linear({"clip_l": jacobian}), {"clip_l": start["clip_l"]})
 
     leaf = torch.zeros(ROWS, 5, dtype=torch.float64)
     by_leaf = torch.autograd.functional.jacobian(
@@ -109,13 +110,11 @@ def test_terms_of_a_loss_count_by_their_mean_squares(space: VectorSpace, start: 
 
     class Terms(Linear):
         def loss(self, vectors: dict[str, Tensor], drawn: Any) -> Tensor:
-            terms = [Linear(**{key: matrix}) for key, matrix in self.matrices.items()]
-            for term in terms:
-                term.loss_function = self.loss_function
+            terms = [Linear({key: matrix}, self.loss_function) for key, matrix in self.matrices.items()]
             return sum(term.loss(vectors, drawn) for term in terms) / len(terms)
 
     few, many = normal(20, ROWS * 5), normal(2000, ROWS * 7)
-    found = made(space, Terms(clip_l=few, clip_g=many), start)
+    found = made(space, Terms({"clip_l": few, "clip_g": many}), start)
     assert isinstance(found, Preconditioned)
     ratio = found.sizes["clip_l"].log().mean().exp() / found.sizes["clip_g"].log().mean().exp()
     assert 0.7 < float(ratio) < 1.4
@@ -130,7 +129,7 @@ def test_each_sample_compares_the_next_draw(space: VectorSpace, start: dict[str,
             return super().loss(vectors, drawn)
 
     draws = itertools.cycle("abc")
-    objective: Any = Watched(clip_l=normal(50, ROWS * 5))
+    objective: Any = Watched({"clip_l": normal(50, ROWS * 5)})
     preconditioned(space, objective, start, draws, torch.Generator().manual_seed(shaken(0)), "cpu")
     assert "".join(seen) == "abcabcab" and next(draws) == "c"
 
@@ -146,7 +145,7 @@ def test_units_and_the_bound_stay_those_of_the_space(space: VectorSpace, start: 
 
 def test_single_precision_and_more_width_than_samples_are_no_matter(space: VectorSpace) -> None:
     single = {"clip_l": normal(1, 60).float()}
-    found = made(space, Linear(clip_l=normal(80, 60).float()), single)
+    found = made(space, Linear({"clip_l": normal(80, 60).float()}), single)
     leaves = found.leaves(single, "cpu")
     assert isinstance(found, Preconditioned) and leaves["clip_l"].dtype == torch.float32
     assert found.directions["clip_l"].shape == (preconditioning.SAMPLES, 60)
@@ -158,14 +157,14 @@ def test_gradients_far_from_one_do_no_harm(space: VectorSpace, scale: float) -> 
     matrix = scale * normal(50, ROWS * 5).float()
     matrix[:, :5] = 0
     single = {"clip_l": normal(ROWS, 5).float()}
-    found = made(space, Linear(clip_l=matrix), single)
+    found = made(space, Linear({"clip_l": matrix}), single)
     torch.testing.assert_close(found.vectors(found.leaves(single, "cpu"))["clip_l"], single["clip_l"])
 
 
 def test_vectors_that_nothing_is_read_of_stay_finite(space: VectorSpace, start: dict[str, Tensor]) -> None:
     matrix = normal(50, ROWS * 5)
     matrix[:, 5:10] = 0
-    found = made(space, Linear(clip_l=matrix), start)
+    found = made(space, Linear({"clip_l": matrix}), start)
     leaves = found.leaves(start, "cpu")
     assert all(torch.isfinite(leaf).all() for leaf in leaves.values())
     torch.testing.assert_close(found.vectors(leaves)["clip_g"], start["clip_g"])
@@ -175,7 +174,7 @@ def test_vectors_that_nothing_is_read_of_stay_finite(space: VectorSpace, start: 
 def test_without_a_gradient_the_space_stays_as_it_is(
     space: VectorSpace, start: dict[str, Tensor], value: float
 ) -> None:
-    objective = Linear(clip_l=torch.full((3, ROWS * 5), value, dtype=torch.float64))
+    objective = Linear({"clip_l": torch.full((3, ROWS * 5), value, dtype=torch.float64)})
     assert made(space, objective, start) is space
 
 
@@ -189,9 +188,8 @@ def test_lbfgs_gets_further_in_as_many_steps(space: VectorSpace, which: str) -> 
         matrix = normal(50, ROWS * 5, seed=seed)
         rotation, _ = torch.linalg.qr(normal(5, 5, seed=seed + 1))
         along = rotation * torch.logspace(-1, 1, 5).double() @ rotation.T
-        return Linear(
-            clip_l=matrix * uneven if which == "vectors" else matrix @ torch.kron(torch.eye(ROWS).double(), along)
-        )
+        mixed = matrix @ torch.kron(torch.eye(ROWS).double(), along)
+        return Linear({"clip_l": matrix * uneven if which == "vectors" else mixed})
 
     def after_steps(chosen: VectorSpace, objective: Linear, vectors: dict[str, Tensor]) -> float:
         leaves = chosen.leaves(vectors, "cpu")

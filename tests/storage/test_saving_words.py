@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_jobs import Place
+from jobs.test_jobs import Place
 from toy import ToyHost
 
 from embedding_estimate.errors import EstimateError, NameTaken
