@@ -17,6 +17,7 @@ from embedding_estimate.training import preconditioning
 from embedding_estimate.training.preconditioning import Preconditioned, preconditioned
 
 ROWS, WIDTHS = 4, {"clip_l": 5, "clip_g": 7}
+MSE = make_loss("MSE")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Linear:
     """Residuals that a matrix for each encoder makes of its vectors, added up."""
 
     matrices: dict[str, Tensor]  # (M, N * width) each
-    loss_function: Callable[[Tensor, Tensor], Tensor] = make_loss("MSE")
+    loss_function: Callable[[Tensor, Tensor], Tensor] = MSE
 
     def loss(self, vectors: dict[str, Tensor], drawn: Any) -> Tensor:
         found = sum(matrix @ vectors[key].flatten() for key, matrix in self.matrices.items())
