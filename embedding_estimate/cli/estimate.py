@@ -89,7 +89,7 @@ def folder_option(command: Any) -> Any:
     "source",
     type=PathType(),
     metavar="FILE",
-    help="Take the settings from a file made before; what else is typed goes first.",
+    help="Take the settings from an embedding file; options override the file.",
 )
 @click.option(
     "--curve", metavar="N,N,...", help="Only find out how the figures depend on the number of vectors: 1,2,4,8."

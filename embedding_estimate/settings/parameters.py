@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedding_estimate.errors import nearest, quoted
+from embedding_estimate.errors import FEW, nearest, quoted
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,10 @@ def lines(text: str) -> tuple[str, ...]:
 def finite(number: float) -> bool:
     """Also of whole numbers beyond the range of floats, over which `math.isfinite` stumbles."""
     return abs(number) <= sys.float_info.max
+
+
+def unknown_names(names: Sequence[str], known: Iterable[str]) -> list[str]:
+    """A line for each of the first names that are no settings, and one for all others."""
+    lines = [f"{quoted(name)} is no setting: {nearest(name, known)}" for name in names[:FEW]]
+    rest = len(names) - len(lines)
+    return [*lines, f"{rest:,} more names are no settings: leave them out"] if rest else lines

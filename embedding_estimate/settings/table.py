@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from embedding_estimate import optimizers
-from embedding_estimate.errors import FEW, SettingsError, nearest, quoted
+from embedding_estimate.errors import SettingsError
 from embedding_estimate.files import names
 from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, ONE_WORD, USES, WORDS
 from embedding_estimate.settings.contradictions import contradictions
-from embedding_estimate.settings.parameters import Parameter, finite, lines, setting, spelled
+from embedding_estimate.settings.parameters import Parameter, finite, lines, setting, spelled, unknown_names
 
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
@@ -41,66 +41,67 @@ class Settings:
     use: str = setting(
         AMONG_WORDS,
         "Use",
-        "How the embedding will be typed: among other words, where it is trained in contexts of many kinds, or alone, "
-        "as the whole prompt, in which it carries more of the weights.",
+        "Among other words: the embedding is trained in contexts of many kinds. Alone: it is the whole "
+        "prompt, and carries more of the weights.",
         choices=USES,
     )
     other_prompt: str = setting(
         "",
         "Other side's text",
-        "The negative prompt beside the text. For a negative embedding: the positive prompts, one per line; "
-        "several keep it from fitting one picture only.",
+        "The negative prompt that is used beside the text. For a negative embedding: the positive prompts, "
+        "one per line. Several keep it from fitting one picture only.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )
     part: str = setting(
         "Attention",
         "Training part",
-        "What is matched: what the U-Net reads of the prompt (quick, carries the weights), its prediction "
-        "(slow, carries the weights, takes AND), both in turn, or only the text encoder's hidden states "
-        "(quickest; in SD1 and SD2 it cannot carry weights).",
+        "What is matched. Attention: what the U-Net reads of the prompt; quick, carries the weights. U-Net: "
+        "its prediction; slow, carries the weights, takes AND. Attention + U-Net: both in turn. Transformer: "
+        "the text encoder's hidden states; quickest, but without the weights in SD1 and SD2.",
         choices=PARTS,
     )
     tokens: int = setting(
         0,
         "Tokens",
-        "Vectors in the embedding: the places it takes in a prompt; 0: as many as the text has tokens, with which the "
-        "words behind it stand where they would behind the text.",
+        "Number of vectors. 0 = as many as the text has tokens, so that the words behind the embedding keep "
+        "their places.",
         minimum=0,
         maximum=75,
     )
     token_source: str = setting(
         "Number",
         "Token count from",
-        "The number above, or as many as the initial prompt has.",
+        "Where the number of vectors comes from: the setting Tokens, or the tokens of the initial prompt.",
         choices=TOKEN_SOURCES,
     )
     initial_prompt: str = setting(
         "",
         "Initial prompt",
-        "Whose token vectors to start from, names of embeddings among them; empty: the text's own. "
-        "Too many are cut, missing ones are zeros.",
+        "The prompt whose token vectors the training starts from. Embeddings may be named in it. Empty: the "
+        "text itself. Too many vectors are cut, missing ones are zeros.",
         longest=LONGEST_PROMPT,
     )
     typed_weight: float = setting(
         1.0,
         "Typed weight",
-        "The weight that the name will be typed with, as in (name:1.2), which reaches what no vectors can; "
-        "1: the bare name, 0: the best one is found.",
+        "The weight that is typed with the name, as in (name:1.2). It has effects that vectors cannot have. 1 "
+        "= no weight, 0 = the best weight is found.",
         minimum=0.0,
         maximum=2.0,
     )
     words: str = setting(
         ONE_WORD,
         "Words",
-        "One word for the prompt, or one for each stretch of it that has a weight of its own, typed as in "
-        "(name-a:1.4) name-b: more to type, and closer; or as few as reach the emphasis goal.",
+        "One: one word stands for the prompt. One per weight: a word for each stretch of the text that has "
+        "one weight, typed as in (name-a:1.4) name-b; closer, and more to type. As few as needed: the fewest "
+        "words that reach the emphasis goal.",
         choices=WORDS,
     )
     emphasis_goal: float = setting(
         0.9,
         "Emphasis goal",
-        "For words as few as needed: how much of what the weights add to the bare words is to be explained, in the "
+        "For Words: As few as needed. The share of the weights' effect that has to be explained in the "
         "contexts that vectors are chosen by.",
         minimum=0.0,
         maximum=1.0,
@@ -108,18 +109,18 @@ class Settings:
     templates: str = setting(
         "",
         "Training contexts",
-        "Prompts around the embedding that it is trained in, one per line, {} where it stands; empty: contexts of many "
-        "kinds and the embedding by itself, or, for use alone, only that. LBFGS takes all at each step, the others "
-        "some.",
+        "Prompts to train in, one per line, with {} where the embedding stands. Empty: contexts of many kinds "
+        "and the embedding by itself; with Use: Alone, only the latter. LBFGS takes all of them in each step, "
+        "other optimizers some.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )
     learning_steps: int = setting(
         0,
         "Learning steps",
-        f"Updates of the vectors; 0: {optimizers.FEW_STEPS} for Attention with LBFGS ({optimizers.CHEAP_STEPS} for use "
-        f"alone), "
-        f"{optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise {optimizers.OptimizerRow.steps}.",
+        f"Updates of the vectors. 0 = automatic: {optimizers.FEW_STEPS} for Attention with LBFGS "
+        f"({optimizers.CHEAP_STEPS} for Use: Alone), {optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise "
+        f"{optimizers.OptimizerRow.steps}.",
         unit="steps",
         minimum=0,
         maximum=100_000,
@@ -127,7 +128,7 @@ class Settings:
     rate: float = setting(
         0.0,
         "Learning rate",
-        "In units of the spread of the model's own token vectors; 0: the optimizer's automatic rate.",
+        "In units of the spread of the model's token vectors. 0 = automatic, by the optimizer.",
         unit="spreads",
         minimum=0.0,
         maximum=1000.0,
@@ -135,21 +136,23 @@ class Settings:
     optimizer: str = setting(
         optimizers.AUTOMATIC,
         "Optimizer",
-        "Automatic: LBFGS for Attention, Adam for the others. LBFGS keeps the states that it draws first.",
+        "Automatic: LBFGS for Attention, Adam for the other parts. LBFGS draws its states once and keeps them.",
         choices=(optimizers.AUTOMATIC, *optimizers.OPTIMIZERS),
     )
     loss: str = setting("MSE", "Loss", "How two predictions are compared.", choices=tuple(optimizers.LOSSES))
     scheduler: str = setting(
         "constant",
         "Rate scheduler",
-        "How the rate changes over the learning steps.",
+        "How the learning rate changes over the learning steps.",
         choices=tuple(optimizers.SCHEDULERS),
     )
-    batch: int = setting(4, "States per step", "Noised latents compared at each learning step.", minimum=1, maximum=256)
+    batch: int = setting(
+        4, "States per step", "Noised latents that are compared in each learning step.", minimum=1, maximum=256
+    )
     attention_memory: int = setting(
         512,
         "Attention memory",
-        "For the rows of cross-attentions that the Attention part keeps; less keeps fewer rows.",
+        "Memory for the rows of cross-attentions that the Attention part records. Less memory keeps fewer rows.",
         unit="MB",
         minimum=1,
         maximum=65536,
@@ -157,12 +160,12 @@ class Settings:
     checkpointing: bool = setting(
         False,
         "Save memory",
-        "Less memory, more time: gradient checkpointing in the U-Net, and one template at a time.",
+        "Less memory, more time: gradient checkpointing in the U-Net, and one context at a time.",
     )
     early_stop: int = setting(
         0,
         "Early stop",
-        "Stop when so many checks on held-out states in a row bring nothing; 0: never.",
+        "Stop after so many checks in a row without progress on held-out states. 0 = never.",
         unit="checks",
         minimum=0,
         maximum=1000,
@@ -170,26 +173,34 @@ class Settings:
     sampler: str = setting(
         "Euler",
         "Sampler",
-        "Draws the latents that the vectors are trained on; the Attention part takes Euler.",
+        "Draws the latents that the vectors are trained on. The Attention part always takes Euler.",
         longest=LONGEST_NAME,
     )
-    schedule: str = setting("Karras", "Sigma schedule", "The noise levels of those latents.", longest=LONGEST_NAME)
-    steps: int = setting(
-        10, "Sampling steps", "Steps of the sampler for each of those latents.", minimum=1, maximum=150
+    schedule: str = setting(
+        "Karras", "Sigma schedule", "The noise levels of the sampler that draws the latents.", longest=LONGEST_NAME
     )
-    guidance_scale: float = setting(7.0, "CFG scale", "Guidance of the sampler.", minimum=1.0, maximum=30.0)
-    width: int = setting(0, "Width", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
-    height: int = setting(0, "Height", "Of the picture; 0: the model's own.", unit="pixels", minimum=0, maximum=2048)
-    seed: int = setting(0, "Seed", "Of everything that is drawn.", minimum=0, maximum=SEED_LIMIT)
-    name: str = setting("", "Name", "The word to type in prompts.")
-    overwrite: bool = setting(False, "Overwrite", "Replace an embedding of that name.")
+    steps: int = setting(10, "Sampling steps", "Steps of the sampler that draws the latents.", minimum=1, maximum=150)
+    guidance_scale: float = setting(
+        7.0, "CFG scale", "Classifier-free guidance of the sampler that draws the latents.", minimum=1.0, maximum=30.0
+    )
+    width: int = setting(
+        0, "Width", "Width of the picture. 0 = the model's own.", unit="pixels", minimum=0, maximum=2048
+    )
+    height: int = setting(
+        0, "Height", "Height of the picture. 0 = the model's own.", unit="pixels", minimum=0, maximum=2048
+    )
+    seed: int = setting(
+        0, "Seed", "Random seed of the latents and of all other random choices.", minimum=0, maximum=SEED_LIMIT
+    )
+    name: str = setting("", "Name", "The word to type in prompts. Choose a made-up word.")
+    overwrite: bool = setting(False, "Overwrite", "Replace an embedding that has this name.")
     format: str = setting(
-        "safetensors", "File format", "pt only for programs that cannot read safetensors.", choices=FORMATS
+        "safetensors", "File format", "Choose pt only for programs that cannot read safetensors.", choices=FORMATS
     )
     save_every: int = setting(
         0,
         "Save every n steps",
-        "Also keep the vectors as they were at every n-th step; 0: only the result.",
+        "Also save the best vectors so far at every n-th step. 0 = only the result.",
         unit="steps",
         minimum=0,
         maximum=100_000,
@@ -197,7 +208,7 @@ class Settings:
     preview_every: int = setting(
         0,
         "Preview every n steps",
-        "Pictures on the way, of one seed: the prompt's, the embedding's and the empty prompt's; 0: none.",
+        "Pictures of one seed at every n-th step: the prompt's, the embedding's and the empty prompt's. 0 = none.",
         unit="steps",
         minimum=0,
         maximum=100_000,
@@ -205,12 +216,12 @@ class Settings:
     measure: str = setting(
         "Figures and images",
         "Measure",
-        "What is measured once the embedding is saved. The images of 16 seeds, 70 in all, are most of the work; "
-        "the 7 of one seed are little of it.",
+        "What is measured once the embedding is saved. Images of 16 seeds (70 pictures) are most of the work, "
+        "images of one seed (7 pictures) little of it.",
         choices=MEASURES,
     )
     private: bool = setting(
-        False, "Keep the prompt out of the file", "The file's notes then hold neither text nor prompts."
+        False, "Keep the prompt out of the file", "The file then holds neither the text nor any other prompt."
     )
 
     @property
@@ -260,7 +271,7 @@ class Settings:
         """
         known = {p.name: p for p in PARAMETERS}
         if unknown := [name for name in values if name not in known]:
-            raise SettingsError(_unknown(unknown, known))
+            raise SettingsError(unknown_names(unknown, known))
         if excess := [line for name, value in values.items() if (line := known[name].excess(value))]:
             raise SettingsError(excess)
         widened: dict[str, Any] = {
@@ -271,13 +282,6 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def _unknown(names: Sequence[str], known: Iterable[str]) -> list[str]:
-    """A line for each of the first names that are no settings, and one for all others."""
-    lines = [f"{quoted(name)} is no setting: {nearest(name, known)}" for name in names[:FEW]]
-    rest = len(names) - len(lines)
-    return [*lines, f"{rest:,} more names are no settings: leave them out"] if rest else lines
 
 
 def _parameters() -> tuple[Parameter, ...]:

@@ -11,7 +11,15 @@ from embedding_estimate.errors import FEW, Interrupted, SettingsError, nearest, 
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.files import names, provenance
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import LONGEST_NAME, LONGEST_PROMPT, MOST_LINES, PARAMETERS, Parameter, Settings, table
+from embedding_estimate.settings import (
+    LONGEST_NAME,
+    LONGEST_PROMPT,
+    MOST_LINES,
+    PARAMETERS,
+    Parameter,
+    Settings,
+    parameters,
+)
 
 GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
 TEXTS = [parameter for parameter in PARAMETERS if parameter.longest]
@@ -85,7 +93,7 @@ def test_a_hundred_thousand_unknown_names_are_a_few_lines(monkeypatch: pytest.Mo
         compared.append(value)
         return "choose"
 
-    monkeypatch.setattr(table, "nearest", counting)
+    monkeypatch.setattr(parameters, "nearest", counting)
     lines = refusals({f"key{number}": 1 for number in range(100_000)})
     assert len(compared) == FEW and len(lines) == FEW + 1
     assert lines[0] == "'key0' is no setting: choose"
