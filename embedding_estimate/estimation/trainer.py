@@ -12,13 +12,12 @@ import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from embedding_estimate.checks import advice
 from embedding_estimate.checks.model_checks import check_against, check_contexts
 from embedding_estimate.errors import Interrupted, failures
-from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.estimation.listener import NOBODY, Listener
+from embedding_estimate.estimation.phase import train_phase
 from embedding_estimate.estimation.result import embedding_of
 from embedding_estimate.fidelity import protocol
 from embedding_estimate.fidelity.protocol import Fidelity, Images
@@ -26,19 +25,14 @@ from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Host, Vectors
 from embedding_estimate.model.vectors import VectorSpace, count
-from embedding_estimate.objectives import preparation_of
-from embedding_estimate.objectives.objective import Objective, Preparation, starting_from
 from embedding_estimate.objectives.prompts import check_text
 from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching import words
-from embedding_estimate.teaching.plan import Phase, learning_steps, phases
+from embedding_estimate.teaching.plan import learning_steps, phases
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
-from embedding_estimate.training import bare_words, few_words
 from embedding_estimate.training.handlers import Watch
-from embedding_estimate.training.loop import train
-from embedding_estimate.training.name_weight import solve
 from embedding_estimate.training.start import exact_note, exact_vectors, number_of_vectors, starting_vectors
 from embedding_estimate.training.state import Training
 
@@ -140,7 +134,7 @@ def estimate(
             training = Training(start)
             *before, last = phases(settings)
             for phase in (*before, last):
-                training, teacher = _train_phase(
+                training, teacher = train_phase(
                     training, plans, start, phase, watch, teacher, space, meter, last=phase is last
                 )
         else:
@@ -176,80 +170,6 @@ def estimate(
             stretches=training.stretches,
             words_tried=training.words_tried,
         )
-
-
-def _train_phase(
-    training: Training,
-    plans: Sequence[words.Plan],
-    start: Vectors,
-    phase: Phase,
-    watch: Watch,
-    teacher: Teacher,
-    space: VectorSpace,
-    meter: Meter,
-    *,
-    last: bool,
-) -> tuple[Training, Teacher]:
-    """One phase from what the ones before it have reached; none after a stop, which keeps that.
-
-    Where the weight of the name or the number of words is open it is found, and the teacher returned has it. Where
-    memory runs out in a later phase, or the model fails, what there is is kept.
-    """
-    if training.stopped in (StopReason.INTERRUPTED, StopReason.EXACT) or training.stopped.by_error:
-        return training, teacher
-    first = not training.step
-    try:
-        with meter.interruptible(watch.stop):
-            objective = _prepared(preparation_of(phase, teacher), start, teacher, watch.on_progress)
-            if not first:
-                objective = starting_from(objective, training.best)
-            if phase.finds_weight:
-                weight, solved = solve(objective, space, training, watch)
-                if watch.stop.stopped:
-                    solved.stopped = StopReason.INTERRUPTED
-                return solved, teacher.typed(weight)
-    except Stopped:
-        if first:
-            raise
-        training.stopped = StopReason.INTERRUPTED
-        return training, teacher
-    except Exception as error:
-        if first:
-            raise
-        before = f"before the {phase.part} part"
-        training.stopped = StopReason.NO_MEMORY if ran_out(error) else StopReason.FAILED
-        training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
-        return training, teacher
-    training, objective = _trained(training, objective, plans, space, watch)
-    if last:
-        bare_words.keep_where_better(training, objective)
-    return training, objective.teacher
-
-
-def _trained(
-    training: Training, objective: Objective[Any], plans: Sequence[words.Plan], space: VectorSpace, watch: Watch
-) -> tuple[Training, Objective[Any]]:
-    """The training at its end and the objective that it had, in the words that it found where they were open."""
-    if objective.phase.finds_words:
-        return few_words.solve(objective, plans, space, watch)
-    train(training, objective, space, watch)
-    return training, objective
-
-
-def _prepared(preparation: Preparation, start: Vectors, teacher: Teacher, on_progress: OnProgress) -> Objective[Any]:
-    done, total = 0, preparation.states_to_record
-
-    def tell(states: int) -> None:
-        nonlocal done
-        done = min(done + states, total)
-        on_progress(Progress("prepare", done, total))
-
-    teacher.on_record = tell
-    objective = preparation.prepare(start)
-    if total:
-        tell(total)  # second-order samplers ask a little less often than schedules count
-    teacher.on_record = lambda states: None
-    return objective
 
 
 def _measure(

@@ -170,9 +170,7 @@ def test_vectors_per_token_stay_between_one_and_a_chunk(toy_host: ToyHost, facto
 
 
 def test_a_found_weight_is_typed_when_it_is_measured(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "embedding_estimate.estimation.trainer.solve", lambda objective, space, start, job: (1.2, start)
-    )
+    monkeypatch.setattr("embedding_estimate.estimation.phase.solve", lambda objective, space, start, job: (1.2, start))
     typed = []
     measure = Yardstick.measure
 

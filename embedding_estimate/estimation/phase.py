@@ -1,0 +1,99 @@
+"""One phase of an estimate: its objective is prepared, then trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from embedding_estimate.errors import failures
+from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.model.host import Vectors
+from embedding_estimate.model.vectors import VectorSpace
+from embedding_estimate.objectives import preparation_of
+from embedding_estimate.objectives.objective import Objective, Preparation, starting_from
+from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopReason
+from embedding_estimate.teaching.plan import Phase
+from embedding_estimate.teaching.teacher import Teacher
+from embedding_estimate.teaching.words import Plan
+from embedding_estimate.training import bare_words, few_words
+from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.loop import train
+from embedding_estimate.training.name_weight import solve
+from embedding_estimate.training.state import Training
+
+logger = logging.getLogger(__name__)
+
+
+def train_phase(
+    training: Training,
+    plans: Sequence[Plan],
+    start: Vectors,
+    phase: Phase,
+    watch: Watch,
+    teacher: Teacher,
+    space: VectorSpace,
+    meter: Meter,
+    *,
+    last: bool,
+) -> tuple[Training, Teacher]:
+    """One phase from what the ones before it have reached; none after a stop, which keeps that.
+
+    Where the weight of the name or the number of words is open it is found, and the teacher returned has it. Where
+    memory runs out in a later phase, or the model fails, what there is is kept.
+    """
+    if training.stopped in (StopReason.INTERRUPTED, StopReason.EXACT) or training.stopped.by_error:
+        return training, teacher
+    first = not training.step
+    try:
+        with meter.interruptible(watch.stop):
+            objective = _prepared(preparation_of(phase, teacher), start, teacher, watch.on_progress)
+            if not first:
+                objective = starting_from(objective, training.best)
+            if phase.finds_weight:
+                weight, solved = solve(objective, space, training, watch)
+                if watch.stop.stopped:
+                    solved.stopped = StopReason.INTERRUPTED
+                return solved, teacher.typed(weight)
+    except Stopped:
+        if first:
+            raise
+        training.stopped = StopReason.INTERRUPTED
+        return training, teacher
+    except Exception as error:
+        if first:
+            raise
+        before = f"before the {phase.part} part"
+        training.stopped = StopReason.NO_MEMORY if ran_out(error) else StopReason.FAILED
+        training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
+        return training, teacher
+    training, objective = _trained(training, objective, plans, space, watch)
+    if last:
+        bare_words.keep_where_better(training, objective)
+    return training, objective.teacher
+
+
+def _trained(
+    training: Training, objective: Objective[Any], plans: Sequence[Plan], space: VectorSpace, watch: Watch
+) -> tuple[Training, Objective[Any]]:
+    """The training at its end and the objective that it had, in the words that it found where they were open."""
+    if objective.phase.finds_words:
+        return few_words.solve(objective, plans, space, watch)
+    train(training, objective, space, watch)
+    return training, objective
+
+
+def _prepared(preparation: Preparation, start: Vectors, teacher: Teacher, on_progress: OnProgress) -> Objective[Any]:
+    done, total = 0, preparation.states_to_record
+
+    def tell(states: int) -> None:
+        nonlocal done
+        done = min(done + states, total)
+        on_progress(Progress("prepare", done, total))
+
+    teacher.on_record = tell
+    objective = preparation.prepare(start)
+    if total:
+        tell(total)  # second-order samplers ask a little less often than schedules count
+    teacher.on_record = lambda states: None
+    return objective
