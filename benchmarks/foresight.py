@@ -25,7 +25,7 @@ from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.fidelity.protocol import TRAJECTORY
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Host, Vectors
 from embedding_estimate.model.vectors import VectorSpace, fit
-from embedding_estimate.objectives.attention import AttentionObjective
+from embedding_estimate.objectives.attention import WHOLE
 from embedding_estimate.teaching.probes import Probes, probe
 from embedding_estimate.teaching.sides import Side, error
 from embedding_estimate.teaching.teacher import Teacher
@@ -59,9 +59,9 @@ def foresee(host: Host, prompt: Prompt, others: Sequence[Prompt], seed: int) -> 
         side = teacher.replaced(prompt.text, TRAJECTORY)
         states = case.yardstick.states
         states = states[states.evaluation.argsort(stable=True)]
-        states = states[torch.linspace(0, len(states) - 1, AttentionObjective.select_states).round().long()]
+        states = states[torch.linspace(0, len(states) - 1, WHOLE.select_states).round().long()]
         generator = torch.Generator().manual_seed(seed)
-        probes = probe(model, [(side, states)], rows=AttentionObjective.select_rows, batch=BATCH, generator=generator)
+        probes = probe(model, [(side, states)], rows=WHOLE.select_rows, batch=BATCH, generator=generator)
         flat = uniform(probes, side, teacher.replaced("", TRAJECTORY), generator)
         found = [
             (

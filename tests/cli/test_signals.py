@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,8 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 
 
 SERVING = """
+import sys
+
 from embedding_estimate import app
 from embedding_estimate.cli import main
 from embedding_estimate.settings import Settings
@@ -86,13 +89,16 @@ def serve(place, **options):
     real(place, **options)
 
 app.serve = serve
-main(["ui", "--no-browser"])
+main(["ui", "--no-browser", "--port", sys.argv[1]])
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_tab_saves_what_its_job_has_reached(tmp_path: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SERVING], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-c", SERVING, str(port)]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     first_snapshot(process, tmp_path)
     process.send_signal(number)
     assert process.wait() == 130
