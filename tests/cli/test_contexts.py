@@ -36,7 +36,7 @@ def test_figures_are_measured_in_the_users_contexts(run: Run) -> None:
 
     compared = last(run("compare", "embeddings/x1.safetensors", TEXT, "--contexts", own, "--json"))
     assert shown(compared["contexts"]) == list(MINE) and compared["own_contexts"] is True
-    assert compared["emphasis_in_context"] == pytest.approx(figures["emphasis_in_context"])
+    assert compared["emphasis_in_context"] == pytest.approx(figures["emphasis_in_context"], abs=1e-6)
     models = last(run("compare", "embeddings/x1.safetensors", TEXT, "--json"))
     assert models["own_contexts"] is False and shown(models["contexts"]) == ["blue {}", "{} cat"]
     assert compared["explained"] == models["explained"]

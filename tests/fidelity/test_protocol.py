@@ -45,7 +45,8 @@ def test_the_empty_prompt_explains_nothing(toy: ToyModel) -> None:
     zeros = {"clip_l": torch.zeros(2, 6, dtype=torch.float64)}
     figures, _ = protocol.measure(toy, task(), zeros, batch=4)
     assert abs(figures.explained) < 1e-12
-    assert figures.emphasis_explained is not None and figures.emphasis_explained < 0
+    worth = 1 - 1 / (1 - figures.explained_without_weights)  # of the empty prompt beside the bare words
+    assert figures.emphasis_explained in (None, pytest.approx(worth))
     assert figures.image_distance == pytest.approx(1)
 
 
