@@ -1,4 +1,4 @@
-"""What a running job tells, and how it is told to stop."""
+"""What a running job tells, how it is told to stop, and why a training ended."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One job at a time, in a thread of its own, for the tab and the API."""
+"""An estimate that is saved, for every interface; one job at a time in a thread, for the tab and the API."""

@@ -92,7 +92,7 @@ class Result:
         name: str | None = None,
         folder: str | Path = "embeddings",
         *,
-        format: str | None = None,  # noqa: A002, the name that the setting has
+        format: str | None = None,
         overwrite: bool | None = None,
     ) -> list[Path]:
         """Saves the embedding and returns its files: one, or with `words="One per weight"` one for each word.

@@ -29,13 +29,13 @@ class Phase:
     seed: int
     loss: str
     optimizer: str
-    rate: float  # spreads per step; 0: as long as the start is far from the prompt, which is known when it is prepared
+    rate: float  # spreads per step; 0: automatic, by how far the start is from the prompt
     scheduler: str
     steps: int
     early_stop: int  # checks without progress that end it; 0: none do
     finds_weight: bool  # whether the weight of the name is solved for
-    finds_words: bool  # whether the number of words is, as few as reach the goal
-    emphasis_goal: float  # what is to be explained of the weights then
+    finds_words: bool  # whether the number of words is: as few as reach the goal
+    emphasis_goal: float  # the emphasis explained that is enough then
     batch: int  # states that go through the U-Net together
     attention_memory: int  # MB
     checkpointing: bool

@@ -1,1 +1,1 @@
-"""The run of an optimizer: where it starts, its loop, the weight that the name is typed with."""
+"""The run of an optimizer: where it starts, its loop, the weight or the words that are typed."""

@@ -53,7 +53,7 @@ class Step:
     stopped: bool  # by the user
     stuck: bool  # the optimizer moved nothing
     last: bool  # none follows it in this run
-    read: Callable[[], dict[str, Tensor]]
+    read: Callable[[], dict[str, Tensor]]  # the vectors (N, width) by encoder, as they are
 
     @cached_property
     def vectors(self) -> dict[str, Tensor]:
@@ -135,12 +135,12 @@ class Report:
     objective: Objective[Any]
     watch: Watch
     last_step: int
-    read: float = field(default=-math.inf)  # when, in seconds of `time.monotonic`
+    read_at: float = field(default=-math.inf)  # seconds of `time.monotonic`
 
     def __call__(self, step: Step) -> None:
-        if not step.last and time.monotonic() - self.read <= READ_EVERY:
+        if not step.last and time.monotonic() - self.read_at <= READ_EVERY:
             return
-        self.read, loss = time.monotonic(), float(step.loss)
+        self.read_at, loss = time.monotonic(), float(step.loss)
         if not math.isfinite(loss):
             raise NotFinite
         training = self.training

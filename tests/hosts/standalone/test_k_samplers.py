@@ -23,43 +23,23 @@ from embedding_estimate.demo import demo_model_path
 from embedding_estimate.hosts.standalone import k_samplers, sampling
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 
-INFINITE = float("inf")
-
 
 def slope(model: Any, x: Tensor, sigma: Tensor, extra_args: Any) -> Tensor:
     return (x - model(x, sigma * x.new_ones([len(x)]), **(extra_args or {}))) / sigma
 
 
-def sample_euler(  # type: ignore[no-untyped-def]
-    model,
-    x,
-    sigmas,
-    extra_args=None,
-    callback=None,
-    disable=None,
-    s_churn=0.0,
-    s_tmin=0.0,
-    s_tmax=INFINITE,
-    s_noise=1.0,
-):
+def sample_euler(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None
+) -> Tensor:
     torch.randn_like(x)  # the real one draws too, and does not use it
     for sigma, following in pairwise(sigmas):
         x = x + slope(model, x, sigma, extra_args) * (following - sigma)
     return x
 
 
-def sample_heun(  # type: ignore[no-untyped-def]
-    model,
-    x,
-    sigmas,
-    extra_args=None,
-    callback=None,
-    disable=None,
-    s_churn=0.0,
-    s_tmin=0.0,
-    s_tmax=INFINITE,
-    s_noise=1.0,
-):
+def sample_heun(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None
+) -> Tensor:
     for sigma, following in pairwise(sigmas):
         first = slope(model, x, sigma, extra_args)
         ahead = x + first * (following - sigma)
@@ -70,9 +50,9 @@ def sample_heun(  # type: ignore[no-untyped-def]
     return x
 
 
-def sample_dpmpp_2m(  # type: ignore[no-untyped-def]
-    model, x, sigmas, extra_args=None, callback=None, disable=None
-):
+def sample_dpmpp_2m(
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None
+) -> Tensor:
     """Lu et al. 2022, "DPM-Solver++", algorithm 2, in lambda = -log sigma; its last step is of first order."""
     before, last = None, None
     for sigma, following in pairwise(sigmas):
@@ -86,17 +66,16 @@ def sample_dpmpp_2m(  # type: ignore[no-untyped-def]
     return x
 
 
-def sample_euler_ancestral(  # type: ignore[no-untyped-def]
-    model,
-    x,
-    sigmas,
-    extra_args=None,
-    callback=None,
-    disable=None,
-    eta=1.0,
-    s_noise=1.0,
-    noise_sampler=None,
-):
+def sample_euler_ancestral(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: Any = None,
+    callback: Any = None,
+    disable: Any = None,
+    *,
+    noise_sampler: Any = None,
+) -> Tensor:
     for sigma, following in pairwise(sigmas):
         up = following * (1 - (following / sigma) ** 2).sqrt()
         down = (following**2 - up**2).sqrt()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.hosts.standalone import sampling
+from embedding_estimate.hosts.standalone.k_samplers import FUNCTIONS
 from embedding_estimate.hosts.standalone.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES
 from embedding_estimate.hosts.standalone.sampling import SAMPLERS, SCHEDULES, evaluations, levels
 
@@ -220,22 +221,9 @@ def test_unknown_names() -> None:
         run("Euler", schedule="Karas")
 
 
-K_DIFFUSION = {
-    "DPM++ SDE": "sample_dpmpp_sde",
-    "DPM++ 2M": "sample_dpmpp_2m",
-    "DPM++ 2M SDE": "sample_dpmpp_2m_sde",
-    "Euler": "sample_euler",
-    "Euler a": "sample_euler_ancestral",
-    "Heun": "sample_heun",
-    "LMS": "sample_lms",
-    "DPM2": "sample_dpm_2",
-    "DPM2 a": "sample_dpm_2_ancestral",
-}
-
-
 @pytest.mark.skipif(importlib.util.find_spec("k_diffusion") is None, reason="k_diffusion is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what importing it drags in
-@pytest.mark.parametrize("sampler", K_DIFFUSION)
+@pytest.mark.parametrize("sampler", FUNCTIONS)
 def test_the_trajectory_is_k_diffusions(sampler: str) -> None:
     reference = importlib.import_module("k_diffusion.sampling")
     states, sigmas, result = trajectory(sampler, steps=12)
@@ -254,7 +242,7 @@ def test_the_trajectory_is_k_diffusions(sampler: str) -> None:
         theirs.append((x, sigma))
         return coupled(x, sigma, 0)
 
-    sample = getattr(reference, K_DIFFUSION[sampler])
+    sample = getattr(reference, FUNCTIONS[sampler])
     end = sample(model, states[0].clone(), torch.tensor([*at, 0.0]), disable=True, **options)
     assert len(theirs) == len(states)
     torch.testing.assert_close(torch.stack(sigmas), torch.stack([sigma for _, sigma in theirs]), rtol=1e-5, atol=0)
