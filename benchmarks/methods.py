@@ -110,8 +110,8 @@ def run_reference(host: Host, case: Case, *, seed: int, random_start: bool = Fal
         ways = [_way(start, reference.learn(start, rate * spread)) for rate in RATES]
         points = [(point, way[-1].seconds) for way in ways for point in way]
         best, seconds = min(points, key=lambda pair: case.yardstick.glance(model, pair[0].vectors))
-        result, inside = (measure(model, best.vectors) for measure in (case.yardstick.measure, case.yardstick.inside))
-        return Run(result, inside, seconds, {REFERENCE: best.seconds})
+        result = case.yardstick.measure(model, best.vectors)
+        return Run(result, case.yardstick.inside(model, best.vectors), seconds, {REFERENCE: best.seconds})
 
 
 def _way(start: Vectors, learning: Iterator[Vectors]) -> list[Point]:

@@ -126,7 +126,8 @@ class Bare:
         keys = heads(torch.cat([module.to_k(context) for module in modules]), queries.shape[1])  # (A, H, L, d)
         values = heads(torch.cat([module.to_v(context) for module in modules]), queries.shape[1])
         gathered = (queries @ (keys / keys.shape[-1] ** 0.5).transpose(2, 3)).softmax(-1) @ values
-        return (gathered * gradients).sum(dim=(1, 3)).flatten()
+        products: Tensor = gathered * gradients  # (A, H, R, d)
+        return products.sum(dim=(1, 3)).flatten()
 
 
 def _cross_attentions(unet: Any) -> list[Any]:

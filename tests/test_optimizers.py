@@ -23,11 +23,11 @@ def test_every_optimizer_goes_down_at_its_automatic_rate(name: str) -> None:
     leaf = torch.ones(3, 4, requires_grad=True)
     optimizer = make_optimizer(name, [leaf], automatic_rate(name, 1.0))
 
-    def closure() -> torch.Tensor:
+    def closure() -> float:
         optimizer.zero_grad()
         loss = leaf.square().mean()
         loss.backward()
-        return loss
+        return loss.item()
 
     for _ in range(30):
         optimizer.step(closure)

@@ -39,6 +39,9 @@ INFO = ModelInfo(
 class ToyAttention:
     """`host.CrossAttention` that can be called."""
 
+    to_q: nn.Module
+    to_out: nn.Module
+
     def __init__(self, generator: torch.Generator) -> None:
         def linear(inner: int, outer: int, scale: float) -> nn.Linear:
             made = nn.Linear(inner, outer, bias=False, dtype=torch.float64).requires_grad_(False)
@@ -59,13 +62,14 @@ class ToyAttention:
             for value in (self.to_q(rows), *(each.expand(len(rows), -1, -1) for each in self.read(context)))
         )
         weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)  # (B, H, T, L)
-        return self.to_out((weights @ v).transpose(1, 2).flatten(2))
+        gathered: Tensor = self.to_out((weights @ v).transpose(1, 2).flatten(2))
+        return gathered
 
 
 class ToyModel:
-    samplers = ("Euler", "DPM++ SDE")
-    schedules = ("Karras",)
-    emphasis_modes = MODES
+    samplers: Sequence[str] = ("Euler", "DPM++ SDE")
+    schedules: Sequence[str] = ("Karras",)
+    emphasis_modes: Sequence[str] = MODES
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(shaken(0))
@@ -153,19 +157,19 @@ class ToyModel:
         weights: bool = True,
     ) -> list[Stage]:
         schedule = re.search(r"\[([a-z ]*):([a-z ]*):(\d+)\]", prompt)
+        texts = [(evaluations, prompt)]
         if schedule:
             before, after, when = schedule.groups()
-            texts = [(int(when), before), (evaluations, after)]
-        else:
-            texts = [(evaluations, None)]
+            texts = [
+                (int(when), prompt.replace(schedule[0], before)),
+                (evaluations, prompt.replace(schedule[0], after)),
+            ]
         stages = []
-        for until, words in texts:
-            text = prompt if words is None else prompt.replace(schedule.group(0), words)
+        for until, text in texts:
             parts = []
             for part in text.split(" AND ") if not negative else [text]:
-                weighted = re.fullmatch(r"(.*?)(?::(-?[\d.]+))?", part.strip())
-                weight = float(weighted.group(2)) if weighted.group(2) else 1.0
-                parts.append((self._encode_plain(weighted.group(1), weights), weight))
+                words, *weight = re.split(r":(-?[\d.]+)$", part.strip())[:2]
+                parts.append((self._encode_plain(words, weights), float(weight[0]) if weight else 1.0))
             stages.append(Stage(until, tuple(parts)))
         return stages
 

@@ -10,7 +10,7 @@ from embedding_estimate.errors import Interrupted, ModelError, SettingsError
 from embedding_estimate.estimation.curve import curve, numbers, variants
 from embedding_estimate.fidelity import protocol
 from embedding_estimate.model.host import BorrowedModel, Vectors
-from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.teacher import Task
 
@@ -20,7 +20,7 @@ SETTINGS = Settings(text="red (circle:1.8)", name="curve", steps=4, learning_ste
 def test_more_vectors_explain_more(toy_host: ToyHost) -> None:
     heard: dict[int, list[str]] = {1: [], 2: []}
 
-    def listener(tokens: int):
+    def listener(tokens: int) -> OnProgress:
         return lambda progress: heard[tokens].append(progress.phase)
 
     settings = replace(SETTINGS, text="(blue:0.5) star")
@@ -46,7 +46,7 @@ def test_all_points_are_of_one_model(toy_host: ToyHost) -> None:
 def test_a_stop_leaves_the_points_that_are_whole(toy_host: ToyHost, phase: str, save: bool) -> None:
     stop, points = StopToken(), []
 
-    def listener(tokens: int):
+    def listener(tokens: int) -> OnProgress:
         def hear(progress: Progress) -> None:
             if tokens == 2 and progress.phase == phase:
                 stop.stop(save=save)

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from spying import spy
 from toy import ToyHost
 
 from embedding_estimate.errors import Interrupted, ModelError, PromptError, SettingsError
@@ -21,8 +22,8 @@ from embedding_estimate.model.host import Conditioning, Vectors
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.transformer import TransformerObjective
 from embedding_estimate.objectives.unet import UNetObjective, UNetPreparation
-from embedding_estimate.optimizers import OPTIMIZERS
-from embedding_estimate.progress import Progress, StopToken
+from embedding_estimate.optimizers import OPTIMIZERS, make_optimizer
+from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.plan import SKETCH_STEPS
 from embedding_estimate.training import descent, handlers
@@ -30,7 +31,7 @@ from embedding_estimate.training.preconditioning import SAMPLES, Preconditioned
 from embedding_estimate.training.start import starting_vectors
 
 
-def settings(**values) -> Settings:
+def settings(**values: Any) -> Settings:
     return Settings(
         **{
             "text": "red (circle:1.8)",
@@ -46,7 +47,7 @@ def settings(**values) -> Settings:
     )
 
 
-def run(host: ToyHost, **values) -> Estimate:
+def run(host: ToyHost, **values: Any) -> Estimate:
     return estimate(settings(**values), host)
 
 
@@ -153,7 +154,8 @@ def test_words_that_do_better_among_others_are_kept(
     """As if the words explained all there and what was trained nothing."""
     model = toy_host.model
     words = model.token_vectors("red circle")["clip_l"].float()
-    kind = {"Attention": AttentionObjective, "U-Net": UNetObjective}[part]
+    kinds: dict[str, Any] = {"Attention": AttentionObjective, "U-Net": UNetObjective}
+    kind = kinds[part]
     real = kind.held_out_among_words
 
     def scripted(self: Any, vectors: Vectors) -> float | None:
@@ -190,7 +192,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = 0
     real = UNetObjective.loss
 
-    def loss(self: UNetObjective, vectors, drawn):
+    def loss(self: UNetObjective, vectors: Vectors, drawn: Any) -> torch.Tensor:
         nonlocal losses
         value = real(self, vectors, drawn)
         losses += value.requires_grad
@@ -203,12 +205,10 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_loss_that_is_not_finite_is_tried_again_at_half_the_rate(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, save_every: int
 ) -> None:
-    rates: list[float] = []
-    real = descent.make_optimizer
-    monkeypatch.setattr(descent, "make_optimizer", lambda n, p, rate: rates.append(rate) or real(n, p, rate))
+    made = spy(monkeypatch, descent, "make_optimizer")
     diverging(monkeypatch)
     result = run(toy_host, rate=0.2, learning_steps=120, initial_prompt="star", save_every=save_every)
-    assert rates == [0.2, 0.1]
+    assert [rate for _, _, rate in made] == [0.2, 0.1]
     assert result.stopped == "done"
     assert torch.isfinite(result.embedding.vectors["clip_l"]).all()
     assert any("rate=0.2" in note and "not finite" in note for note in result.notes)
@@ -234,15 +234,13 @@ def test_diverging_twice_keeps_the_best_and_says_why(toy_host: ToyHost, monkeypa
 def test_a_second_run_has_its_scheduler_over_the_steps_that_are_left(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over: list[int] = []
-    real = descent.make_scheduler
-    monkeypatch.setattr(descent, "make_scheduler", lambda n, o, steps: over.append(steps) or real(n, o, steps))
+    made = spy(monkeypatch, descent, "make_scheduler")
     diverging(monkeypatch)
     run(toy_host, learning_steps=30, initial_prompt="star", save_every=1)
-    assert over == [30, 27]
+    assert [steps for _, _, steps in made] == [30, 27]
 
 
-def stop_at(token: StopToken, step: int, save: bool):
+def stop_at(token: StopToken, step: int, save: bool) -> OnProgress:
     def listen(progress: Progress) -> None:
         if progress.phase == "train" and progress.done >= step:
             token.stop(save=save)
@@ -384,9 +382,7 @@ def test_a_prompt_without_effect_is_refused_and_the_model_given_back(toy_host: T
 
 def test_lbfgs_searches_along_its_lines(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step begins where the last one ended, which is not computed twice."""
-    evaluations = []
-    real = AttentionObjective.loss
-    monkeypatch.setattr(AttentionObjective, "loss", lambda *a: evaluations.append(1) or real(*a))
+    evaluations = spy(monkeypatch, AttentionObjective, "loss")
     result = run(toy_host, part="Attention", text="(blue:0.5) star", initial_prompt="cat", learning_steps=80)
     assert result.losses[-1] < 0.1 * result.losses[0]
     for losses in (result.losses[:SKETCH_STEPS], result.losses[SKETCH_STEPS:]):
@@ -412,12 +408,12 @@ def test_what_is_measured_anew_is_told_apart(toy_host: ToyHost) -> None:
 def test_every_part_trains_in_coordinates_of_its_own(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    used = []
-    real = Preconditioned.vectors
-    monkeypatch.setattr(Preconditioned, "vectors", lambda self, leaves: used.append(self) or real(self, leaves))
+    used = spy(monkeypatch, Preconditioned, "vectors")
     result = run(toy_host, part=part, learning_steps=30)
     assert len(used) >= result.steps
-    assert len(set(map(id, used))) == (2 if part == "Attention" else 1)  # the sketch has its own
+    assert len({id(preconditioned) for preconditioned, _ in used}) == (
+        2 if part == "Attention" else 1
+    )  # the sketch has its own
 
 
 @pytest.fixture
@@ -578,7 +574,7 @@ def test_vectors_are_an_average_where_each_step_draws_anew(
     """Of two steps of 1, in multiples of the first."""
 
     class Adding(torch.optim.SGD):
-        def step(self, closure):
+        def step(self, closure: Any = None) -> Any:
             loss = closure()
             for leaf in self.param_groups[0]["params"]:
                 leaf.data += 1
@@ -595,13 +591,14 @@ def test_vectors_are_an_average_where_each_step_draws_anew(
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The optimizers that are made, of which LBFGS does not move."""
-    real, names = descent.make_optimizer, []
+    names: list[str] = []
+    real = make_optimizer
 
     class Stuck(torch.optim.SGD):
-        def step(self, closure):
+        def step(self, closure: Any = None) -> Any:
             return closure()
 
-    def make(name: str, leaves, rate: float):
+    def make(name: str, leaves: Iterable[torch.Tensor], rate: float) -> torch.optim.Optimizer:
         names.append(name)
         return Stuck(list(leaves), rate) if name == "LBFGS" else real(name, leaves, rate)
 

@@ -1,5 +1,7 @@
 """Pictures on the way, on the toy host."""
 
+from typing import Any
+
 import pytest
 import torch
 from toy import ToyHost
@@ -24,8 +26,14 @@ class Watched:
         self.failures: list[str] = []
         self.stop = StopToken()
 
-    def run(self, **values: object) -> Estimate:
-        given = {"text": "red (circle:1.8)", "name": "it", "tokens": 2, "learning_steps": 20, "measure": "Nothing"}
+    def run(self, **values: Any) -> Estimate:
+        given: dict[str, Any] = {
+            "text": "red (circle:1.8)",
+            "name": "it",
+            "tokens": 2,
+            "learning_steps": 20,
+            "measure": "Nothing",
+        }
         previews = Previews(self.seen.append, on_failure=self.failures.append)
         return estimate(Settings(**given | values), self.host, Listener(on_preview=previews.make), stop=self.stop)
 
@@ -62,7 +70,7 @@ def test_they_cost_what_is_said_and_change_nothing(watched: Watched) -> None:
 def test_a_stop_in_the_middle_saves(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = watched.host.model.sample
 
-    def stopping(*args: object, **more: object) -> torch.Tensor:
+    def stopping(*args: Any, **more: Any) -> torch.Tensor:
         if more["seeds"] == list(IMAGE_SEEDS[:1]) or more["seeds"] == IMAGE_SEEDS[:1]:
             watched.stop.stop(save=True)
         return sample(*args, **more)

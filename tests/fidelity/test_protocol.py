@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -158,7 +160,7 @@ def test_standard_errors_say_how_far_the_figures_of_other_states_are(toy: ToyMod
 def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
     """Room for all the words: those cut to fit are those without weights, and one pass over 160 states is saved."""
 
-    def measured(tokens: int) -> dict[str, float]:
+    def measured(tokens: int) -> Mapping[str, float]:
         toy.denoised = 0
         return protocol.measure(toy, task(), random_vectors(tokens), batch=8, images=0)[0].errors
 
@@ -286,7 +288,7 @@ def test_images_in_a_context_are_of_the_same_seeds_and_change_no_figure(toy: Toy
     without, none = protocol.measure(toy, asked, vectors, batch=4, images=0)
     assert none.in_context == {} and without.pictured_context == ""
     pictured = ("pictured_context", "image_distance", "image_distance_without_weights")
-    alike = dict.fromkeys(pictured)
+    alike: dict[str, Any] = dict.fromkeys(pictured)
     assert dataclasses.replace(figures, **alike) == dataclasses.replace(without, **alike)
 
 

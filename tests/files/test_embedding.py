@@ -20,7 +20,8 @@ from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.files import embedding, provenance
-from embedding_estimate.files.embedding import PROVENANCE, SINGLE, Embedding
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.files.formats import PROVENANCE, SINGLE
 
 ORIGIN = {
     "version": "0.1.0",
@@ -211,7 +212,7 @@ class StrictUnpickler(pickle.Unpickler):
 def test_pt_is_readable_without_torch(tmp_path: Path) -> None:
     saved, path = single(), tmp_path / "mine.pt"
     embedding.write(saved, path)
-    file, storages = io.BytesIO(path.read_bytes()), {}
+    file, storages = io.BytesIO(path.read_bytes()), dict[Any, Any]()
     _magic, _protocol, _system, data, keys = (StrictUnpickler(file, storages).load() for _ in range(5))
     assert set(data) == {
         *("string_to_token", "string_to_param", "name", "step", "sd_checkpoint", "sd_checkpoint_name"),

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from embedding_estimate.errors import EmbeddingError, NameTaken
 from embedding_estimate.files import embedding, formats
-from embedding_estimate.files.embedding import SINGLE, Embedding
-from embedding_estimate.files.formats import pickled
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.files.formats import SINGLE, pickled
 
 TENSOR = torch.randn(2, 8)
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from spying import spy
 
 from embedding_estimate.errors import EmbeddingError, NameTaken, SettingsError
 from embedding_estimate.files import names
@@ -99,9 +100,7 @@ def test_files_whose_names_are_no_text(tmp_path: Path) -> None:
 
 def test_a_folder_is_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, *(f"{number}.pt" for number in range(50)))
-    walks, keys, walk, key = [], [], os.walk, names._key
-    monkeypatch.setattr(os, "walk", lambda *a, **k: walks.append(a) or walk(*a, **k))
-    monkeypatch.setattr(names, "_key", lambda name: keys.append(name) or key(name))
+    walks, keys = spy(monkeypatch, os, "walk"), spy(monkeypatch, names, "_key")
     for overwrite in (False, True):
         walks.clear()
         keys.clear()

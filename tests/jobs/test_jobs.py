@@ -39,7 +39,7 @@ class Place:
         )
 
     def start(self, **settings: Any) -> Job:
-        return self.jobs.start(Settings(**{"text": TEXT, "name": "it", "tokens": 2, "learning_steps": 5} | settings))
+        return self.jobs.start(Settings(**{"text": TEXT, "name": "it", "tokens": 2, "learning_steps": 5, **settings}))
 
     def finished(self, **settings: Any) -> Job:
         job = self.start(**settings)
@@ -159,11 +159,13 @@ def test_stop(place: Place, held: threading.Event, save: bool) -> None:
 
 def measuring(place: Place, monkeypatch: pytest.MonkeyPatch, then: Callable[[Job], None], **settings: Any) -> Job:
     """A job that has come to its end, and what happened when it began to measure."""
-    show, begun = place.host.show, []
+    begun: list[int] = []
+    show = place.host.show
 
     def wait(phase: str, done: int, total: int) -> bool:
         if phase == "measure" and not begun:
             begun.append(done)
+            assert place.jobs.latest
             then(place.jobs.latest)
         return show(phase, done, total)
 
@@ -180,7 +182,7 @@ def test_the_embedding_is_there_before_it_is_measured(place: Place, monkeypatch:
     (before,), after = found, read(job.saved.path)
     assert all(map(torch.equal, before.vectors.values(), after.vectors.values()))
     assert before.provenance["fidelity"] is None and after.provenance["fidelity"]["protocol"] == "v2"
-    assert before.provenance == after.provenance | {"fidelity": None}
+    assert before.provenance == {**after.provenance, "fidelity": None}
 
 
 @pytest.mark.parametrize("before", [None, b"an older one"])
@@ -219,7 +221,7 @@ def test_a_fault_of_the_measuring_costs_the_figures_and_is_logged(
     assert read(place.embeddings / "it.safetensors").provenance["fidelity"] is None
     reason = "not measured, the model failed: KeyError: 'broken' (the traceback is in the log); try compare"
     assert reason in job.notes
-    assert [record.exc_info[0] for record in caplog.records] == [KeyError]
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [KeyError]
 
 
 def test_a_fault_behind_the_training_leaves_the_embedding(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +290,8 @@ def test_an_error_in_the_training_costs_neither_the_best_so_far_nor_snapshots(
     reason = "RuntimeError: CUDA error: an illegal memory access was encountered (the traceback is in the log)"
     assert f"the model failed at step 21: {reason}; the best vectors before were kept" in job.notes
     (record,) = caplog.records
-    assert record.exc_info[0] is RuntimeError and record.getMessage() == "step 21 of the training failed"
+    assert record.exc_info and record.exc_info[0] is RuntimeError
+    assert record.getMessage() == "step 21 of the training failed"
     steps = sorted(path.name for path in (place.embeddings.parent / "embeddings-steps" / "it").iterdir())
     assert steps == [f"it-{step:06d}.safetensors" for step in range(2, 21, 2)]
     last = read(place.embeddings.parent / "embeddings-steps" / "it" / steps[-1])
@@ -368,7 +371,7 @@ def test_a_report_that_cannot_be_drawn_costs_nothing_else(place: Place, tmp_path
 
 
 def explored(place: Place, **settings: Any) -> Curve:
-    return place.jobs.explore(Settings(**{"text": TEXT, "learning_steps": 5, "steps": 4} | settings))
+    return place.jobs.explore(Settings(**{"text": TEXT, "learning_steps": 5, "steps": 4, **settings}))
 
 
 def test_a_curve_has_the_figures_of_each_number_and_saves_nothing(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from toy import ToyModel
@@ -54,7 +55,7 @@ def test_one_of_each_list_is_longer_than_a_chunk(name: str) -> None:
             assert sum(number > model.info.chunk_tokens for number in tokens) == 1
 
 
-def chosen(toy: ToyModel, **values: object) -> tuple[Contexts, tuple[str, ...]]:
+def chosen(toy: ToyModel, **values: Any) -> tuple[Contexts, tuple[str, ...]]:
     settings = Settings(**{"text": "red circle", **values})
     teacher = Teacher(toy, Task.of(settings, toy))
     phase = phases(settings)[-1]

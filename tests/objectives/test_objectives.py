@@ -1,11 +1,14 @@
 """All objectives: their gradient by finite differences, their scale, what they refuse and what they say."""
 
+from typing import Any
+
 import pytest
 import torch
 from shaking import shaken
 from toy import ToyModel
 
 from embedding_estimate.errors import PromptError
+from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.objectives import preparation_of, unet
 from embedding_estimate.objectives.attention import WHOLE
 from embedding_estimate.objectives.objective import Objective
@@ -18,7 +21,7 @@ from embedding_estimate.teaching.teacher import Task, Teacher
 PARTS = ("Attention", "U-Net", "Transformer")
 
 
-def prepared(toy: ToyModel, **values) -> Objective:
+def prepared(toy: BorrowedModel, **values: Any) -> Objective[Any]:
     settings = Settings(
         **{
             "text": "red (circle:1.8)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from toy import ToyHost, ToyModel
 
@@ -21,12 +23,12 @@ from embedding_estimate.settings import (
     parameters,
 )
 
-GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
+GOOD: dict[str, Any] = {"text": "(red:1.5) circle", "name": "madeup"}
 TEXTS = [parameter for parameter in PARAMETERS if parameter.longest]
 LINE = 700  # characters that a refusal may have: the longest names all settings
 
 
-def refusals(values: dict) -> list[str]:
+def refusals(values: dict[str, Any]) -> list[str]:
     with pytest.raises(SettingsError) as raised:
         Settings.from_mapping(GOOD | values).check()
     return raised.value.problems
@@ -81,7 +83,7 @@ def test_a_text_that_is_too_long_is_refused_before_anything_reads_it() -> None:
     ],
     ids=lambda values: "-".join(values)[:12],
 )
-def test_refusals_are_short(values: dict) -> None:
+def test_refusals_are_short(values: dict[str, Any]) -> None:
     lines = refusals(values)
     assert len(lines) <= 2 and all(len(line) <= LINE for line in lines)
 
@@ -115,7 +117,7 @@ def test_a_quoted_value_is_short_and_on_one_line() -> None:
 
 def test_settings_of_the_longest_texts_fit_into_a_file() -> None:
     """Each character of these takes twelve in JSON."""
-    longest = {parameter.name: "\U0001f600" * parameter.longest for parameter in TEXTS}
+    longest: dict[str, Any] = {parameter.name: "\U0001f600" * (parameter.longest or 0) for parameter in TEXTS}
     told = Settings(**{**longest, "name": "madeup"}).to_dict()
     assert provenance.read(provenance.written("madeup", {"settings": told}))["settings"] == told
 
@@ -158,7 +160,7 @@ def test_a_stop_is_heard_between_two_prompts(toy_host: ToyHost, monkeypatch: pyt
     stop, encoded = StopToken(), []
     encode = toy_host.model.encode
 
-    def counting(prompt: str, **options: object) -> object:
+    def counting(prompt: str, **options: Any) -> object:
         encoded.append(prompt)
         if len(encoded) == at:
             stop.stop(save=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from click import Option
@@ -13,7 +14,7 @@ from embedding_estimate.errors import SettingsError
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
 from embedding_estimate.teaching.plan import phases
 
-GOOD = {"text": "(red:1.5) circle", "name": "madeup"}
+GOOD: dict[str, Any] = {"text": "(red:1.5) circle", "name": "madeup"}
 NUMBERS = [p for p in PARAMETERS if p.minimum is not None]
 CHOICES = [p for p in PARAMETERS if p.choices]
 
@@ -50,7 +51,7 @@ def test_choices_are_taken_in_any_case(parameter: Parameter) -> None:
     for choice in parameter.choices:
         for typed in (choice.upper(), choice.lower()):
             assert getattr(Settings.from_mapping({parameter.name: typed}), parameter.name) == choice
-    assert Settings.from_mapping({parameter.name: 3}) == Settings(**{parameter.name: 3})
+    assert Settings.from_mapping({parameter.name: 3}) == Settings(**{parameter.name: cast(Any, 3)})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_float_takes_whole_numbers() -> None:
         ({"name": "a:b"}, "name='a:b'"),
     ],
 )
-def test_contradictions_are_told(values: dict, message: str) -> None:
+def test_contradictions_are_told(values: dict[str, Any], message: str) -> None:
     (line,) = problems(**values)
     assert message in line
 
@@ -114,7 +115,7 @@ def test_a_value_that_is_wrong_itself_contradicts_nothing(name: str, value: obje
         ({"part": "U-Net", "optimizer": "SGD"}, [("U-Net", 270)]),
     ],
 )
-def test_parts_follow_each_other_on_the_steps_given(values: dict, stages: list[tuple[str, int]]) -> None:
+def test_parts_follow_each_other_on_the_steps_given(values: dict[str, Any], stages: list[tuple[str, int]]) -> None:
     settings = Settings(**GOOD, **values)
     assert [(phase.part, phase.steps) for phase in phases(settings)] == stages
 
@@ -141,7 +142,7 @@ def values() -> Iterator[st.SearchStrategy]:
         st.one_of(st.sampled_from([p.name for p in PARAMETERS]), st.text()), st.one_of(*values()), max_size=8
     )
 )
-def test_any_mapping_is_valid_or_told(mapping: dict) -> None:
+def test_any_mapping_is_valid_or_told(mapping: dict[str, Any]) -> None:
     try:
         settings = Settings.from_mapping({**GOOD, **mapping})
         settings.check()

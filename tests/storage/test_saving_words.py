@@ -83,7 +83,8 @@ def test_where_one_file_fails_none_is_left(
     [line] = job.problems
     rescued = re.findall(r"[^ ]*/(it-[abc]\.safetensors)", line.partition("saved as ")[2])
     assert rescued == NAMES and "no room" in line
-    folder = Path(re.search(r"saved as ([^ ,]+),", line)[1]).parent
+    [saved] = re.findall(r"saved as ([^ ,]+),", line)
+    folder = Path(saved).parent
     assert [read(folder / name).tokens for name in NAMES] == [1, 1, 1]
 
 

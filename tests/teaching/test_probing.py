@@ -105,14 +105,14 @@ def test_equal_weights_when_nothing_else_is_left(monkeypatch: pytest.MonkeyPatch
     assert float(probes.error(side.stages[0].parts[0][0])) < 1e-20
 
 
-def test_other_failures_are_not_taken_for_it() -> None:
+def test_other_failures_are_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Narrow()
     side, states = prepared(model)
 
     def broken(*args: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    model.denoise = broken
+    monkeypatch.setattr(model, "denoise", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 10)
 
@@ -132,7 +132,7 @@ def test_large_states_go_through_alone_and_with_checkpoints(monkeypatch: pytest.
     model.batches.clear()
     monkeypatch.setattr(probing, "TOGETHER", 3 * 16)
     Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 100)
-    assert max(model.batches) == 3 and not model.entered
+    assert max(model.batches) == 3 and model.entered == 0
     monkeypatch.setattr(probing, "TOGETHER", 15)
     Prober(model, rows=1.0, batch=8, seed=0, checkpointed=False)([(side, states)], 100)
     assert model.batches[-1] == 1 and model.entered == 1

@@ -1,12 +1,13 @@
 """The teacher against formulas written out by hand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from toy import ToyModel
 
-from embedding_estimate.model.host import Stage
+from embedding_estimate.model.host import BorrowedModel, Stage
 from embedding_estimate.progress import Meter, Stopped, StopToken
 from embedding_estimate.teaching.sides import Side, States, epsilon, error
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
@@ -18,7 +19,9 @@ def task(text: str, *, negative: bool = False, others: tuple[str, ...] = ("dull"
     return Task(text, negative, others, 32, 32)
 
 
-def record(toy: ToyModel, text: str, seeds=(1, 2), batch: int = 2, **kind) -> tuple[Teacher, Side, States]:
+def record(
+    toy: BorrowedModel, text: str, seeds: Sequence[int] = (1, 2), batch: int = 2, **kind: Any
+) -> tuple[Teacher, Side, States]:
     teacher = Teacher(toy, task(text, **kind))
     side = teacher.replaced(text, PATH)
     return teacher, side, teacher.record(side, PATH, seeds, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_a_prompt_of_one_weight_has_one_word(toy_host: ToyHost, text: str, weigh
 
 
 def test_names_are_told_before_the_work_and_may_end_it(toy_host: ToyHost) -> None:
-    def refuse(names: list[str]) -> None:
+    def refuse(names: Sequence[str]) -> None:
         raise NameTaken(" ".join(names))
 
     with pytest.raises(NameTaken, match=r"^it-a it-b$"):
@@ -214,7 +215,7 @@ def test_modes_without_weights_have_no_words(toy_host: ToyHost, monkeypatch: pyt
 @pytest.mark.parametrize("part", ["Attention", "Attention + U-Net", "U-Net", "Transformer"])
 @pytest.mark.parametrize("negative", [False, True])
 def test_all_parts_train_words(toy_host: ToyHost, part: str, negative: bool) -> None:
-    side = {"prompt_type": "Negative Prompt" if negative else "Prompt", "other_prompt": "star"}
+    side: dict[str, Any] = {"prompt_type": "Negative Prompt" if negative else "Prompt", "other_prompt": "star"}
     result = run(toy_host, text="(red:1.8) (blue:1.8) circle star", tokens=3, part=part, learning_steps=30, **side)
     assert result.phrase == "(it-a:1.8) it-b" and result.embedding.tokens == 3
     assert min(result.losses) < result.losses[0]

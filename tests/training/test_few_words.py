@@ -10,12 +10,14 @@ from toy import ToyHost
 
 from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.trainer import Estimate, estimate
+from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.progress import Progress, StopReason, StopToken
 from embedding_estimate.settings import FEW_WORDS, WORD_PER_WEIGHT, Settings
 from embedding_estimate.storage.phrases import parts_of
 from embedding_estimate.teaching.plan import phases
 from embedding_estimate.teaching.words import Word, plans
 from embedding_estimate.training import bare_words, few_words
+from embedding_estimate.training.loop import train
 
 TEXT = "(red:1.8) circle (blue:0.4) star"
 
@@ -118,7 +120,7 @@ def test_all_parts_take_a_number_of_words_on_one_preparation(
         return found
 
     monkeypatch.setattr(few_words, "solve", counted)
-    side = {"prompt_type": "Negative Prompt" if negative else "Prompt", "other_prompt": "star"}
+    side: dict[str, Any] = {"prompt_type": "Negative Prompt" if negative else "Prompt", "other_prompt": "star"}
     seen: list[Progress] = []
     result = run(
         toy_host,
@@ -138,8 +140,13 @@ def test_all_parts_take_a_number_of_words_on_one_preparation(
 
 def test_the_figure_is_of_what_the_weights_add(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the objective's own contexts: 0 for the bare words, 1 for the prompt itself."""
-    errors = []
-    monkeypatch.setattr(bare_words, "error", lambda objective: errors.append(bare(objective)) or errors[-1])
+    errors: list[float] = []
+
+    def noted(objective: Objective[Any]) -> float:
+        errors.append(bare(objective))
+        return errors[-1]
+
+    monkeypatch.setattr(bare_words, "error", noted)
     result = run(toy_host, tokens=0, learning_steps=1, emphasis_goal=1.0)
     assert result.words_tried[-1] == (4, 1.0) and result.stopped == "exact"
     first = result.words_tried[0][1]
@@ -211,7 +218,7 @@ def test_an_error_in_a_later_try_keeps_what_there_is(
     toy_host: ToyHost, figures: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures += [0.2, 0.3, 0.4]
-    train, runs = few_words.train, 0
+    runs = 0
 
     def failing(*arguments: Any) -> None:
         nonlocal runs

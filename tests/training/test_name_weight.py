@@ -21,6 +21,7 @@ from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training import name_weight
 from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.loop import train
 from embedding_estimate.training.state import Training
 
 EMPHASISED = Settings(text="(red circle:1.3)", name="madeup", tokens=2, steps=4, learning_steps=20, measure="Nothing")
@@ -140,12 +141,13 @@ def test_a_file_tells_its_weight(told: float) -> None:
 @pytest.mark.slow
 def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Harmless after the trials, harmful when trained to the end; a stop comes while the second finalist is judged."""
-    real, to_the_end, harmful = name_weight.train, False, []
+    to_the_end = False
+    harmful: list[float] = []
 
-    def train(training: Training, objective: Objective, space: VectorSpace, watch: Watch) -> None:
+    def noted(training: Training, objective: Objective[Any], space: VectorSpace, watch: Watch) -> None:
         nonlocal to_the_end
         to_the_end = objective.phase.steps > name_weight.TRIAL_STEPS
-        real(training, objective, space, watch)
+        train(training, objective, space, watch)
 
     def explained(teacher: Teacher, vectors: Vectors) -> float:
         weight = teacher.task.typed_weight
@@ -155,7 +157,7 @@ def test_a_weight_found_harmful_in_the_end_is_not_kept(toy_host: ToyHost, monkey
             harmful.append(weight)
         return 1.0 if weight == 1 or not to_the_end else 0.0
 
-    monkeypatch.setattr(name_weight, "train", train)
+    monkeypatch.setattr(name_weight, "train", noted)
     monkeypatch.setattr(name_weight, "Context", SimpleNamespace(of=lambda *_: Judged(explained)))
     result = run(toy_host, text="(red:1.4) (circle:1.2)", typed_weight=0.0, learning_steps=60)
     assert result.stopped == "interrupted" and harmful and result.typed_weight not in harmful

@@ -28,8 +28,8 @@ class Linear:
     loss_function: Callable[[Tensor, Tensor], Tensor] = MSE
 
     def loss(self, vectors: dict[str, Tensor], drawn: Any) -> Tensor:
-        found = sum(matrix @ vectors[key].flatten() for key, matrix in self.matrices.items())
-        return self.loss_function(found[None], torch.zeros_like(found)[None])
+        residuals = torch.stack([matrix @ vectors[key].flatten() for key, matrix in self.matrices.items()]).sum(0)
+        return self.loss_function(residuals[None], torch.zeros_like(residuals)[None])
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -112,7 +112,7 @@ def test_terms_of_a_loss_count_by_their_mean_squares(space: VectorSpace, start: 
     class Terms(Linear):
         def loss(self, vectors: dict[str, Tensor], drawn: Any) -> Tensor:
             terms = [Linear({key: matrix}, self.loss_function) for key, matrix in self.matrices.items()]
-            return sum(term.loss(vectors, drawn) for term in terms) / len(terms)
+            return torch.stack([term.loss(vectors, drawn) for term in terms]).mean()
 
     few, many = normal(20, ROWS * 5), normal(2000, ROWS * 7)
     found = made(space, Terms({"clip_l": few, "clip_g": many}), start)
@@ -196,15 +196,15 @@ def test_lbfgs_gets_further_in_as_many_steps(space: VectorSpace, which: str) -> 
         leaves = chosen.leaves(vectors, "cpu")
         optimizer = make_optimizer("LBFGS", leaves.values(), 1.0)
 
-        def closure() -> Tensor:
+        def closure() -> float:
             optimizer.zero_grad()
             loss = objective.loss(chosen.vectors(leaves), None)
             loss.backward()
-            return loss
+            return loss.item()
 
         for _ in range(10):
             loss = optimizer.step(closure)
-        return float(loss.detach())
+        return loss
 
     gains = []
     for seed in range(0, 48, 3):

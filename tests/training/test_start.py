@@ -1,5 +1,7 @@
 """How many vectors an embedding has, where nobody says."""
 
+from typing import Any
+
 import pytest
 from toy import ToyModel
 
@@ -18,5 +20,7 @@ from embedding_estimate.training.start import number_of_vectors
         ({"token_source": "Initial prompt", "initial_prompt": "red blue star", "tokens": 5}, 3),
     ],
 )
-def test_an_embedding_has_as_many_vectors_as_the_text_has_tokens(toy: ToyModel, values: dict, number: int) -> None:
+def test_an_embedding_has_as_many_vectors_as_the_text_has_tokens(
+    toy: ToyModel, values: dict[str, Any], number: int
+) -> None:
     assert number_of_vectors(Settings(**{"text": "red circle", **values}), toy) == number

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from spying import spy
 
 from embedding_estimate.errors import EmbeddingError
-from embedding_estimate.files import embedding
-from embedding_estimate.files.embedding import SINGLE, Embedding
-from embedding_estimate.files.formats import safetensors_header
+from embedding_estimate.files import embedding, formats
+from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.files.formats import SINGLE, safetensors_header
 
 L, G, T5 = torch.randn(2, 6), torch.randn(2, 10), torch.randn(2, 12)
 
@@ -124,9 +125,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
 def test_a_folder_is_walked_once_and_each_file_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         save({"word": L}, tmp_path / f"{number}.safetensors")
-    walks, reads, walk, contents = [], [], os.walk, embedding.formats.contents
-    monkeypatch.setattr(os, "walk", lambda *a, **k: walks.append(a) or walk(*a, **k))
-    monkeypatch.setattr(embedding.formats, "contents", lambda path: reads.append(path.name) or contents(path))
+    walks, reads = spy(monkeypatch, os, "walk"), spy(monkeypatch, formats, "contents")
     found, skipped = embedding.read_folder(tmp_path)
     assert len(found) == 20 and not skipped
     assert len(walks) == 1 and len(reads) == len(set(reads)) == 20

@@ -16,8 +16,7 @@ import torch
 
 from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.files import embedding
-from embedding_estimate.files.embedding import SINGLE
-from embedding_estimate.files.formats import pickled
+from embedding_estimate.files.formats import SINGLE, pickled
 
 TENSOR = torch.randn(2, 8)
 BEGIN = b"\x80\x02"
@@ -84,7 +83,7 @@ def test_a_number_of_an_older_numpy(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "new.pt") as archive:
         data, numbers = archive.read("new/data.pkl"), archive.read("new/data/0")
     old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    path = zipped(old, tmp_path / "old.pt", **{"data/0": numbers})
+    path = zipped(old, tmp_path / "old.pt", zipfile.ZIP_STORED, **{"data/0": numbers})
     assert torch.equal(embedding.read(path).vectors[SINGLE], TENSOR)
 
 
@@ -165,7 +164,12 @@ HUGE = b"\x8a\xff" + b"\x7f" * 255
     ],
 )
 def test_claims_of_a_tensor(tmp_path: Path, shape: bytes, stride: bytes, key: bytes, expected: str) -> None:
-    path = zipped(rebuilt(shape, stride, key), tmp_path / "mine.pt", **{"data/0": struct.pack("<4f", 1, 2, 3, 4)})
+    path = zipped(
+        rebuilt(shape, stride, key),
+        tmp_path / "mine.pt",
+        zipfile.ZIP_STORED,
+        **{"data/0": struct.pack("<4f", 1, 2, 3, 4)},
+    )
     if expected == "(2, 2)":
         assert embedding.read(path).vectors[SINGLE].tolist() == [[1, 2], [3, 4]]
     else:
@@ -192,7 +196,8 @@ def test_entries_that_lie_over_each_other(tmp_path: Path) -> None:
 
 
 def test_a_long_list_of_entries_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = zipped(BEGIN + b"}.", tmp_path / "mine.pt", **{str(number): b"" for number in range(pickled.MOST_ENTRIES)})
+    many = {str(number): b"" for number in range(pickled.MOST_ENTRIES)}
+    path = zipped(BEGIN + b"}.", tmp_path / "mine.pt", zipfile.ZIP_STORED, **many)
     monkeypatch.setattr(zipfile, "ZipFile", lambda *arguments: pytest.fail("opens it"))
     assert "more entries than an embedding" in refused(path)
 

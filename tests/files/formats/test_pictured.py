@@ -16,8 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.files import embedding
-from embedding_estimate.files.embedding import SINGLE
-from embedding_estimate.files.formats import pictured
+from embedding_estimate.files.formats import SINGLE, pictured
 
 VECTORS = torch.randn(3, 8)
 
