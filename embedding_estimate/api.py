@@ -48,7 +48,7 @@ def router(
     @routes.post("/estimate", summary="Start an estimate", openapi_extra=settings)
     def start(values: Any = Body()) -> dict[str, Any]:
         if not isinstance(values, dict):
-            raise HTTPException(422, ["the body is no object: give the settings as {name: value}"])
+            raise HTTPException(422, ["the body is not a JSON object: give the settings as {name: value}"])
         try:
             return {"job": jobs.start(Settings.from_mapping({**defaults, **values})).id}
         except SettingsError as error:
@@ -122,7 +122,9 @@ def _property(parameter: Parameter) -> Mapping[str, Any]:
 def _found(jobs: Jobs, job_id: str) -> Job:
     job = jobs.find(job_id)
     if job is None:
-        raise HTTPException(404, [f"job {quoted(job_id)} is not known: it may be too old"])
+        raise HTTPException(
+            404, [f"job {quoted(job_id)} is unknown: only recent jobs are kept; use the id that the start returned"]
+        )
     return job
 
 

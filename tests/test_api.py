@@ -146,7 +146,7 @@ def test_a_stop_saves_unless_it_says_otherwise(client: TestClient, place: Place)
 def test_a_body_that_is_no_object_is_refused_with_a_line(client: TestClient, place: Place, body: str) -> None:
     answer = client.post(f"{PREFIX}/estimate", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
-    assert answer.json() == {"detail": ["the body is no object: give the settings as {name: value}"]}
+    assert answer.json() == {"detail": ["the body is not a JSON object: give the settings as {name: value}"]}
     assert place.jobs.latest is None
 
 

@@ -41,7 +41,7 @@ def of_settings(settings: Settings) -> list[str]:
         composed = _composed(settings, name)
         notes = [note for line in line_by_line for note in foreign_syntax.notes(line, composed=composed)]
         if name in ("text", "other_prompt") and not composed and _AND.search(prompt):
-            notes.append("AND is an ordinary word in a negative prompt")
+            notes.append("AND is read as a plain word in a negative prompt; it combines prompts only in a positive one")
         found += notes if name == "text" else [f"{name}: {note}" for note in notes]
     return list(dict.fromkeys([*found, *unused_settings.notes(settings)]))
 
@@ -61,12 +61,14 @@ def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
     prompts = [prompt for _, prompt in _prompts(settings)]
     found = model.notes("\n".join(prompts))
     lines = [
-        f"{word} looks like the name of an embedding, and there is none: it is read as plain words"
+        f"{word} looks like the name of an embedding, but no such embedding is loaded: it is read as plain words"
         for word in embedding_words.missing(prompts, model.embedding_names())
     ]
-    found += few(lines, "words look like names of embeddings that are not there")
+    found += few(lines, "words look like names of embeddings that are not loaded")
     if model.info.emphasis not in MODES and _BRACKETS.search(settings.text):
-        found.append(f"the emphasis mode {model.info.emphasis} applies no weights, so those of the text do nothing")
+        found.append(
+            f"the emphasis mode {model.info.emphasis} applies no weights: the weights in the text have no effect"
+        )
     return found
 
 
@@ -82,11 +84,13 @@ def of_contexts(contexts: Sequence[str], settings: Settings, teacher: Teacher) -
         own = contexts_of(phase, teacher)
         known |= {*own.train, *own.select} if phase.part == "Attention" else {*templates_of(phase, teacher)}
     lines = [
-        f"context {quoted(context)}: the embedding is trained in it or chosen by it, so its figures there flatter"
+        f"context {quoted(context)}: the embedding is trained or selected with it, so its figures there come out "
+        "too "
+        "high"
         for context in contexts
         if context in known
     ]
-    return few(lines, "contexts are trained in or chosen by")
+    return few(lines, "contexts are used in training or selection")
 
 
 def of_figures(figures: Fidelity) -> list[str]:
@@ -94,9 +98,9 @@ def of_figures(figures: Fidelity) -> list[str]:
     if figures.emphasis_in_context is None or figures.emphasis_in_context >= 0:
         return []
     return [
-        f"among other words the prompt without weights does better (emphasis there {figures.emphasis_in_context:.2f}, "
-        f"most is lost in {quoted(figures.worst_context)}): type the prompt, make a word for each weight (words), or "
-        "train it in prompts like yours (use, templates)"
+        f"among other words the prompt without weights works better (emphasis in context "
+        f"{figures.emphasis_in_context:.2f}, worst in {quoted(figures.worst_context)}): type the prompt itself, make a "
+        "word for each weight (words), or train in prompts like yours (use, templates)"
     ]
 
 
@@ -106,12 +110,13 @@ def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
     if side.scheduled:
         yield SCHEDULED
     if side.composed and "{}" in settings.template_list and unused_settings.changed(settings, ["templates"]):
-        yield "templates: a text whose predictions are composed, as by AND, is trained by itself only, as {}"
+        yield "templates: a text with AND or a part weight is trained alone, as {}; other templates have no effect"
     tokens = count(model.token_vectors(text))
     if settings.token_source == "Number" and settings.tokens and tokens > MANY * settings.tokens:
         yield (
-            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, and little of "
-            "its weights may arrive; take more, or 0 for as many as it has"
+            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, so most "
+            "of "
+            "the effect of its weights may be lost; use more vectors, or 0 for one per token"
         )
     carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS
     typed = settings.typed_weight != 1 or settings.words != ONE_WORD
@@ -127,9 +132,9 @@ def _initial_prompt(settings: Settings, teacher: Teacher) -> Iterator[str]:
     if not prompt.strip():
         return
     if _weighted(prompt, settings, teacher):
-        yield "initial_prompt: its weights do nothing, for only the vectors of its tokens are taken"
+        yield "initial_prompt: its weights have no effect, because only the vectors of its tokens are used"
     if _AND.search(prompt) or teacher.replaced(prompt, Trajectory.of(settings)).scheduled:
-        yield "initial_prompt: AND and schedules are read as words there"
+        yield "initial_prompt: AND and schedules are read as plain words here"
 
 
 def _weighted(prompt: str, settings: Settings, teacher: Teacher) -> bool:
@@ -154,11 +159,15 @@ def _stops(settings: Settings, teacher: Teacher) -> Iterator[str]:
         if phase.part != SKETCH:
             most = max(most, -(-phase.steps // preparation_of(phase, teacher).check_every))
     if settings.early_stop >= most:
-        yield f"early_stop={settings.early_stop}: there are {most} checks in all, so it will not stop early"
+        yield (
+            f"early_stop={settings.early_stop}: there are {most} checks in all, so it "
+            "will not stop "
+            "early; choose a smaller number"
+        )
 
 
 def _sizes(settings: Settings, teacher: Teacher) -> Iterator[str]:
     """SDXL's text is told the size."""
     if settings.part == "Transformer" and teacher.model.info.family != "sdxl" and not settings.preview_every:
         names = unused_settings.changed(settings, ["width", "height"])
-        yield from unused_settings.nothing(names, "the Transformer part draws no latents")
+        yield from unused_settings.nothing(names, "the Transformer part uses no latents")

@@ -78,33 +78,33 @@ IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
     ),
     Syntax(
         re.compile(r"\((?P<text>[^()]+)\)(?P<weight>\d*\.\d+)(?![\w.])"),
-        "a weight behind the bracket is InvokeAI's",
+        "InvokeAI writes the weight after the bracket",
         lambda match: _typed(match["text"], match["weight"]),
     ),
     Syntax(
         re.compile(rf"(?P<text>\([^()]+\)|(?<![\w+]){_LETTER}{{2,}})(?P<signs>\+{{2,}}|-{{2,}})(?=[\s,.;)\]]|$)"),
-        "such signs are weights in InvokeAI and compel",
+        "these signs are weights in InvokeAI and compel",
         _powers,
     ),
     Syntax(
         re.compile(r"(?P<text>\([^()]+\))(?P<signs>[+-])(?=[\s,.;)\]]|$)"),
-        "such a sign is a weight in InvokeAI and compel",
+        "this sign is a weight in InvokeAI and compel",
         _powers,
     ),
     Syntax(
         re.compile(r"(?<=[\w)])\.(?:and|blend|swap)\("),
-        "so compel joins prompts",
-        lambda match: "write one prompt, or join parts by AND",
+        "compel joins prompts like this",
+        lambda match: "write one prompt, or join the parts with AND",
     ),
     Syntax(
         re.compile(r"(?<!\w)(?:embedding|embed):(?P<name>[^\s,:()\[\]<>|]+)", re.IGNORECASE),
-        "so ComfyUI calls an embedding",
+        "ComfyUI calls embeddings like this",
         lambda match: f"type {quoted(match['name'])} alone",
     ),
     Syntax(
         re.compile(r"\{[^{}|]*\|[^{}]*\}|\{\d*\$\$[^{}]*\}"),
-        "variants of Dynamic Prompts and ComfyUI, of which one is drawn",
-        lambda match: "write the one that is meant, or [a|b] for one after the other at each step",
+        "Dynamic Prompts and ComfyUI pick one of the variants at random",
+        lambda match: "type the one that you mean, or [a|b] to alternate between them at each step",
     ),
     Syntax(
         re.compile(r"(?<!\{)(?P<open>\{+)(?=\s*[^\s{}|$])(?P<text>[^{}|$]+)\}+"),
@@ -113,12 +113,12 @@ IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
     ),
     Syntax(
         re.compile(r"(?<!\w)__(?:[^\W_]|\*)[\w*/.-]{0,80}?__(?!\w)"),
-        "a wildcard, which another extension fills in",
-        lambda match: "write one of its words",
+        "a wildcard of another extension",
+        lambda match: "type one of its words",
     ),
     Syntax(
         re.compile(r"(?<!\S)--(?:ar|aspect|stylize|s|v|version|niji|chaos|c|q|quality|style|no|seed|iw|w|h)(?= \S)"),
-        "a parameter of Midjourney",
+        "a Midjourney parameter",
         lambda match: "leave it out",
     ),
 )
@@ -126,17 +126,17 @@ IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
 BARE: tuple[Syntax, ...] = (  # looked for where the weights and brackets of the WebUI's own are taken out
     Syntax(
         re.compile(rf"(?<![\w.])(?P<weight>{_NUMBER})::(?P<text>[^:,]+)::"),
-        "so NovelAI writes a weight",
+        "NovelAI writes weights like this",
         lambda match: _typed(match["text"], match["weight"]),
     ),
     Syntax(
         re.compile(rf"(?<![\w-])(?P<text>[\w-]{{1,40}}) ?:: ?(?P<weight>{_NUMBER})"),
-        "so Midjourney writes a weight",
+        "Midjourney writes weights like this",
         lambda match: _typed(match["text"], match["weight"]),
     ),
     Syntax(
         re.compile(rf"(?<![\w-])(?!f:)(?=[\d_-]*{_LETTER})(?P<text>[\w-]{{1,40}}):(?P<weight>\d*\.\d+)(?![\w:]|\.\d)"),
-        "a weight stands in round brackets",
+        "a weight needs round brackets",
         lambda match: _typed(match["text"], match["weight"]),
     ),
 )
@@ -149,8 +149,9 @@ def notes(prompt: str, *, composed: bool) -> list[str]:
     """
     if match := _INFOTEXT.search(prompt):
         return [
-            f"{quoted(match[0].strip())} belongs to an image's infotext, and all of it is read as words here: "
-            "take it in by Read infotext in the tab, by --infotext on the command line, or leave the prompt alone in it"
+            f"{quoted(match[0].strip())} belongs to an image's infotext, and all of that is read as words here: "
+            "use "
+            "Read infotext in the tab or --infotext on the command line, or keep only the prompt"
         ]
     prompt = _NETWORK.sub(" ", _ESCAPED.sub(" ", prompt))
     bare = _bare(prompt, composed)

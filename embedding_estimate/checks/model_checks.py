@@ -51,11 +51,15 @@ def _sizes(settings: Settings, model: BorrowedModel) -> Iterator[str]:
 def _tokens(settings: Settings, model: BorrowedModel) -> Iterator[str]:
     most = model.info.chunk_tokens
     if settings.tokens > most:
-        yield f"tokens={settings.tokens}: a chunk of this model holds {most}; use that or fewer"
+        yield f"tokens={settings.tokens}: a prompt chunk of this model holds {most} tokens; choose {most} or fewer"
     if settings.token_source == "Initial prompt":
         tokens = count(model.token_vectors(settings.initial_prompt))
         if not 1 <= tokens <= most:
-            yield f"initial_prompt has {tokens} tokens: an embedding has 1 to {most}; change it"
+            yield (
+                f"initial_prompt has {tokens} tokens: an embedding has 1 to {most}; change it, "
+                "or choose "
+                "token_source='Number'"
+            )
 
 
 def _weights(settings: Settings, model: BorrowedModel) -> Iterator[str]:
@@ -79,7 +83,7 @@ def check_contexts(contexts: Sequence[str], negative: bool, model: BorrowedModel
 
 def _no_contexts(prompts: Sequence[str], negative: bool, model: BorrowedModel) -> list[str]:
     return [
-        f"{quoted(prompt)} has a schedule, AND, or the weight of a part: an embedding stands in a plain prompt; drop it"
+        f"{quoted(prompt)} has a schedule, AND or a part weight (text :1.2): a context is a plain prompt; remove it"
         for prompt in prompts
         if _changes(prompt.replace("{}", "x"), negative, model)
     ]
@@ -91,8 +95,9 @@ def _no_words(settings: Settings, model: BorrowedModel) -> list[str]:
         return [f"words={settings.words!r}: the emphasis mode {emphasis} reads no weights; choose 'One'"]
     if _changes(settings.text, settings.negative, model):
         return [
-            f"words={settings.words!r}: the text has a schedule, AND, or the weight of a part, which words do not "
-            "have; choose 'One', or drop it"
+            f"words={settings.words!r}: the text has a schedule, AND or a part weight (text :1.2), which words "
+            "cannot "
+            "have; choose 'One', or remove it"
         ]
     return []
 

@@ -11,9 +11,9 @@ from embedding_estimate.teaching.plan import learning_steps
 OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
 COUNTED_BY_SCHEDULES = ("sampler", "steps")  # `[from:to:when]` goes by their number of evaluations
 RATES = {
-    "LBFGS": "LBFGS finds the length of each step by a line search, which only begins there",
-    "Prodigy": "Prodigy finds its own rate, and takes this one as a factor of it",
-    "Rprop": "Rprop begins with steps of that length and finds the later ones by itself",
+    "LBFGS": "LBFGS finds the length of each step by a line search; the rate is only its first guess",
+    "Prodigy": "Prodigy finds its own rate and multiplies it by this one",
+    "Rprop": "Rprop uses the rate for its first steps only and then adapts the steps by itself",
 }
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 
@@ -31,15 +31,15 @@ def changed(settings: Settings, names: Iterable[str]) -> list[str]:
 def nothing(names: Iterable[str], reason: str) -> list[str]:
     """The line that says of settings that they do nothing; none without settings."""
     listed = ", ".join(names)
-    return [f"{listed}: without effect here, for {reason}"] if listed else []
+    return [f"{listed}: no effect here, because {reason}"] if listed else []
 
 
 def _attention(settings: Settings) -> list[str]:
     if settings.part == "Attention":
-        return nothing(changed(settings, ["sampler"]), "the Attention part draws its latents with Euler")
+        return nothing(changed(settings, ["sampler"]), "the Attention part always uses Euler")
     if "Attention" in settings.part:
         return []
-    return nothing(changed(settings, ["attention_memory"]), f"the {settings.part} part keeps no rows of attention")
+    return nothing(changed(settings, ["attention_memory"]), f"the {settings.part} part records no rows of attention")
 
 
 def _transformer(settings: Settings) -> list[str]:
@@ -48,28 +48,28 @@ def _transformer(settings: Settings) -> list[str]:
     names = changed(settings, OF_LATENTS)
     if any("[" in prompt for prompt in (settings.text, settings.templates)):
         names = [name for name in names if name not in COUNTED_BY_SCHEDULES]
-    found = nothing(names, "the Transformer part draws no latents")
+    found = nothing(names, "the Transformer part uses no latents")
     if settings.other_prompt.strip():
-        found.append("other_prompt: the Transformer part does not look at it, only the figures do")
+        found.append("other_prompt: the Transformer part ignores it; only the figures use it")
     return found
 
 
 def _guidance(settings: Settings) -> list[str]:
     if settings.guidance_scale != 1 or not settings.other_prompt.strip() or settings.part == "Transformer":
         return []
-    return ["guidance_scale=1 draws the latents without the negative prompt, so other_prompt counts in figures only"]
+    return ["guidance_scale=1 draws the latents without the negative prompt, so only the figures use other_prompt"]
 
 
 def _tokens(settings: Settings) -> list[str]:
     if settings.token_source == "Number":
         return []
-    return nothing(changed(settings, ["tokens"]), "token_source takes the number from the initial prompt")
+    return nothing(changed(settings, ["tokens"]), "token_source takes the number of vectors from the initial prompt")
 
 
 def _words(settings: Settings) -> list[str]:
     if settings.words == FEW_WORDS:
         return []
-    return nothing(changed(settings, ["emphasis_goal"]), f"it belongs to words={FEW_WORDS!r}")
+    return nothing(changed(settings, ["emphasis_goal"]), f"it applies only to words={FEW_WORDS!r}")
 
 
 def _optimizers(settings: Settings) -> list[str]:
@@ -86,9 +86,9 @@ def _every(settings: Settings) -> list[str]:
     found = []
     for name, kept in (("save_every", "snapshots"), ("preview_every", "previews")):
         if (every := getattr(settings, name)) > steps:
-            found.append(f"{name}={every}: there are {steps} learning steps, so there will be no {kept}")
+            found.append(f"{name}={every}: there are {steps} learning steps in all, so there will be no {kept}")
         elif every and name == "save_every" and settings.typed_weight == 0:
-            found.append(f"save_every={every}: no snapshots are kept while the typed weight is looked for")
+            found.append(f"save_every={every}: no snapshots are saved while the best typed weight is searched")
     return found
 
 
@@ -96,8 +96,9 @@ def _other_side(settings: Settings) -> list[str]:
     if not settings.negative or settings.other_prompt.strip():
         return []
     return [
-        "other_prompt is empty: the negative embedding is fitted beside an empty prompt; give a few of the prompts "
-        "that it will be used beside, one per line"
+        "other_prompt is empty: the negative embedding is trained with an empty positive prompt; give a few of "
+        "the "
+        "positive prompts that you will use it with, one per line"
     ]
 
 

@@ -78,6 +78,6 @@ def _log(context: click.Context, option: click.Parameter, verbose: bool) -> None
 
 
 for command in (demo, estimate, inspect, compare, convert, ui):
-    option = click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_log, help="Say what is going on.")
+    option = click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_log, help="Print log messages.")
     command.params.append(option)
     main.add_command(command)

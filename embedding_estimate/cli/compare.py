@@ -37,7 +37,7 @@ WEIGHT = replace(
 )
 MEASURE = replace(
     BY_NAME["measure"],
-    help="What is measured. Images, 70 of them, are most of the work.",
+    help="What to measure. The 70 images take most of the time.",
     choices=tuple(choice for choice in BY_NAME["measure"].choices if choice != "Nothing"),
 )
 
@@ -48,7 +48,9 @@ def _settings(options: Mapping[str, Any], text: str) -> Settings:
         raise SettingsError([problem])
     settings = checked({**typed, "text": text, "name": "compared"})
     if settings.typed_weight == 0:
-        raise SettingsError(["typed_weight=0: nothing is solved for here; give the weight that the name is typed with"])
+        raise SettingsError(
+            ["typed_weight=0: compare does not search for a weight; give the weight that the name is typed with"]
+        )
     return settings
 
 
@@ -100,7 +102,9 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
         notes(advice.of_prompts(settings, model))
         notes(flattering(contexts, embedding.provenance, settings, model))
         if embedding.tokens > (most := model.info.chunk_tokens):
-            raise EmbeddingError(f"{file.name}: {embedding.tokens} vectors, and a prompt takes {most}; choose another")
+            raise EmbeddingError(
+                f"{file.name}: {embedding.tokens} vectors, but a prompt chunk takes {most}; choose another embedding"
+            )
         figures, images = protocol.measure(
             model,
             task,

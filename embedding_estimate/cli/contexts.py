@@ -36,7 +36,7 @@ def read(file: Path) -> tuple[str, ...]:
             [f"{name}: cannot be read ({error.strerror}); give a text file with a prompt on each line"]
         ) from error
     except UnicodeDecodeError as error:
-        raise SettingsError([f"{name}: byte {error.start + 1:,} is no UTF-8; save it as UTF-8 text"]) from error
+        raise SettingsError([f"{name}: byte {error.start + 1:,} is not UTF-8; save it as UTF-8 text"]) from error
     if len(data) > MOST_BYTES:
         raise SettingsError([f"{name} has more than {MOST_BYTES:,} bytes: leave lines out"])
     if excess := replace(TEMPLATES, name=name).excess(text):
@@ -46,7 +46,7 @@ def read(file: Path) -> tuple[str, ...]:
         raise SettingsError([f"{name} is empty: write a prompt on each line, with {{}} where the name stands"])
     wrong = [f"{name}, line {number}: {problem}" for number, line in lines.items() for problem in problems([line])]
     if wrong:
-        raise SettingsError(few(wrong, "lines are no prompts to stand in"))
+        raise SettingsError(few(wrong, "lines cannot be contexts"))
     return tuple(dict.fromkeys(lines.values()))
 
 
@@ -72,6 +72,7 @@ contexts_option = click.option(
     type=PathType(),
     callback=lambda context, option, file: () if file is None else read(file),
     metavar="FILE",
-    help="Measure in prompts of your own, one per line, {} where the name stands. They are not trained in: "
-    "see --templates.",
+    help="A text file with your own prompts to measure in, one per line, {} where the name "
+    "stands. To "
+    "train in prompts of your own, see --templates.",
 )

@@ -46,4 +46,4 @@ def convert(file: Path, kind: str, out: Path | None, overwrite: bool) -> None:
     if line := names.uncallable(place.stem):
         note(line)
     if place != file and place.parent.resolve() == file.parent.resolve() and place.stem == embedding.name:
-        note(f"{file.name} has the same name: a WebUI that finds both takes one of them; move one away")
+        note(f"{file.name} has the same name: a WebUI that finds both files uses only one; move one away")

@@ -81,7 +81,7 @@ def parsed(counts: str) -> list[int]:
         return [int(part) for part in counts.split(",")]
     except ValueError:
         raise SettingsError(
-            [f"curve={quoted(counts)}: give whole numbers with commas between them, as 1,2,4,8"]
+            [f"curve={quoted(counts)}: give whole numbers separated by commas, for example 1,2,4,8"]
         ) from None
 
 

@@ -54,9 +54,9 @@ def host_options(command: Command) -> Command:
     """Adds the options of the model; they arrive under the names of `HostOptions`."""
     options = (
         click.option(
-            "--model", help="A folder, a .safetensors checkpoint or a hub name.  [default: the small demo model]"
+            "--model", help="A folder, a .safetensors checkpoint or a hub name.  [default: the bundled model]"
         ),
-        click.option("--device", help="cpu, cuda or mps.  [default: the best there is]"),
+        click.option("--device", help="cpu, cuda or mps.  [default: the fastest available]"),
         click.option(
             "--dtype",
             type=click.Choice(["fp32", "fp16", "bf16"], case_sensitive=False),
@@ -65,14 +65,18 @@ def host_options(command: Command) -> Command:
         click.option(
             "--emphasis",
             type=click.Choice(EMPHASIS, case_sensitive=False),
-            help="How weights are applied, as in the WebUI's settings.  [default: Original]",
+            help="Emphasis mode: how weights are applied, as in the WebUI's settings.  [default: Original]",
         ),
-        click.option("--clip-skip", type=int, help="Ends SD1's text encoder so many layers early.  [default: 1]"),
+        click.option(
+            "--clip-skip",
+            type=int,
+            help="Layer of SD1's text encoder to use, counted from the last, as in the WebUI.  [default: 1]",
+        ),
         click.option(
             "--embeddings",
             type=PathType(),
             metavar="DIR",
-            help="A folder of embeddings that prompts may name.",
+            help="A folder of embeddings that prompts can use.",
         ),
     )
     for option in reversed(options):
@@ -124,7 +128,7 @@ def _embeddings(folder: Path) -> dict[str, Embedding]:
     from embedding_estimate.files.embedding import read_folder
 
     if not folder.is_dir():
-        raise EmbeddingError(f"{folder}: is no folder; --embeddings takes a folder of embedding files")
+        raise EmbeddingError(f"{folder}: is not a folder; give --embeddings a folder of embedding files")
     found, skipped = read_folder(folder)
     for _, reason in skipped:
         note(reason)

@@ -21,8 +21,9 @@ def from_infotext(text: str, typed: Mapping[str, Any]) -> dict[str, Any]:
     if not filling.tells(parsed):
         raise SettingsError(
             [
-                "--infotext: TEXT is no infotext; give all that PNG Info shows for an image, line by line, down to the "
-                "line that begins with Steps:"
+                "--infotext: TEXT is not an infotext; give all lines that PNG Info shows for an image, also the "
+                "one "
+                "that begins with Steps:"
             ]
         )
     negative = typed.get("prompt_type") == "Negative Prompt"

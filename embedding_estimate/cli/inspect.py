@@ -29,8 +29,9 @@ DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 @click.argument("file", type=PathType())
 @click.option(
     "--model",
-    help="Also show the words whose vectors in this model point most nearly the same way: a folder, "
-    "a .safetensors checkpoint or a hub name.",
+    help="Also show the words of this model that are nearest to each vector: a folder, a "
+    ".safetensors "
+    "checkpoint or a hub name.",
 )
 @json_option
 def inspect(file: Path, model: str | None, as_json: bool) -> None:
@@ -50,7 +51,7 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
         show(line)
     if embedding.name in [word.name for word in told_words(embedding.provenance)]:  # no snapshot or copy
         for line in lacks(embedding, file):
-            note(f"{file.name}: is typed as {phrase}, and {line}")
+            note(f"{file.name}: is one word of {phrase}, but {line}")
     if as_json:
         print_json(
             {
@@ -104,7 +105,7 @@ def _lines(embedding: Embedding, phrase: str, nearest: Nearest) -> Iterator[str]
         norms = _norms(vectors)
         yield f"  {key:<32}{len(vectors)} x {vectors.shape[1]}, norms {min(norms):.3g} to {max(norms):.3g}"
     if half:
-        yield "half of an embedding for SDXL, which also reads clip_l; get the whole one"
+        yield "half of an SDXL embedding: the clip_l vectors are missing; get the whole file"
     yield from _nearest_lines(nearest)
     yield ""
     yield from _origin(embedding.provenance)
@@ -124,7 +125,7 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     """How the embedding was made."""
     told = dict(provenance)
     if not told:
-        yield "nothing in the file says how it was made"
+        yield "the file does not say how it was made"
         return
     settings, figures = told.pop("settings", None), told.pop("fidelity", None)
     yield "made by embedding-estimate"
@@ -132,7 +133,9 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield _row(name, value)
     if isinstance(settings, dict):
         yield ""
-        yield "settings that are not the defaults" + ("" if "text" in settings else "; the prompt was kept out")
+        yield "settings that differ from the defaults" + (
+            "" if "text" in settings else "; the prompt was left out of the file"
+        )
         for name, value in settings.items():
             if name not in DEFAULTS or DEFAULTS[name] != value:
                 yield _row(name, value)

@@ -94,7 +94,7 @@ def _facts(parameter: Parameter) -> list[str]:
             bounds = f"{parameter.minimum:g} to {parameter.maximum:,.15g}"
         facts.append(f"{bounds} {parameter.unit}".rstrip())
     if parameter.lines:
-        facts.append("several times for several lines")
+        facts.append("repeat for several lines")
     default = {True: "on", False: "off"}[parameter.default] if parameter.kind is bool else parameter.default
     return [*facts, f"default: {' / '.join(str(default).splitlines())}"] if default != "" else facts
 
@@ -118,7 +118,7 @@ def checked(values: Mapping[str, Any]) -> Settings:
     settings = Settings.from_mapping(values)
     broken = [name for name, value in values.items() if re.search("[\ud800-\udfff]", str(value))]
     if broken:
-        raise SettingsError([f"{name} holds bytes that are no text: give it as UTF-8" for name in broken])
+        raise SettingsError([f"{name} holds bytes that are not text: give it as UTF-8" for name in broken])
     unknown = [line for p in OFFERED if p.name in CHOICES and (line := p.problem(getattr(settings, p.name)))]
     if problems := [*dict.fromkeys([*unknown, *settings.problems()])]:
         raise SettingsError(problems)
@@ -128,11 +128,11 @@ def checked(values: Mapping[str, Any]) -> Settings:
 def png(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Refuses at once what the report cannot be saved as."""
     if path is not None and path.suffix.lower() != ".png":
-        raise SettingsError([f"{path}: the report is a picture; give a name that ends in .png"])
+        raise SettingsError([f"{path}: the report is a PNG picture; give a name that ends in .png"])
     return path
 
 
 report_option = click.option(
-    "--report", type=PathType(), callback=png, metavar="FILE.png", help="Draw figures and images there."
+    "--report", type=PathType(), callback=png, metavar="FILE.png", help="Save a picture with the figures and images."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")

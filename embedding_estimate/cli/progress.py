@@ -70,10 +70,10 @@ def interruptible(stop: StopToken) -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not stop.stopped:
-            _say("stopping; what there is will be saved. Ctrl-C again drops it")
+            _say("stopping; the best result so far is kept. Press Ctrl-C again to discard it")
             stop.stop(save=True)
         elif not stop.dropped:
-            _say("stopping; nothing will be saved")
+            _say("stopping; nothing is kept")
             stop.stop(save=False)
         else:
             signal.default_int_handler(number, frame)
@@ -81,7 +81,7 @@ def interruptible(stop: StopToken) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         _leave_terminal(number)
         if not stop.stopped:
-            _say("stopping; what there is will be saved")
+            _say("stopping; the best result so far is kept")
             stop.stop(save=True)
 
     with _handled({signal.SIGINT: interrupt, **dict.fromkeys(ENDING, end)}):

@@ -22,12 +22,17 @@ LOOPBACK = "127.0.0.1"
     "--host-address",
     default=LOOPBACK,
     metavar="ADDRESS",
-    help=f"Where to listen. Others than {LOOPBACK} let everybody in who can reach it.  [default: {LOOPBACK}]",
+    help=f"Address to listen on. With any other than {LOOPBACK}, everyone who can reach it "
+    "can use the "
+    f"app.  [default: {LOOPBACK}]",
 )
 @click.option(
-    "--port", type=click.IntRange(1, 65535), metavar="INTEGER", help="[default: the first free one from 7860 on]"
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="INTEGER",
+    help="Port to listen on.  [default: the first free one from 7860]",
 )
-@click.option("--no-browser", is_flag=True, help="Do not open the page.")
+@click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 @host_options
 def ui(out: Path, host_address: str, port: int | None, no_browser: bool, **options: Any) -> None:
     """Serves the WebUI's tab by itself, in the browser.
@@ -47,6 +52,6 @@ def ui(out: Path, host_address: str, port: int | None, no_browser: bool, **optio
             port=port,
             in_browser=not no_browser,
             on_start=lambda url: click.echo(
-                f"{url} is ready; Ctrl-C ends it, and saves what a job has reached", err=True
+                f"{url} is ready. Press Ctrl-C to stop; a running job saves its best vectors", err=True
             ),
         )

@@ -58,7 +58,7 @@ class Previews:
         except Exception as error:  # pictures on the way are worth no training
             self._failed = True
             reason = failures.logged(error, logger, f"the preview of step {step}")
-            self.on_failure(f"no previews from step {step} on, the model failed: {reason}")
+            self.on_failure(f"no previews from step {step} on, because the model failed: {reason}")
             return
         prompt, empty = self._lasting["prompt"], self._lasting["empty"]
         self.on_preview(Preview(step, {"prompt": prompt, "embedding": mine, "empty": empty}))

@@ -44,35 +44,44 @@ def typed_as(name: str, phrase: str) -> str:
 
 def rows(figures: Fidelity, tokens: int) -> list[Row]:
     """The figures with their baselines and what they mean. `tokens` is how many vectors the embedding has."""
-    weights = "the prompt's weights do next to nothing, so there is no figure"
+    weights = "no figure: the prompt's weights have almost no effect"
     if figures.emphasis_explained is not None:
-        weights = "of what the weights add to the bare words"
-    inside = "explained, in contexts of your own" if figures.own_contexts else "explained, among other words"
-    cut = f"the first {tokens} of its own token vectors, untrained"
+        weights = "share of the effect of the weights; 0 = words without weights"
+    inside = (
+        "share of the prompt's effect in your own contexts"
+        if figures.own_contexts
+        else "share of the prompt's effect among other words"
+    )
+    cut = f"the prompt's first {tokens} token vectors, untrained"
 
     def bare(value: float | None) -> list[Row]:
         """To hold a typed weight against."""
         return [] if figures.typed_weight == 1 else [Row("bare name", value, "typed without its weight", baseline=True)]
 
     found = [
-        Row("explained", figures.explained, "of what the prompt does to the model; 1 is the prompt itself"),
+        Row("explained", figures.explained, "share of the prompt's effect; 1 = the prompt itself"),
         *bare(figures.explained_bare),
         *(
-            Row(f"in mode {mode}", value, "typed under that setting for emphasis", baseline=True)
+            Row(f"in mode {mode}", value, "typed in that emphasis mode", baseline=True)
             for mode, value in figures.explained_in_modes.items()
         ),
-        Row("bare words", figures.explained_without_weights, "the same prompt, every weight 1", baseline=True),
+        Row("without weights", figures.explained_without_weights, "the same prompt with every weight 1", baseline=True),
         Row("cut to fit", figures.explained_truncated, cut, baseline=True),
         Row("emphasis explained", figures.emphasis_explained, weights),
         *bare(figures.emphasis_explained_bare),
         Row("explained in context", figures.explained_in_context, inside),
         *bare(figures.explained_in_context_bare),
-        Row("bare words", figures.explained_in_context_without_weights, "every weight 1, typed there", baseline=True),
+        Row(
+            "without weights",
+            figures.explained_in_context_without_weights,
+            "the words with every weight 1, among other words",
+            baseline=True,
+        ),
         Row("emphasis in context", figures.emphasis_in_context, _among_words(figures)),
         *bare(figures.emphasis_in_context_bare),
     ]
     if figures.image_distance is not None:
-        distance = "same-seed images: 0 the prompt's, 1 as far as empty"
+        distance = "same-seed images: 0 = the prompt's, 1 = as far as the empty prompt's"
         found.append(Row("image distance", figures.image_distance, distance, share=False))
     return found
 
@@ -80,8 +89,8 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
 def _among_words(figures: Fidelity) -> str:
     """What emphasis among other words means, with how sure the figure is."""
     if figures.emphasis_in_context is None:
-        return "the prompt's weights do next to nothing there"
+        return "no figure: the prompt's weights have almost no effect among other words"
     error = figures.standard_errors["emphasis_in_context"]
     if error is None:
-        return "0: as good as the bare words there, below is worse"
-    return f"0: as good as the bare words there, below is worse; give or take {number(error)}"
+        return "0 = words without weights, below 0 = worse than them"
+    return f"0 = words without weights, below 0 = worse than them; standard error {number(error)}"

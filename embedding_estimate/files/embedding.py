@@ -49,16 +49,18 @@ class Embedding:
             if not tensor.is_floating_point() or tensor.ndim != 2 or 0 in tensor.shape:
                 shape = shortened("x".join(map(str, tensor.shape))) or "single"
                 found = f"{key} is a {shape} {tensor.dtype}"
-                raise EmbeddingError(f"{self.name}: {found}, not N vectors of floats; choose an embedding")
+                raise EmbeddingError(
+                    f"{self.name}: {found}, but an embedding is N vectors of floats; choose an embedding file"
+                )
         vectors = {
             key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()  # (N, width)
             for key, tensor in self.vectors.items()
         }
         if len({len(tensor) for tensor in vectors.values()}) != 1:
             counts = ", ".join(f"{key} {len(tensor)}" for key, tensor in vectors.items())
-            raise EmbeddingError(f"{self.name}: {counts or 'no'} vectors; give each encoder as many")
+            raise EmbeddingError(f"{self.name}: {counts or 'no'} vectors; each encoder needs the same number of them")
         if not all(bool(tensor.isfinite().all()) for tensor in vectors.values()):
-            raise EmbeddingError(f"{self.name}: holds infinite or undefined numbers; make it again")
+            raise EmbeddingError(f"{self.name}: holds infinite or undefined numbers; get another copy or make it again")
         object.__setattr__(self, "vectors", vectors)
 
     @property
@@ -111,7 +113,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, st
     def add(path: Path) -> None:
         try:
             if path.stem.endswith(".preview"):
-                raise EmbeddingError(f"{path.name}: holds an embedding, and WebUIs pass over previews; rename it")
+                raise EmbeddingError(f"{path.name}: holds an embedding, but WebUIs skip .preview files; rename it")
             embedding = read(path)
             if embedding.name in found:
                 raise EmbeddingError(f"{path.name}: another file has the same name; remove one of the two")
@@ -181,7 +183,7 @@ def _pickle_bytes(embedding: Embedding) -> bytes:
     if len(embedding.vectors) != 1:
         raise EmbeddingError(f"{embedding.name}: a .pt holds one encoder, SDXL has two; use .safetensors")
     if PAIR[1] in embedding.vectors:
-        raise EmbeddingError(f"{embedding.name}: a .pt does not say that it is {PAIR[1]}; use .safetensors")
+        raise EmbeddingError(f"{embedding.name}: a .pt cannot say that its vectors are for {PAIR[1]}; use .safetensors")
     text = provenance.written(embedding.name, embedding.provenance)
     model = json.loads(text).get("model")
     checkpoint = model if isinstance(model, dict) else {}

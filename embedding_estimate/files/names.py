@@ -66,10 +66,10 @@ def problems(name: str) -> list[str]:
     """Why this cannot be an embedding's name: lines of the value, the rule, the way out; none if it can."""
     size = len(name.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
-        too_long = f"takes {size:,} bytes and file systems hold {MAX_BYTES} with ease; shorten it"
+        too_long = f"takes {size:,} bytes, and {MAX_BYTES} are allowed; shorten it"
         return [f"name={quoted(name)}: {too_long}"]
     if not name.strip():
-        return [f"name={quoted(name)}: an embedding is called by its name; give it one"]
+        return [f"name={quoted(name)}: a prompt calls an embedding by its name; give it a name"]
     lines = (*_characters(name), *_ends(name), *_composition(name))
     return [f"name={quoted(name)}: {line}" for line in lines]
 
@@ -77,30 +77,30 @@ def problems(name: str) -> list[str]:
 def _characters(name: str) -> Iterator[str]:
     for character in dict.fromkeys(name):
         if character in GRAMMAR:
-            yield f"stands for {GRAMMAR[character]}: {character!r}; leave it out"
+            yield f"{character!r} stands for {GRAMMAR[character]}; leave it out"
         elif character != " " and (character.isspace() or unicodedata.category(character)[0] == "C"):
-            yield f"cannot be typed or seen: {character!a}; leave it out"
+            yield f"the character {character!a} cannot be typed or seen; leave it out"
 
 
 def _ends(name: str) -> Iterator[str]:
     if name != name.strip(" "):
-        yield "prompts lose a space at either end; leave it out"
+        yield "prompts drop spaces before and after a name; leave them out"
     for word in dict.fromkeys(re.findall(r"\b(?:AND|BREAK)\b", name)):
-        yield f"the word {word} divides a prompt; write {word.lower()}"
+        yield f"the word {word} splits a prompt; write {word.lower()}"
     if name.startswith("."):
         yield "files with a leading dot are hidden; leave the dot out"
     if name.lower().endswith(EXTENSIONS):
-        yield "files get their ending by themselves; leave it out"
+        yield "the file extension is added automatically; leave it out"
     if name.endswith("."):
-        yield "Windows drops a dot at the end of a file name; leave it out"
+        yield "Windows drops a dot at the end of a file name; leave the dot out"
     if RESERVED.match(name):
-        yield "Windows keeps this name for a device; put another word in front"
+        yield "Windows reserves this name for a device; put another word in front"
 
 
 def _composition(name: str) -> Iterator[str]:
     composed = unicodedata.normalize("NFC", name)
     if name != composed:
-        yield f"accents are apart from their letters; use the composed form {quoted(composed)}"
+        yield f"accents are stored apart from their letters; use the composed form {quoted(composed)}"
 
 
 def uncallable(name: str) -> str:
@@ -110,20 +110,20 @@ def uncallable(name: str) -> str:
     """
     sign = next((character for character in name if character in "()[]\\#"), "")
     if not is_text(name):
-        reason = "it is no text"
+        reason = "it is not text"
     elif not name.strip():
         reason = "nothing in it can be typed"
     elif sign:
         reason = f"{sign!r} stands for {GRAMMAR[sign]}"
     elif word := re.search(r"\b(?:AND|BREAK)\b", name):
-        reason = f"the word {word[0]} divides a prompt"
+        reason = f"the word {word[0]} splits a prompt"
     elif re.search(r"<\w+:[^>]+>", name):
         reason = f"'<' stands for {GRAMMAR['<']}"
     elif re.search(r":\s*[-+]?(\d+\.?|\d*\.\d+)\s*$", name):
         reason = "its end is read as a weight"
     else:
         return ""
-    return printable(f"{name}: no prompt can call this name as it stands, for {reason}; rename the file")
+    return printable(f"{name}: no prompt can call this name, because {reason}; rename the file")
 
 
 def is_text(name: str) -> bool:
@@ -145,14 +145,14 @@ def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iter
     if len(ids) == len(name.split()):
         found.append(f"{name}: every prompt with these ordinary words would call it; choose a made-up name")
     elif typed_anyway(name, lambda word: len(token_ids(word)) == 1):
-        found.append(f"{name}: people type this anyway, and such a prompt would call it; choose a made-up name")
+        found.append(f"{name}: people use this in prompts, and each such prompt would call it; choose a made-up name")
     if " " in name:
-        found.append(f"{name}: ComfyUI's embedding:NAME ends at a blank, so it cannot be called there; write a hyphen")
+        found.append(f"{name}: ComfyUI cannot call a name with a space; write a hyphen")
     if token_ids(f"{name},")[: len(ids)] != ids:
-        found.append(f"{name}: a comma right behind it hides it; end it in a letter or a digit")
+        found.append(f"{name}: a comma right after this name hides it; end the name in a letter or a digit")
     others = {other: token_ids(other) for other in filter(is_text, other_names) if _key(other) != _key(name)}
     collisions = [line for other, other_ids in others.items() if (line := _collision(name, ids, other, other_ids))]
-    return found + few(collisions, f"embeddings get in the way of {name} like that; rename it")
+    return found + few(collisions, f"embeddings collide with {name} in this way; rename it")
 
 
 def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> str:
@@ -163,9 +163,9 @@ def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> s
     if ids == other_ids:
         return f"{name}: has the same tokens as {other}, so only one of them works; rename it"
     if other_ids[: len(ids)] == ids:
-        return f"{name}: begins {other}, which is called instead where its rest follows; rename it"
+        return f"{name}: begins {other}, which is called instead if the rest of that name follows; rename it"
     if ids[: len(other_ids)] == other_ids:
-        return f"{name}: begins with {other}, and replaces it where the rest follows; rename it"
+        return f"{name}: begins with {other}, and is called instead if the rest of this name follows; rename it"
     return ""
 
 
@@ -218,16 +218,16 @@ def target(
     if found := problems(name):
         raise SettingsError(found)
     if not folder.is_dir():
-        raise EmbeddingError(f"{folder}: is no folder; create it or choose another")
+        raise EmbeddingError(f"{folder}: is not a folder; create it or choose another")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise EmbeddingError(f"{folder}: may not be written; change its permissions or choose another")
+        raise EmbeddingError(f"{folder}: is not writable; change its permissions or choose another")
     path = folder / f"{name}{extension}"
     if path.exists() and not path.is_file():
-        raise NameTaken(f"{name}: {path.name} is there and is no file; choose another name or remove it")
+        raise NameTaken(f"{name}: {path.name} exists and is not a file; choose another name or remove it")
     tree = tree or folder
     if not overwrite:
         if rival := taken(name, tree):
-            raise NameTaken(f"{name}: {rival.relative_to(tree)} has this name; choose another or overwrite it")
+            raise NameTaken(f"{name}: {rival.relative_to(tree)} has this name already; choose another or overwrite it")
         return path
     rivals = [file for file in files(tree) if file.suffix.lower() in EXTENSIONS and _key(file.stem) == _key(name)]
     path = next((file for file in rivals if file.name == path.name), path)

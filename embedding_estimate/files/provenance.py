@@ -22,7 +22,9 @@ def written(name: str, provenance: Mapping[str, Any]) -> str:
     text = json.dumps(_without_paths(finite), allow_nan=False)
     if len(text) > MOST:
         raise EmbeddingError(
-            f"{name}: settings and prompt take {len(text)} bytes, a header holds {MOST}; keep the prompt out"
+            f"{name}: settings and prompt take {len(text)} bytes, but a header holds {MOST}; keep the prompt out "
+            "of "
+            "the file"
         )
     return text
 

@@ -73,7 +73,7 @@ def _move(temporary: Path, path: Path, overwrite: bool) -> None:
             return
         except OSError:  # it exists, or the file system has no hard links
             if os.path.lexists(path):
-                raise NameTaken(f"{path.name}: exists; choose another name or overwrite it") from None
+                raise NameTaken(f"{path.name}: exists already; choose another name or overwrite it") from None
     temporary.replace(path)
 
 

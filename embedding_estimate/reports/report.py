@@ -130,7 +130,7 @@ def _cards(canvas: Canvas, figures: Fidelity, x: float, y: float, width: float) 
         (figures.emphasis_in_context, "emphasis in context", "without weights 0"),
     ]
     if figures.image_distance is not None:
-        cards.append((figures.image_distance, "image distance", "0 same images, 1 as far as empty"))
+        cards.append((figures.image_distance, "image distance", "0 = same images, 1 = as far as empty"))
     columns = len(cards) if _card_rows(width) == 1 else 2
     each = (width - (columns - 1) * 16) / columns
     for index, (value, label, beside) in enumerate(cards):
@@ -153,11 +153,11 @@ def _card_rows(width: float) -> int:
 def _charts(canvas: Canvas, report: Report, x: float, y: float, height: float) -> None:
     losses = [(step, loss) for step, loss in enumerate(report.losses, 1) if math.isfinite(loss)]
     span = (1, len(report.losses))
-    starts, x_label = report.stretches, "learning step; each part is measured anew"
+    starts, x_label = report.stretches, "learning step; values of different parts cannot be compared"
     if len(starts) < 2:
         starts, x_label = (), "learning step"
     loss = Chart(
-        "loss, 1 at the start",
+        "loss (1 at the start)",
         x_label,
         [
             Series(losses, PALE, "each step", 1.2),
@@ -204,8 +204,8 @@ def draw_curve(name: str, prompt: str, facts: Sequence[str], points: Sequence[Po
         ("emphasis in context", INK, [each.emphasis_in_context for each in figures]),
     ]
     chart = Chart(
-        "figures over N",
-        "N, vectors of the embedding",
+        "figures by number of vectors",
+        "N, number of vectors",
         [Series(_known(points, values), colour, label, 2.4, dots=True) for label, colour, values in lines],
         y_from=0.0,
         y_to=1.0,

@@ -25,11 +25,13 @@ def contradictions(settings: Settings, sound: Sound) -> list[str]:
 def _prompts(settings: Settings, sound: Sound) -> list[str]:
     found = []
     if sound("text") and not settings.text.strip():
-        found.append("text is empty: give the prompt that the embedding is to stand for")
+        found.append("text is empty: give the prompt to turn into an embedding")
     if sound("templates"):
         found += [f"template {line}" for line in contexts.problems(settings.template_list)]
     if sound("use", "templates") and settings.use == ALONE and set(settings.template_list) != {"{}"}:
-        found.append(f"templates: use={ALONE!r} has no words around it; leave them out, or choose {AMONG_WORDS!r}")
+        found.append(
+            f"templates: use={ALONE!r} trains without other words; leave templates out, or choose {AMONG_WORDS!r}"
+        )
     return found
 
 
@@ -39,8 +41,9 @@ def _other_side(settings: Settings, sound: Sound) -> list[str]:
         found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
     if sound("prompt_type", "other_prompt") and not settings.negative and len(settings.other_prompts) > 1:
         found.append(
-            f"other_prompt has {len(settings.other_prompts)} lines: a negative prompt is one line; "
-            "several are for negative embeddings"
+            f"other_prompt has {len(settings.other_prompts)} lines: the negative prompt is one line; give one, "
+            "or "
+            "choose prompt_type='Negative Prompt'"
         )
     return found
 
@@ -56,7 +59,9 @@ def _words(settings: Settings, sound: Sound) -> list[str]:
         return []
     found = []
     if settings.typed_weight != 1:
-        found.append(f"typed_weight={settings.typed_weight:g}: words={settings.words!r} finds the weights; choose 1")
+        found.append(
+            f"typed_weight={settings.typed_weight:g}: words={settings.words!r} sets the weights by itself; choose 1"
+        )
     if settings.initial_prompt.strip():
         found.append(f"initial_prompt: words={settings.words!r} starts from the text's own tokens; leave it empty")
     return found

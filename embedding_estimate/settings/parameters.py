@@ -45,9 +45,9 @@ class Parameter:
         if not isinstance(value, str) or self.longest is None:
             return None
         if len(value) > self.longest:
-            return f"{self.name} has {len(value):,} characters: {self.longest:,} are the most; shorten it"
+            return f"{self.name} has {len(value):,} characters: {self.longest:,} are allowed; shorten it"
         if self.lines and (entries := len(lines(value))) > self.lines:
-            return f"{self.name} has {entries:,} lines: {self.lines:,} are the most; leave some out"
+            return f"{self.name} has {entries:,} lines: {self.lines:,} are allowed; leave some out"
         return None
 
     def _number_problem(self, value: Any) -> str | None:
@@ -116,6 +116,6 @@ def finite(number: float) -> bool:
 
 def unknown_names(names: Sequence[str], known: Iterable[str]) -> list[str]:
     """A line for each of the first names that are no settings, and one for all others."""
-    lines = [f"{quoted(name)} is no setting: {nearest(name, known)}" for name in names[:FEW]]
+    lines = [f"{quoted(name)} is not a setting: {nearest(name, known)}" for name in names[:FEW]]
     rest = len(names) - len(lines)
-    return [*lines, f"{rest:,} more names are no settings: leave them out"] if rest else lines
+    return [*lines, f"{rest:,} more names are not settings: leave them out"] if rest else lines

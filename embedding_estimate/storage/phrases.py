@@ -117,7 +117,8 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
         return embedding, []
     if lines := lacks(embedding, file):
         raise EmbeddingError(
-            f"{file.name}: is typed as {phrase_of(words)}, and {lines[0]}, or give --typed-weight, to measure this "
+            f"{file.name}: is one word of {phrase_of(words)}, but {lines[0]}, or give --typed-weight to measure "
+            "this "
             "word alone"
         )
     parts = [read(_beside(file, word)) for word in words]
@@ -135,7 +136,7 @@ def lacks(embedding: Embedding, file: Path) -> list[str]:
     for word in words:
         path = _beside(file, word)
         if not path.exists():
-            lines.append(f"{path.name} is not beside it; put it there")
+            lines.append(f"{path.name} is not in the same folder; put it there")
             continue
         try:
             other = read(path)
@@ -144,7 +145,7 @@ def lacks(embedding: Embedding, file: Path) -> list[str]:
             continue
         together = other.provenance.get(HASH) == embedding.provenance.get(HASH)
         if not together or told_words(other.provenance) != words or other.tokens != word.tokens:
-            lines.append(f"{path.name} is of another estimate; estimate them again")
+            lines.append(f"{path.name} comes from another estimate; estimate them again")
     return lines
 
 

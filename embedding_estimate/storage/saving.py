@@ -38,7 +38,7 @@ def made(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EmbeddingError(
-                f"{folder}: cannot be made ({error.strerror or error}); choose another folder"
+                f"{folder}: cannot be created ({error.strerror or error}); choose another folder"
             ) from error
         _try_writing(folder)
         yield
@@ -77,14 +77,14 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
         return ""
     folder = report.parent
     if not folder.is_dir():
-        raise EmbeddingError(f"{folder}: is no folder; create it or put the report elsewhere")
+        raise EmbeddingError(f"{folder}: is not a folder; create it or put the report elsewhere")
     if report.is_dir():
         raise EmbeddingError(f"{report}: is a folder; give the report another name")
     if not ours(report):
-        raise NameTaken(f"{report}: is there, and this program has not made it; give the report another name")
+        raise NameTaken(f"{report}: exists and was not made by this program; give the report another name")
     _try_writing(folder)
     if embeddings and embeddings.resolve() in report.resolve().parents:
-        return f"{report} is among the embeddings, and WebUIs take a picture there for one"
+        return f"{report} is in the folder of embeddings, where a WebUI may take a picture for an embedding"
     return ""
 
 
@@ -165,12 +165,14 @@ class Result:
         if not self.paths:
             self.paths = self._first(parts)
             if left := self._left_over():
-                self.on_note(f"{listed(left)}: left of an earlier estimate, and no word of this one; remove it")
+                self.on_note(
+                    f"{listed(left)}: left over from an earlier estimate and not a word of this one; remove it"
+                )
             return self.paths
         try:
             write_together(dict(zip(self.paths, parts, strict=True)), overwrite=True)
         except EstimateError as error:
-            self.on_note(f"{error}. The embedding is there, without its figures")
+            self.on_note(f"{error}. The embedding is saved without its figures")
         return self.paths
 
     def _left_over(self) -> list[Path]:
@@ -200,7 +202,7 @@ class Result:
             try:
                 self._put_back()
             except EstimateError as second:
-                reason = f"{reason}. What was there before cannot be put back: {second}"
+                reason = f"{reason}. The overwritten file cannot be restored: {second}"
             self._before.clear()
             try:
                 folder = Path(tempfile.mkdtemp(prefix="embedding-estimate-"))

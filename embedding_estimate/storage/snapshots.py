@@ -72,7 +72,7 @@ class Snapshots:
             self.folder.rename(aside)
         except OSError as error:
             raise EmbeddingError(
-                f"{self.folder}: cannot be moved aside ({error.strerror or error}); move it, or choose another name"
+                f"{self.folder}: cannot be renamed ({error.strerror or error}); move it, or choose another name"
             ) from error
         return aside
 
@@ -87,7 +87,9 @@ class Snapshots:
             for path in self.folder.parent.glob(f"{self.folder.name} (before*)"):
                 shutil.rmtree(path, ignore_errors=True)
         else:
-            self.on_note(f"{aside}: holds the snapshots of an earlier job of this name; remove them if you like")
+            self.on_note(
+                f"{aside}: holds the snapshots of an earlier job with this name; delete them if you do not need them"
+            )
 
     def _remove_written(self) -> None:
         for path in self.written:

@@ -60,14 +60,14 @@ def test_in_sdxl_it_does(toy: ToyModel, family: Any, told: bool) -> None:
         ({"initial_prompt": "star"}, []),
         (
             {"initial_prompt": "(star:1.3)"},
-            ["initial_prompt: its weights do nothing, for only the vectors of its tokens are taken"],
+            ["initial_prompt: its weights have no effect, because only the vectors of its tokens are used"],
         ),
-        ({"initial_prompt": "star AND cat"}, ["initial_prompt: AND and schedules are read as words there"]),
-        ({"initial_prompt": "[star:cat:2]"}, ["initial_prompt: AND and schedules are read as words there"]),
+        ({"initial_prompt": "star AND cat"}, ["initial_prompt: AND and schedules are read as plain words here"]),
+        ({"initial_prompt": "[star:cat:2]"}, ["initial_prompt: AND and schedules are read as plain words here"]),
         ({"text": "[red:blue:3]"}, [SCHEDULED]),
         (
             {"text": "red AND blue", "part": "U-Net", "templates": "{}\na {}"},
-            ["templates: a text whose predictions are composed, as by AND, is trained by itself only, as {}"],
+            ["templates: a text with AND or a part weight is trained alone, as {}; other templates have no effect"],
         ),
         ({"text": "red AND blue", "part": "U-Net", "templates": Settings.templates}, []),
         ({"text": "a " * 16}, []),
@@ -82,14 +82,20 @@ def test_in_sdxl_it_does(toy: ToyModel, family: Any, told: bool) -> None:
         ({"early_stop": 2, "learning_steps": 30, "part": "Transformer", "text": "red blue star"}, []),
         (
             {"early_stop": 3, "learning_steps": 30, "part": "Transformer", "text": "red blue star"},
-            ["early_stop=3: there are 3 checks in all, so it will not stop early"],
+            ["early_stop=3: there are 3 checks in all, so it will not stop early; choose a smaller number"],
         ),
-        ({"early_stop": 12}, ["early_stop=12: there are 12 checks in all, so it will not stop early"]),  # in 120 steps
+        (
+            {"early_stop": 12},
+            ["early_stop=12: there are 12 checks in all, so it will not stop early; choose a smaller number"],
+        ),  # in 120 steps
         ({"early_stop": 3, "part": "U-Net"}, []),
-        ({"early_stop": 4, "part": "U-Net"}, ["early_stop=4: there are 4 checks in all, so it will not stop early"]),
+        (
+            {"early_stop": 4, "part": "U-Net"},
+            ["early_stop=4: there are 4 checks in all, so it will not stop early; choose a smaller number"],
+        ),
         (
             {"part": "Transformer", "text": "red blue star", "width": 64},
-            ["width: without effect here, for the Transformer part draws no latents"],
+            ["width: no effect here, because the Transformer part uses no latents"],
         ),
         ({"part": "Transformer", "text": "red blue star", "width": 64, "preview_every": 5}, []),  # whose size it is
     ],
@@ -108,9 +114,19 @@ def test_what_training_will_do_is_told(toy: ToyModel, values: dict[str, Any], to
         ({"text": "red AND blue :0.5"}, []),
         (
             {"text": "red AND blue:0.5", "prompt_type": "Negative Prompt", "other_prompt": "a AND b:0.5"},
-            ["blue:0.5 is read as words here", "AND is an ordinary word in a negative prompt"],
+            [
+                "blue:0.5 is read as words here",
+                "AND is read as a plain word in a negative prompt; it combines prompts only in a positive one",
+            ],
         ),
-        ({"other_prompt": "red AND blue"}, ["other_prompt: AND is an ordinary word in a negative prompt"]),
+        (
+            {"other_prompt": "red AND blue"},
+            [
+                "other_prompt: AND is read as a plain word in a negative prompt; it combines "
+                "prompts only in "
+                "a positive one"
+            ],
+        ),
         ({"sampler": "DPM++ SDE"}, ["sampler: without effect here"]),
     ],
 )
@@ -121,7 +137,7 @@ def test_what_the_settings_alone_tell(values: dict[str, Any], told: list[str]) -
 
 def test_words_that_look_like_an_embedding_are_told_where_there_is_none(toy: ToyModel) -> None:
     chosen = settings(text="red, (bad-hands-5:1.2)", templates="EasyNegative, {}")
-    rest = "looks like the name of an embedding, and there is none: it is read as plain words"
+    rest = "looks like the name of an embedding, but no such embedding is loaded: it is read as plain words"
     told = [f"{name} {rest}" for name in ("bad-hands-5", "EasyNegative")]
     assert advice.of_prompts(chosen, toy) == told
     toy.names = ["Bad-Hands-5"]
@@ -131,7 +147,7 @@ def test_words_that_look_like_an_embedding_are_told_where_there_is_none(toy: Toy
 @pytest.mark.parametrize("emphasis", ["Ignore", "None"])
 def test_weights_are_nothing_where_the_host_applies_none(toy: ToyModel, emphasis: str) -> None:
     toy.info = replace(toy.info, emphasis=emphasis)
-    told = [f"the emphasis mode {emphasis} applies no weights, so those of the text do nothing"]
+    told = [f"the emphasis mode {emphasis} applies no weights: the weights in the text have no effect"]
     assert advice.of_prompts(settings(), toy) == told
     assert advice.of_prompts(settings(text=r"red \(circle\)"), toy) == []
 
@@ -162,7 +178,7 @@ def test_notes_come_before_the_work_and_once_in_the_result(toy_host: ToyHost) ->
     told = events[: events.index("train")]
     assert notes == told and len(told) == len(set(told))
     assert [line for line in told if "madeup-two" in line] and TRANSFORMER in told and SCHEDULED in told
-    assert "batch: without effect here, for the Transformer part draws no latents" in told
+    assert "batch: no effect here, because the Transformer part uses no latents" in told
 
 
 @pytest.mark.slow
@@ -171,7 +187,7 @@ def test_a_curve_is_told_before_its_first_number_and_nothing_of_names_and_files(
     told: list[str] = []
     points = curve(chosen, toy_host, [1], on_notes=told.extend, stop=StopToken())
     assert next(points).tokens == 1
-    assert told == ["sampler: without effect here, for the Attention part draws its latents with Euler"]
+    assert told == ["sampler: no effect here, because the Attention part always uses Euler"]
 
 
 def test_a_schedule_that_is_empty_at_every_step_is_refused(toy: ToyModel) -> None:

@@ -105,44 +105,48 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
     [
         (
             {"sampler": "DPM++ SDE"},
-            ["sampler: without effect here, for the Attention part draws its latents with Euler"],
+            ["sampler: no effect here, because the Attention part always uses Euler"],
         ),
         ({"sampler": "DPM++ SDE", "part": "Attention + U-Net"}, []),
         (
             {"attention_memory": 8, "part": "U-Net"},
-            ["attention_memory: without effect here, for the U-Net part keeps no rows of attention"],
+            ["attention_memory: no effect here, because the U-Net part records no rows of attention"],
         ),
         (
             {"part": "Transformer", "schedule": "DDIM", "batch": 8, "checkpointing": True},
-            ["schedule, batch, checkpointing: without effect here, for the Transformer part draws no latents"],
+            ["schedule, batch, checkpointing: no effect here, because the Transformer part uses no latents"],
         ),
         ({"part": "Transformer", "text": "[red:blue:5]", "steps": 20}, []),  # of which 5 is a share
         (
             {"token_source": "Initial prompt", "initial_prompt": "red", "tokens": 9},
-            ["tokens: without effect here, for token_source takes the number from the initial prompt"],
+            ["tokens: no effect here, because token_source takes the number of vectors from the initial prompt"],
         ),
         (
             {"rate": 0.5},
-            ["rate=0.5: LBFGS finds the length of each step by a line search, which only begins there; 0 fits it"],
+            [
+                "rate=0.5: LBFGS finds the length of each step by a line search; the rate "
+                "is only its "
+                "first guess; 0 fits it"
+            ],
         ),
         ({"rate": 0.5, "part": "U-Net"}, []),
         (
             {"rate": 0.5, "optimizer": "Prodigy"},
-            ["rate=0.5: Prodigy finds its own rate, and takes this one as a factor of it; 0 fits it"],
+            ["rate=0.5: Prodigy finds its own rate and multiplies it by this one; 0 fits it"],
         ),
         ({"guidance_scale": 1.0}, []),
         (
             {"guidance_scale": 1.0, "other_prompt": "grey"},
-            ["guidance_scale=1 draws the latents without the negative prompt, so other_prompt counts in figures only"],
+            ["guidance_scale=1 draws the latents without the negative prompt, so only the figures use other_prompt"],
         ),
         ({"save_every": 80, "preview_every": 80}, []),
         (
             {"save_every": 81},
-            ["save_every=81: there are 80 learning steps, so there will be no snapshots"],
+            ["save_every=81: there are 80 learning steps in all, so there will be no snapshots"],
         ),
         (
             {"preview_every": 30, "learning_steps": 20, "part": "U-Net"},
-            ["preview_every=30: there are 20 learning steps, so there will be no previews"],
+            ["preview_every=30: there are 20 learning steps in all, so there will be no previews"],
         ),
         (
             {"preview_every": 30, "learning_steps": 20, "part": "Attention + U-Net"},
@@ -150,16 +154,20 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
         ),  # whose second part takes 10 more
         (
             {"save_every": 10, "typed_weight": 0.0},
-            ["save_every=10: no snapshots are kept while the typed weight is looked for"],
+            ["save_every=10: no snapshots are saved while the best typed weight is searched"],
         ),
-        ({"emphasis_goal": 0.5}, ["emphasis_goal: without effect here, for it belongs to words='As few as needed'"]),
+        (
+            {"emphasis_goal": 0.5},
+            ["emphasis_goal: no effect here, because it applies only to words='As few as needed'"],
+        ),
         ({"emphasis_goal": 0.5, "words": "As few as needed"}, []),
         ({"prompt_type": "Negative Prompt", "other_prompt": "a cat"}, []),
         (
             {"prompt_type": "Negative Prompt"},
             [
-                "other_prompt is empty: the negative embedding is fitted beside an empty prompt; give a few of the "
-                "prompts that it will be used beside, one per line"
+                "other_prompt is empty: the negative embedding is trained with an empty positive prompt; give a "
+                "few "
+                "of the positive prompts that you will use it with, one per line"
             ],
         ),
     ],

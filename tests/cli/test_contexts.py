@@ -26,7 +26,7 @@ def test_figures_are_measured_in_the_users_contexts(run: Run) -> None:
     own = written(MINE)
     result = run("estimate", TEXT, "--name", "x1", *QUICK, "--measure", "Figures", "--contexts", own, "--json")
     assert result.exit_code == 0, result.output
-    assert "explained, in contexts of your own" in result.stdout
+    assert "share of the prompt's effect in your own contexts" in result.stdout
     figures = last(result)
     assert figures["own_contexts"] is True and shown(figures["contexts"]) == list(MINE)
     lost = {row["context"]: row["embedding"] - row["without weights"] for row in figures["contexts"]}
@@ -113,8 +113,8 @@ BAD = {
         "--contexts mine.txt, line 1: 'big {} {0:2}' has {0:2}, which stands for some of",
     ),
     "no place": (b"big {}\n\na cat\n", "--contexts mine.txt, line 3: 'a cat' has no {}: write {} where"),
-    "no text": (b"big {}\nd\xe9mod\xe9 {}\n", "--contexts mine.txt: byte 9 is no UTF-8; save it as UTF-8 text"),
-    "too many": (b"{} a\n" * 201, "--contexts mine.txt has 201 lines: 200 are the most; leave some out"),
+    "no text": (b"big {}\nd\xe9mod\xe9 {}\n", "--contexts mine.txt: byte 9 is not UTF-8; save it as UTF-8 text"),
+    "too many": (b"{} a\n" * 201, "--contexts mine.txt has 201 lines: 200 are allowed; leave some out"),
     "endless": (b"{} a\n" * 200_000, "--contexts mine.txt has more than 400,000 bytes: leave lines out"),
 }
 

@@ -28,7 +28,7 @@ BAD = {
     "empty text": (["", "--name", "x1"], "text is empty"),
     "no text": ([], "text is empty"),
     "text that says nothing": (["()", "--tokens", "2"], "text='()' does what the empty prompt does"),
-    "too long a text": (["<" * 1_000_000], "text has 1,000,000 characters: 100,000 are the most; shorten it"),
+    "too long a text": (["<" * 1_000_000], "text has 1,000,000 characters: 100,000 are allowed; shorten it"),
     "negative tokens": (["red", "--tokens", "-3"], "tokens=-3 is out of range"),
     "no number": (["red", "--tokens", "two"], "tokens='two': give a whole number"),
     "too many tokens for a chunk": (["red", "--tokens", "5"], "tokens=5: a chunk of this model holds 4"),

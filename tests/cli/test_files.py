@@ -109,14 +109,14 @@ def test_inspect_calls_half_of_sdxl_by_its_name(run: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("BREAK", "the word BREAK divides a prompt"), ("no(paren)", "'(' stands for emphasis")]
+    ("name", "reason"), [("BREAK", "the word BREAK splits a prompt"), ("no(paren)", "'(' stands for emphasis")]
 )
 def test_a_name_that_no_prompt_calls_is_said(
     run: Run, toy_host: ToyHost, tmp_path: Path, name: str, reason: str
 ) -> None:
     (tmp_path / "in").mkdir()
     path = str(save(name, tmp_path / "in"))
-    line = f"{name}: no prompt can call this name as it stands, for {reason}; rename the file"
+    line = f"{name}: no prompt can call this name, because {reason}; rename the file"
     inspected = run("inspect", path)
     assert line in inspected.stdout and "typed as" not in inspected.stdout
     assert f"Note: {line}" in run("compare", path, "(red:1.5)", "--measure", "figures").stderr
@@ -133,7 +133,7 @@ def test_names_that_are_no_text_are_passed_over_with_a_word(run: Run, toy_host: 
     save(NO_TEXT, tmp_path / "embeddings")
     result = run("estimate", "(red:1.5)", *QUICK, "--embeddings", "in", "--measure", "Nothing", "--json")
     assert result.exit_code == 0, result.output
-    assert r"Note: caf\udce9: no prompt can call this name as it stands, for it is no text" in result.stderr
+    assert r"Note: caf\udce9: no prompt can call this name, because it is not text" in result.stderr
     assert list(toy_host.added) == ["good"]
     shown = run("inspect", str(Path("in", f"{NO_TEXT}.safetensors")), "--json")
     assert shown.exit_code == 0 and shown.stdout.startswith(r"caf\udce9: takes 2") and last(shown)["name"] == NO_TEXT

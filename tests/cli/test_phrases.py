@@ -56,7 +56,7 @@ def test_a_taken_name_of_a_word_is_told(run: Run, made: Path) -> None:
     before = files(made)
     result = run("estimate", TEXT, "--words", "one per weight", "--name", "it", *QUICK)
     assert result.exit_code == 2 or result.exit_code == 1
-    assert "it-a: it-a.safetensors has this name; choose another or overwrite it" in result.stderr
+    assert "it-a: it-a.safetensors has this name already; choose another or overwrite it" in result.stderr
     assert files(made) == before
     again = run("estimate", TEXT, "--words", "one per weight", "--name", "it", "--overwrite", *QUICK, "--seed", "4")
     assert again.exit_code == 0 and files(made) == before
@@ -96,8 +96,9 @@ def test_compare_says_which_word_is_missing(run: Run, made: Path) -> None:
     result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Figures")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].endswith(
-        f"it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not beside it; put it there, or give "
-        "--typed-weight, to measure this word alone"
+        f"it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not in the same folder; put it there, "
+        "or "
+        "give --typed-weight to measure this word alone"
     )
 
 
@@ -107,7 +108,7 @@ def test_inspect_says_which_word_is_missing(run: Run, made: Path) -> None:
     result = run("inspect", "embeddings/it-a.safetensors")
     assert result.exit_code == 0
     assert result.stderr == (
-        f"Note: it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not beside it; put it there\n"
+        f"Note: it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not in the same folder; put it there\n"
     )
     assert run("inspect", "embeddings/away.safetensors").stderr == ""  # a copy
 
@@ -120,7 +121,9 @@ def test_compare_refuses_words_of_different_estimates(run: Run, made: Path) -> N
         overwrite=True,
     )
     result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Figures")
-    assert result.exit_code == 2 and "it-b.safetensors is of another estimate; estimate them again" in result.stderr
+    assert (
+        result.exit_code == 2 and "it-b.safetensors comes from another estimate; estimate them again" in result.stderr
+    )
 
 
 def test_a_curve_begins_with_as_many_vectors_as_there_are_words(run: Run) -> None:

@@ -165,8 +165,8 @@ def judge(place: Path, old: list[Embedding], new: list[Embedding], left: Counter
     for name in found:
         file = place / f"{name}.safetensors"
         strangers = of_old if name in of_new else of_new
-        missing = [f"{word}.safetensors is not beside it; put it there" for word in WORDS if word not in found]
-        others = [f"{word}.safetensors is of another estimate; estimate them again" for word in sorted(strangers)]
+        missing = [f"{word}.safetensors is not in the same folder; put it there" for word in WORDS if word not in found]
+        others = [f"{word}.safetensors comes from another estimate; estimate them again" for word in sorted(strangers)]
         assert lacks(read(file), file) == sorted(missing + others)
     mixed = bool(of_new) and len(of_new) < len(WORDS)
     left["kills that left a part of the words"] += mixed

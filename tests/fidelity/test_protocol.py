@@ -233,7 +233,7 @@ def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
 
     assert "bare name" not in labels(1.0)
     assert labels(0.9) == [
-        *("explained", "bare name", "in mode Original", "bare words", "cut to fit"),
+        *("explained", "bare name", "in mode Original", "without weights", "cut to fit"),
         *("emphasis explained", "bare name"),
         *("explained in context", "bare name", "bare words"),
         *("emphasis in context", "bare name"),

@@ -143,8 +143,8 @@ CALLED = [
     " a",
 ]
 NOT_CALLED = {
-    "BREAK": "the word BREAK divides a prompt",
-    "a AND b": "the word AND divides a prompt",
+    "BREAK": "the word BREAK splits a prompt",
+    "a AND b": "the word AND splits a prompt",
     "no(paren)": "'(' stands for emphasis",
     "a)": "')' stands for emphasis",
     "[a]": "'[' stands for emphasis and schedules",
@@ -153,7 +153,7 @@ NOT_CALLED = {
     "<lora:a>": "'<' stands for extra networks",
     "a:1.2": "its end is read as a weight",
     "\u3000": "nothing in it can be typed",
-    "caf\udce9": "it is no text",
+    "caf\udce9": "it is not text",
 }
 
 
@@ -166,7 +166,7 @@ def test_names_of_others_that_prompts_call(name: str) -> None:
 @pytest.mark.parametrize(("name", "reason"), NOT_CALLED.items())
 def test_names_of_others_that_no_prompt_calls(name: str, reason: str) -> None:
     line = names.uncallable(name)
-    assert f"no prompt can call this name as it stands, for {reason}; rename the file" in line
+    assert f"no prompt can call this name, because {reason}; rename the file" in line
     line.encode()
 
 
@@ -219,7 +219,7 @@ def test_warnings(name: str, others: list[str], expected: list[str]) -> None:
 @pytest.mark.parametrize("name", ["x-red", "X-Red", "red-up", "red_up", "two-hands", "1hands", "2024", "1.4"])
 def test_a_name_of_several_tokens_that_people_type_is_told(name: str) -> None:
     found = names.warnings(name, token_ids, [])
-    assert found == [f"{name}: people type this anyway, and such a prompt would call it; choose a made-up name"]
+    assert found == [f"{name}: people use this in prompts, and each such prompt would call it; choose a made-up name"]
 
 
 def test_a_name_without_tokens_cannot_be_called() -> None:
@@ -233,5 +233,5 @@ def test_names_of_files_that_are_no_text() -> None:
 
     assert names.warnings("xqz", ids, ["caf\udce9", "xqz\udce9"]) == []
     assert names.warnings("xqz", token_ids, ["xqz\x1b-hands"]) == [
-        r"xqz: begins xqz\x1b-hands, which is called instead where its rest follows; rename it"
+        r"xqz: begins xqz\x1b-hands, which is called instead if the rest of that name follows; rename it"
     ]

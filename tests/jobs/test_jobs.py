@@ -87,14 +87,14 @@ def test_a_job_saves_an_embedding_and_draws_a_report(place: Place) -> None:
 
 def test_notes_are_there_from_the_start_and_once(place: Place, held: threading.Event) -> None:
     job = place.start(sampler="DPM++ SDE", initial_prompt="(red:1.3)")
-    sampler = "sampler: without effect here, for the Attention part draws its latents with Euler"
+    sampler = "sampler: no effect here, because the Attention part always uses Euler"
     assert job.notes[0] == sampler
     held.set()
     ended(job)
     assert job.state == "done" and job.saved
     assert job.notes.count(sampler) == 1 and len(job.notes) == len(set(job.notes))
     assert set(job.saved.estimate.notes) <= set(job.notes)
-    assert "initial_prompt: its weights do nothing, for only the vectors of its tokens are taken" in job.notes
+    assert "initial_prompt: its weights have no effect, because only the vectors of its tokens are used" in job.notes
 
 
 def test_a_curves_notes_are_there_while_it_runs(place: Place) -> None:

@@ -241,7 +241,7 @@ def test_a_name_is_made_of_the_words(load_pipeline: Load) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"token": 4}, "'token' is no setting: did you mean tokens"),
+        ({"token": 4}, "'token' is not a setting: did you mean tokens"),
         ({"tokens": 99}, "tokens=99"),
         ({"save_every": 1}, "save_every=1: nothing takes what it makes; give on_snapshot, or leave it out"),
         ({"preview_every": 1}, "preview_every=1: nothing takes what it makes; give on_preview, or leave it out"),

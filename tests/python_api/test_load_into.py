@@ -169,7 +169,7 @@ def test_files_of_other_tools_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "token", "line"),
     [
-        ((), "circle", "circle: an ordinary word of the tokenizer, which it would replace; choose a made-up token"),
+        ((), "circle", "circle: an ordinary word, which the embedding would replace; choose a made-up token"),
         ((), "Circle", "Circle: an ordinary word of the tokenizer"),
         (("red-disc",), "red-disc", "red-disc: the tokenizer has this token already; choose another token"),
         (("red-disc_1",), "red-disc", "red-disc_1: the tokenizer has this token already"),

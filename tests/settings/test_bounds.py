@@ -46,7 +46,7 @@ def test_a_text_may_be_as_long_as_its_bound(parameter: Parameter) -> None:
     assert Settings.from_mapping({**GOOD, parameter.name: longest}).problems() == []
     [line] = refusals({parameter.name: longest + "x"})
     expected = {LONGEST_PROMPT: "100,001 characters: 100,000", LONGEST_NAME: "101 characters: 100"}
-    assert line == f"{parameter.name} has {expected[parameter.longest]} are the most; shorten it"
+    assert line == f"{parameter.name} has {expected[parameter.longest]} are allowed; shorten it"
 
 
 @pytest.mark.parametrize("name", ["other_prompt", "templates"])
@@ -54,7 +54,7 @@ def test_a_setting_of_lines_takes_so_many(name: str) -> None:
     negative = {"prompt_type": "Negative Prompt"}
     assert Settings.from_mapping({**GOOD, **negative, name: "{}\n \n" * MOST_LINES}).problems() == []
     assert refusals({**negative, name: "{}\n" * (MOST_LINES + 1)}) == [
-        f"{name} has 201 lines: 200 are the most; leave some out"
+        f"{name} has 201 lines: 200 are allowed; leave some out"
     ]
 
 
@@ -63,7 +63,7 @@ def test_a_text_that_is_too_long_is_refused_before_anything_reads_it() -> None:
     with pytest.raises(SettingsError, match="templates has 1,000,000 characters"):
         Settings.from_mapping({**GOOD, "templates": "x" * 1_000_000})
     assert Settings(text="x" * 1_000_000, name="madeup").problems() == [
-        "text has 1,000,000 characters: 100,000 are the most; shorten it"
+        "text has 1,000,000 characters: 100,000 are allowed; shorten it"
     ]
 
 
@@ -98,8 +98,8 @@ def test_a_hundred_thousand_unknown_names_are_a_few_lines(monkeypatch: pytest.Mo
     monkeypatch.setattr(parameters, "nearest", counting)
     lines = refusals({f"key{number}": 1 for number in range(100_000)})
     assert len(compared) == FEW and len(lines) == FEW + 1
-    assert lines[0] == "'key0' is no setting: choose"
-    assert lines[-1] == "99,995 more names are no settings: leave them out"
+    assert lines[0] == "'key0' is not a setting: choose"
+    assert lines[-1] == "99,995 more names are not settings: leave them out"
 
 
 def test_a_long_name_is_compared_by_its_beginning() -> None:
@@ -151,7 +151,7 @@ def test_words_that_look_like_missing_embeddings_are_told_in_a_few_lines(toy: To
     many = Settings(**GOOD | {"text": " ".join(f"bad-hands-{number}" for number in range(1000))})
     lines = advice.of_prompts(many, toy)
     assert len(lines) == FEW + 1 and lines[0].startswith("bad-hands-0 looks like the name of an embedding")
-    assert lines[-1] == "995 more words look like names of embeddings that are not there"
+    assert lines[-1] == "995 more words look like names of embeddings that are not loaded"
 
 
 @pytest.mark.parametrize("at", [1, 30, 51])

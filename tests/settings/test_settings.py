@@ -126,7 +126,7 @@ def test_a_weight_is_solved_for_once() -> None:
 
 
 def test_names_that_are_no_settings_get_the_nearest() -> None:
-    with pytest.raises(SettingsError, match="'token' is no setting: did you mean tokens"):
+    with pytest.raises(SettingsError, match="'token' is not a setting: did you mean tokens"):
         Settings.from_mapping({"token": 3})
 
 

@@ -128,7 +128,7 @@ def test_the_name_of_a_further_word_is_told_before_the_training(place: Place) ->
     (place.embeddings / "it-c.pt").touch()
     job = words(place)
     assert job.state == "failed"
-    assert job.problems == ["it-c: it-c.pt has this name; choose another or overwrite it"]
+    assert job.problems == ["it-c: it-c.pt has this name already; choose another or overwrite it"]
     assert place.host.shown == [] and [path.name for path in place.embeddings.iterdir()] == ["it-c.pt"]
 
 
@@ -161,7 +161,7 @@ def test_words_that_an_overwritten_embedding_has_no_more_are_told(place: Place) 
     job = words(place, text="(red:1.5) circle", overwrite=True)
     assert sorted(held(place.embeddings)) == NAMES
     left = place.embeddings / "it-c.safetensors"
-    assert f"{left}: left of an earlier estimate, and no word of this one; remove it" in job.notes
+    assert f"{left}: left over from an earlier estimate and not a word of this one; remove it" in job.notes
     again = words(place, overwrite=True)
     assert not [note for note in again.notes if "no word of this one" in note]
     one = place.finished(overwrite=True)
@@ -194,7 +194,7 @@ def test_words_know_those_that_were_made_with_them(place: Place, tmp_path: Path)
     one, two, three = again.saved.paths
     assert [lacks(read(path), path) for path in again.saved.paths] == [[], [], []]
     two.write_bytes((tmp_path / "old" / two.name).read_bytes())
-    said = "it-b.safetensors is of another estimate; estimate them again"
+    said = "it-b.safetensors comes from another estimate; estimate them again"
     assert lacks(read(one), one) == lacks(read(three), three) == [said]
     with pytest.raises(EstimateError, match=re.escape(said)):
         whole(read(one), one)
@@ -202,7 +202,7 @@ def test_words_know_those_that_were_made_with_them(place: Place, tmp_path: Path)
     [line] = lacks(read(one), one)
     assert line.startswith("it-b.safetensors: ")
     two.unlink()
-    assert lacks(read(one), one) == ["it-b.safetensors is not beside it; put it there"]
+    assert lacks(read(one), one) == ["it-b.safetensors is not in the same folder; put it there"]
 
 
 def test_words_without_their_figures_belong_to_those_with_them(place: Place, tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ def test_the_command_that_a_kill_interrupted_can_be_given_again(job: Job) -> Non
         "it/it-000005.safetensors",
     ]
     assert job.notes == [
-        f"{job.steps / 'it (before)'}: holds the snapshots of an earlier job of this name; remove them if you like"
+        f"{job.steps / 'it (before)'}: holds the snapshots of an earlier job with this name; delete them if you "
+        "do "
+        "not need them"
     ]
 
 

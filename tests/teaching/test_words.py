@@ -169,21 +169,23 @@ def test_one_word_tells_no_names(toy_host: ToyHost) -> None:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"typed_weight": 1.2}, "typed_weight=1.2: words='One per weight' finds the weights; choose 1"),
-        ({"typed_weight": 0.0}, "typed_weight=0: words='One per weight' finds the weights; choose 1"),
+        ({"typed_weight": 1.2}, "typed_weight=1.2: words='One per weight' sets the weights by itself; choose 1"),
+        ({"typed_weight": 0.0}, "typed_weight=0: words='One per weight' sets the weights by itself; choose 1"),
         (
             {"initial_prompt": "a"},
             "initial_prompt: words='One per weight' starts from the text's own tokens; leave it empty",
         ),
         (
             {"text": "red AND (blue:1.5)"},
-            "words='One per weight': the text has a schedule, AND, or the weight of a part, which words do not have; "
-            "choose 'One', or drop it",
+            "words='One per weight': the text has a schedule, AND or a part weight (text :1.2), which words "
+            "cannot "
+            "have; choose 'One', or remove it",
         ),
         (
             {"text": "(red:1.5) [circle:star:3]"},
-            "words='One per weight': the text has a schedule, AND, or the weight of a part, which words do not have; "
-            "choose 'One', or drop it",
+            "words='One per weight': the text has a schedule, AND or a part weight (text :1.2), which words "
+            "cannot "
+            "have; choose 'One', or remove it",
         ),
         (
             {"text": "(red:1.5) (blue:1.2) circle", "tokens": 2},

@@ -151,14 +151,14 @@ def test_a_job_is_dropped(opened: Tab, folder: Path) -> None:
 
 def test_a_name_is_looked_at_while_it_is_typed(opened: Tab, folder: Path, shots: Path) -> None:
     opened.fill(name="a,b")
-    opened.says("name_remarks", "name='a,b': stands for the end of a tag: ','; leave it out")
+    opened.says("name_remarks", "name='a,b': ',' stands for the end of a tag; leave it out")
     opened.fill(name="red circle")
     opened.says("name_remarks", "red circle: every prompt with these ordinary words would call it")
     opened.shoot("name", shots)
     (folder / "embeddings").mkdir(exist_ok=True)
     (folder / "embeddings" / "zorgle.pt").write_bytes(b"")
     opened.fill(name="zorgle")
-    opened.says("name_remarks", "zorgle: zorgle.pt has this name; choose another or overwrite it")
+    opened.says("name_remarks", "zorgle: zorgle.pt has this name already; choose another or overwrite it")
     opened.page.get_by_text("More settings").click()
     opened.page.locator("#embedding_estimate_format").get_by_label("pt", exact=True).check()
     opened.page.locator("#embedding_estimate_overwrite input").check()

@@ -58,11 +58,12 @@ NOT_SHOWN = {
     "{} to {}",
     "width: {}",  # a style
     "a number of {} bits",  # within a line that quotes it
-    "words look like names of embeddings that are not there",  # within the next line
-    "contexts are trained in or chosen by",
-    "embeddings get in the way of {} like that; rename it",
+    "words look like names of embeddings that are not loaded",  # within the next line
+    "contexts are used in training or selection",
+    "embeddings collide with {} in this way; rename it",
     "{} more {}",
     "{} stands for {}",  # with its quotes in the dictionary
+    "{} stands for {}; leave it out",
     "{} (before {})",  # a folder
     "{} (before)",
     "{} (before*)",
@@ -229,7 +230,7 @@ REFINER = "model.ckpt: refiner にはテキストエンコーダーが 1 つし�
     [
         ("tokens=900 is out of range: choose 0 to 75", "tokens=900 は範囲外です。0～75 の値にしてください"),  # noqa: RUF001
         (
-            "name='a,b': stands for the end of a tag: ','; leave it out",
+            "name='a,b': ',' stands for the end of a tag; leave it out",
             "name='a,b': タグの区切り（','）として解釈されます。取り除いてください",  # noqa: RUF001
         ),
         ("loss='MES' is unknown: did you mean MSE?", "loss='MES' は使えません。MSE のことですか？"),  # noqa: RUF001

@@ -82,7 +82,7 @@ def test_a_job_that_is_done(place: Place) -> None:
     for label in (
         "explained",
         "emphasis explained",
-        "bare words",
+        "without weights",
         "cut to fit",
         "explained in context",
         "image distance",

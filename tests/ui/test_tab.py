@@ -199,7 +199,7 @@ def test_a_text_that_is_too_long_is_neither_counted_nor_read(place: Place, monke
         tab.build(place)
     read = next(function.fn for function in blocks.fns.values() if function.name == "read")
     problems, *kept = read("Prompt", "Steps: 1\n" * 20_000)
-    assert "text has 180,000 characters: 100,000 are the most; shorten it" in problems and asked == ["a"]
+    assert "text has 180,000 characters: 100,000 are allowed; shorten it" in problems and asked == ["a"]
     assert not any("value" in update for update in kept)
 
 
@@ -235,8 +235,8 @@ def test_what_was_filled_in_is_short_and_escaped() -> None:
     [
         ("", False, []),
         ("zorgle", False, []),
-        ("a,b", False, ["name='a,b': stands for the end of a tag: ','; leave it out"]),
-        ("taken", False, ["taken: taken.safetensors has this name; choose another or overwrite it"]),
+        ("a,b", False, ["name='a,b': ',' stands for the end of a tag; leave it out"]),
+        ("taken", False, ["taken: taken.safetensors has this name already; choose another or overwrite it"]),
         ("taken", True, []),
         ("red circle", False, ["every prompt with these ordinary words would call it", "ComfyUI's embedding:NAME"]),
     ],

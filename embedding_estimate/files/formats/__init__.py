@@ -48,9 +48,9 @@ def contents(path: Path) -> Contents:
     """What the file holds. Raises `EmbeddingError`, with one line, where that is no embedding."""
     extension = path.suffix.lower()
     if not os.path.lexists(path):
-        raise EmbeddingError(f"{path.name}: no such file; give an embedding's")
+        raise EmbeddingError(f"{path.name}: no such file; give the path of an embedding file")
     if extension not in LIMITS:
-        raise EmbeddingError(f"{path.name}: not one of {' '.join(LIMITS)}; choose an embedding")
+        raise EmbeddingError(f"{path.name}: is not one of {' '.join(LIMITS)}; choose an embedding file")
     try:
         return _contents(path, extension)
     except EmbeddingError as error:
@@ -59,7 +59,7 @@ def contents(path: Path) -> Contents:
         if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
             raise EmbeddingError(f"{path.name}: cannot be read ({error.strerror}); choose another file") from error
         logger.debug("%s cannot be read", path, exc_info=True)
-        raise EmbeddingError(f"{path.name}: is damaged or no embedding, and was not read; get another copy") from error
+        raise EmbeddingError(f"{path.name}: is damaged or is not an embedding; get another copy") from error
 
 
 def pictured_in(path: Path, *, pixels: bool) -> bool:
@@ -75,14 +75,16 @@ def pictured_in(path: Path, *, pixels: bool) -> bool:
 def _contents(path: Path, extension: str) -> Contents:
     size = path.stat().st_size
     if not path.is_file():
-        raise EmbeddingError("is no file; choose an embedding")
+        raise EmbeddingError("is not a file; choose an embedding file")
     with path.open("rb") as file:
         kind = _kind(file.read(len(pickled.FIRST_LAYOUT))) or extension
     if kind == ".pt" and extension == ".bin":
         kind = extension
     most = LIMITS[kind]
     if size > most:
-        raise EmbeddingError(f"is larger than {most // 2**20} MiB; choose an embedding")
+        raise EmbeddingError(
+            f"is larger than {most // 2**20} MiB, too large for an embedding; choose an embedding file"
+        )
     found = READERS[kind](path)
     if kind != extension:
         raise EmbeddingError(f"is a {kind} file by its content; rename it to {path.stem}{kind}")
@@ -118,7 +120,7 @@ def _picture(path: Path) -> Contents:
     text = pictured.text_of(path)
     data = pictured.decoded(text) if text is not None else pictured.pixels_of(path)
     if data is None:
-        raise EmbeddingError("is a picture without an embedding in it; choose an embedding")
+        raise EmbeddingError("is a picture without an embedding in it; choose an embedding file")
     return _of_entries(pictured.parsed(data), pictured.tensor)
 
 
@@ -135,7 +137,7 @@ LIMITS = {".safetensors": MOST, ".pt": pickled.MOST, ".bin": pickled.MOST, PICTU
 def _of_entries(entries: Any, tensor: Callable[[Any], Tensor | None]) -> Contents:
     """`tensor` gives the tensor that an entry stands for, or None."""
     if not isinstance(entries, dict):
-        raise EmbeddingError("holds no vectors by name; choose an embedding")
+        raise EmbeddingError("holds no named vectors; choose an embedding file")
     if "string_to_param" not in entries:
         keys = _chosen(entries.keys())
         return Contents({key: _vectors(name, tensor(entries[name])) for key, name in keys.items()})
@@ -143,7 +145,7 @@ def _of_entries(entries: Any, tensor: Callable[[Any], Tensor | None]) -> Content
     if isinstance(words, pickled.Call):
         words = words.state["_parameters"]
     if len(words) != 1:
-        raise EmbeddingError(f"holds vectors for {len(words)} words; an embedding is one word")
+        raise EmbeddingError(f"holds vectors for {len(words)} words, but an embedding is one word; choose another file")
     ((word, value),) = words.items()
     return Contents({SINGLE: _vectors(word, tensor(value))}, entries.get(PROVENANCE), entries.get("name"))
 
@@ -157,13 +159,15 @@ def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
         return {found[0] if found[0] in PAIR else SINGLE: found[0]}
     listed = ", ".join([*(shortened(str(key), 20) for key in found[:3]), "..."][: max(len(found), 1)])
     raise EmbeddingError(
-        f"holds {len(found)} tensors ({listed}), not one, or {' and '.join(PAIR)}; choose an embedding"
+        f"holds {len(found)} tensors ({listed}), but an embedding holds one, or {' and '.join(PAIR)}; choose "
+        "an "
+        "embedding file"
     )
 
 
 def _vectors(name: Any, tensor: Tensor | None) -> Tensor:
     if tensor is None:
-        raise EmbeddingError(f"holds {shortened(str(name))}, which is no tensor; choose an embedding")
+        raise EmbeddingError(f"holds {shortened(str(name))}, which is not a tensor; choose an embedding file")
     return _rows(tensor)
 
 

@@ -94,10 +94,12 @@ class Saved:
             return None
         storage, offset, shape, stride = call.arguments[:4]
         if len(shape) > MOST_DIMENSIONS:
-            raise EmbeddingError(f"has {len(shape)} dimensions, and vectors have 2; choose an embedding")
+            raise EmbeddingError(
+                f"holds a tensor of {len(shape)} dimensions, but vectors have 2; choose an embedding file"
+            )
         count, held = math.prod(shape), self.numbers(storage)
         if count * storage.item_size > len(held):
-            raise EmbeddingError("claims more numbers than the file holds and was not read")
+            raise EmbeddingError("claims more numbers than it holds; get another copy")
         if not count:
             return torch.empty(shape, dtype=storage.dtype)
         flat = torch.frombuffer(bytearray(held), dtype=storage.dtype)
@@ -115,18 +117,20 @@ def saved(data: bytes) -> Saved:
 def _zipped(data: bytes) -> Saved:
     # a list of files that is longer than the file is worth is not even read; each entry bears this mark
     if data.count(b"PK\1\2") > MOST_ENTRIES:
-        raise EmbeddingError("is a zip file of more entries than an embedding has, and was not read")
+        raise EmbeddingError("is a zip file of more entries than an embedding has; choose an embedding file")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > len(data) or any(entry.compress_type for entry in archive.infolist()):  # torch does not compress
-            raise EmbeddingError(f"unpacks to {unpacked} bytes, more than torch would put into it; not read")
+            raise EmbeddingError(f"unpacks to {unpacked} bytes, more than torch would put into it; get another copy")
         contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     pickles = [name for name in contents if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise EmbeddingError("is a zip file and not one that torch has written; choose an embedding")
+        raise EmbeddingError("is a zip file that torch has not written; choose an embedding file")
     folder = pickles[0].removesuffix("data.pkl")
     if contents.get(f"{folder}byteorder") == b"big":
-        raise EmbeddingError("was written by a big-endian machine, which is not read; save it again on another")
+        raise EmbeddingError(
+            "was written on a big-endian machine, which cannot be read here; save it again on another machine"
+        )
     value = described(io.BytesIO(contents[pickles[0]]))
     return Saved(value, lambda storage: contents[f"{folder}data/{storage.key}"])
 
@@ -158,7 +162,7 @@ def described(file: io.BytesIO, storages: dict[str, Storage] | None = None) -> A
     description = _Description({} if storages is None else storages)
     for step, (operation, argument, _) in enumerate(pickletools.genops(pickle)):
         if step >= MOST_STEPS:
-            raise EmbeddingError("has more parts than an embedding, and was not read; choose an embedding")
+            raise EmbeddingError("has more parts than an embedding; choose an embedding file")
         description.take(operation.name, argument)
     file.seek(start + pickle.tell())
     (value,) = description.stack
@@ -251,7 +255,9 @@ class _Description:
     def _storage(self) -> None:
         kind, dtype, key, _device, _count, *view = self.stack.pop()
         if kind != "storage" or not isinstance(key, str) or any(view):
-            raise EmbeddingError("keeps its numbers in a way that is not read; save it again with another tool")
+            raise EmbeddingError(
+                "stores its numbers in a way that cannot be read here; save it again with another tool"
+            )
         self.storages[key] = Storage(key, DTYPES[dtype])
         self.stack.append(self.storages[key])
 
@@ -260,6 +266,8 @@ def _known(name: str) -> str:
     """Raises `EmbeddingError` for what has no place in an embedding, code above all."""
     if name not in KNOWN:
         raise EmbeddingError(
-            f"holds {shortened(name.replace(' ', '.'))}, more than vectors, and was not read; get another copy"
+            f"holds {shortened(name.replace(' ', '.'))}, which is not part of an embedding and may be code; it "
+            "was "
+            "not read, get another copy"
         )
     return name

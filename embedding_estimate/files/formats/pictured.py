@@ -42,7 +42,7 @@ def text_of(path: Path) -> bytes | None:
             if kind != b"tEXt" or file.read(len(KEYWORD)) != KEYWORD:
                 continue
             if size > len(KEYWORD) + MOST_JSON * 4 / 3:
-                raise EmbeddingError("holds a longer text than any embedding takes, and was not read")
+                raise EmbeddingError("holds a longer text than any embedding; choose an embedding file")
             return file.read(size - len(KEYWORD))
     return None
 
@@ -120,5 +120,5 @@ def _unpacked(packed: bytes) -> bytes:
     unpacking = zlib.decompressobj()
     text = unpacking.decompress(packed, MOST_JSON)
     if unpacking.unconsumed_tail:
-        raise EmbeddingError("holds a longer text than any embedding takes, and was not read")
+        raise EmbeddingError("holds a longer text than any embedding; choose an embedding file")
     return text

@@ -31,11 +31,10 @@ def header(file: IO[bytes]) -> Header:
     (size,) = struct.unpack("<Q", file.read(8))
     if size > MOST_HEADER:
         raise EmbeddingError(
-            f"says that its list of tensors takes {size} bytes, an embedding's takes at most {MOST_HEADER}; "
-            "choose an embedding"
+            f"has a header of {size} bytes, but an embedding's has at most {MOST_HEADER}; choose an embedding file"
         )
     entries = json.loads(file.read(size))
     texts = entries.pop("__metadata__", {})
     if len(entries) > MOST_TENSORS:
-        raise EmbeddingError(f"holds {len(entries)} tensors, more than an embedding has; choose an embedding")
+        raise EmbeddingError(f"holds {len(entries)} tensors, more than an embedding has; choose an embedding file")
     return Header(entries.keys(), texts)

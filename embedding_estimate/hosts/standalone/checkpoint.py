@@ -123,12 +123,12 @@ def recognise(name: str, shapes: Shapes) -> Family:
     if has(f"{SECOND_OF_TWO}model.") and sized:
         return "sdxl"
     if sized:
-        raise ModelError(f"{name}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
+        raise ModelError(f"{name}: an unCLIP model, whose U-Net takes images; choose a plain text-to-image model")
     if has(OPEN_CLIP):
         return "sd2"
     if has(CLIP):
         return "sd1"
-    raise ModelError(f"{name}: an incomplete checkpoint, it holds no text encoder")
+    raise ModelError(f"{name}: an incomplete checkpoint without a text encoder; get a complete one")
 
 
 def _refuse_others(name: str, shapes: Shapes) -> None:
@@ -139,11 +139,11 @@ def _refuse_others(name: str, shapes: Shapes) -> None:
     if any("lora_" in key for key in shapes):
         kinds.append("a LoRA")
     if kinds:
-        raise ModelError(f"{name}: {kinds[0]}, not a Stable Diffusion 1, 2 or XL checkpoint")
+        raise ModelError(f"{name}: {kinds[0]}, not a Stable Diffusion 1, 2 or XL checkpoint; choose another file")
     if f"{UNET}input_blocks.0.0.weight" not in shapes:
-        raise ModelError(f"{name}: not a Stable Diffusion checkpoint, it holds no U-Net")
+        raise ModelError(f"{name}: not a Stable Diffusion checkpoint, because it holds no U-Net; choose another file")
     if not any(key.startswith(VAE) for key in shapes):
-        raise ModelError(f"{name}: an incomplete checkpoint, it holds no VAE")
+        raise ModelError(f"{name}: an incomplete checkpoint without a VAE; get a complete one")
     refuse_inputs(name, shapes[f"{UNET}input_blocks.0.0.weight"][1], shapes[f"{VAE}decoder.conv_in.weight"][1])
 
 
@@ -156,7 +156,9 @@ def _beside(path: Path) -> Mapping[str, Any]:
     try:
         parameters = yaml.safe_load(described.read_text(encoding="utf-8"))["model"]["params"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ModelError(f"{described.name}: not the description of a Stable Diffusion model") from error
+        raise ModelError(
+            f"{described.name}: not the configuration of a Stable Diffusion model; get another copy"
+        ) from error
     if not isinstance(parameters, Mapping):
-        raise ModelError(f"{described.name}: not the description of a Stable Diffusion model")
+        raise ModelError(f"{described.name}: not the configuration of a Stable Diffusion model; get another copy")
     return parameters

@@ -92,7 +92,9 @@ class Lookup:
     def add(self, placed: Placed, tokens: Sequence[int]) -> None:
         """Adds an embedding, in place of one of the same name. Raises EmbeddingError for a name without tokens."""
         if not tokens:
-            raise EmbeddingError(f"{quoted(placed.name)}: the model reads no token in this name; choose another name")
+            raise EmbeddingError(
+                f"{quoted(placed.name)}: the tokenizer finds no token in this name; choose another name"
+            )
         self.remove(placed.name)
         node = self._root
         for token in tokens:
@@ -175,7 +177,7 @@ class _Builder:
             return
         if placed.count > self.marks.length:
             raise EmbeddingError(
-                f"{placed.name}: {placed.count} vectors, but a chunk of this model holds {self.marks.length}; "
+                f"{placed.name}: {placed.count} vectors, but a prompt chunk of this model holds {self.marks.length}; "
                 f"use {self.marks.length} or fewer"
             )
         if len(self.chunk.tokens) + placed.count > self.marks.length:

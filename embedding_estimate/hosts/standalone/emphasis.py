@@ -44,5 +44,5 @@ def by_name(name: str) -> Emphasis:
         "None": unchanged,
     }
     if name not in modes:
-        raise SettingsError([f"emphasis={quoted(name)}: no such mode; {nearest(name, modes)}"])
+        raise SettingsError([f"emphasis={quoted(name)}: unknown mode; {nearest(name, modes)}"])
     return modes[name]

@@ -166,13 +166,12 @@ class StandaloneModel:
     def notes(self, prompt: str) -> list[str]:
         parts = [part.strip()[:QUOTED] for part in WEBUIS_OWN.findall(prompt)]
         lines = [
-            f"{part} is read as words here, and a WebUI makes something else of it: leave it out"
-            for part in dict.fromkeys(parts)
+            f"{part} is read as plain words here, but not in a WebUI: leave it out" for part in dict.fromkeys(parts)
         ]
-        found = few(lines, "parts of the prompts are read as words likewise: leave them out")
+        found = few(lines, "parts of the prompts are read as plain words here: leave them out")
         if self._ignored_clip_skip:
             family = {"sd2": "Stable Diffusion 2", "sdxl": "SDXL"}[self.info.family]
-            found.append(f"clip skip {self._ignored_clip_skip} does nothing in {family}, as in a WebUI: leave it out")
+            found.append(f"clip skip {self._ignored_clip_skip} has no effect in {family}, as in a WebUI: leave it out")
         return found
 
     def vocabulary(self) -> dict[str, Tensor]:

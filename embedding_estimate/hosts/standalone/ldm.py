@@ -226,9 +226,12 @@ def _filled(name: str, build: Callable[[], nn.Module], state: Mapping[str, Tenso
     try:
         missing = module.load_state_dict(named, strict=False, assign=True).missing_keys
     except RuntimeError as error:
-        raise ModelError(f"{name}: not laid out as its family is; {str(error).splitlines()[-1].strip()}") from error
+        raise ModelError(
+            f"{name}: its tensors do not have the shapes of its model family "
+            f"({str(error).splitlines()[-1].strip()}); get another copy"
+        ) from error
     if missing:
-        raise ModelError(f"{name}: incomplete, {len(missing)} tensors are missing, the first is {missing[0]}")
+        raise ModelError(f"{name}: incomplete, {len(missing)} tensors are missing, the first is {missing[0]}; get another copy")
     for owner in module.modules():
         for key, value in owner.named_buffers(recurse=False):  # CLIP's position ids, which are not saved
             if value.is_meta:

@@ -80,7 +80,7 @@ def load(
     if not str(model) or not (path.exists() or HUB_NAME.fullmatch(str(model))):
         raise ModelError(f"{str(model) or repr(model)}: no such file or folder; {CHOICE}")
     if path.is_dir() and not (path / "model_index.json").exists():
-        raise ModelError(f"{model}: a folder without a model_index.json, so no model in diffusers layout; {CHOICE}")
+        raise ModelError(f"{model}: a folder without a model_index.json, so not a model in diffusers layout; {CHOICE}")
     with quiet(), _one_line(str(model)):
         loaded = _load_file(path, dtype) if path.is_file() else _load_folder(str(model), dtype)
     prediction = prediction or loaded["prediction"] or _probe(loaded["unet"].to(device), loaded["alphas_cumprod"])
@@ -197,7 +197,7 @@ def check_configs(model: str, unet: Any, vae: Any) -> None:
     refuse_inputs(model, unet.in_channels, vae.latent_channels)
     between(f"{model}: vae/config.json", "scaling_factor", vae.scaling_factor, 0, MOST_SCALE)
     if unet.class_embed_type is not None:
-        raise ModelError(f"{model}: an unCLIP model, its U-Net takes pictures; choose a plain text-to-image model")
+        raise ModelError(f"{model}: an unCLIP model, whose U-Net takes images; choose a plain text-to-image model")
 
 
 def family_of(unet: Any, encoders: Mapping[str, TextEncoder]) -> Family:
@@ -260,7 +260,7 @@ def _one_line(model: str) -> Iterator[None]:
         reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
         where = "cannot be loaded; get another copy or choose another"
         if not Path(model).exists():
-            where = "not here, and could not be fetched from the hub; look at the name, at the hub and here"
+            where = "not found here, and could not be fetched from the hub; check the name and the connection"
         raise ModelError(f"{model}: {where} ({reason})") from error
 
 

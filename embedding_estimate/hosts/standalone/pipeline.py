@@ -108,7 +108,7 @@ def _check_hooks(kind: str, modules: Mapping[str, nn.Module]) -> None:
         for part in module.modules():
             if hasattr(part, "_hf_hook"):
                 raise ModelError(
-                    f"{kind}: its {name} is moved between devices (CPU offload or device_map); "
+                    f"{kind}: its {name} moves between devices (CPU offload or device_map); "
                     "call remove_all_hooks() and to('cuda'), or load it without"
                 )
             if getattr(getattr(part, "_diffusers_hook", None), "hooks", None):
@@ -123,7 +123,7 @@ def _schedule(kind: str, scheduler: Any) -> Mapping[str, Any]:
     schedule: Mapping[str, Any] = dict(scheduler.config)
     if "beta_start" not in schedule or schedule.get("use_flow_sigmas"):
         raise ModelError(
-            f"{kind}: its scheduler {type(scheduler).__name__} does not tell the noise levels of Stable Diffusion; "
+            f"{kind}: its scheduler {type(scheduler).__name__} does not have the noise levels of Stable Diffusion; "
             "give the pipeline the scheduler that came with the model"
         )
     return schedule

@@ -39,7 +39,9 @@ def add_to(encoders: Mapping[str, TextEncoder], name: str, vectors: Vectors) -> 
     ModelError for an encoder whose weights are not there at the moment. Nothing has been changed then.
     """
     if not name.strip() or name != name.strip():
-        raise EmbeddingError(f"token={quoted(name)}: a prompt calls an embedding by its token; give it one, no blanks")
+        raise EmbeddingError(
+            f"token={quoted(name)}: a prompt calls an embedding by its token; give a token without spaces"
+        )
     tokens = _tokens(name, len(next(iter(vectors.values()))))
     for part in encoders.values():
         _check_free(name, tokens, part.tokenizer)
@@ -87,14 +89,16 @@ def _check_free(name: str, tokens: Sequence[str], tokenizer: Any) -> None:
     """Raises NameTaken where a prompt with one of the tokens means something else already, or would from now on."""
     vocabulary, added = tokenizer.get_vocab(), _added(tokenizer)
     if f"{name.lower()}</w>" in vocabulary:
-        raise NameTaken(f"{name}: an ordinary word of the tokenizer, which it would replace; choose a made-up token")
+        raise NameTaken(f"{name}: an ordinary word, which the embedding would replace; choose a made-up token")
     if known := next((token for token in tokens if token in vocabulary), ""):
         raise NameTaken(f"{known}: the tokenizer has this token already; choose another token")
     if f"{name}_1" in added or _first(name, added) != name:
-        raise NameTaken(f"{name}: diffusers would take it for a part of another embedding; choose another token")
+        raise NameTaken(f"{name}: diffusers reads it as a part of another embedding; choose another token")
     for other in added:
         if _first(other, added) == other and (other in name or name in other):
-            raise NameTaken(f"{name}: diffusers would mix it up with {other}, for one is in the other; choose another")
+            raise NameTaken(
+                f"{name}: diffusers would confuse it with {other}, because one contains the other; choose another token"
+            )
 
 
 @torch.no_grad()

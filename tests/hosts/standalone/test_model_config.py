@@ -127,7 +127,7 @@ def test_a_scale_that_is_none(told: Any) -> None:
         ("{scale_factor: 0}", "scale_factor=0: a number between 0 and 1000 is needed"),
         ("{unet_config: {params: {num_heads: 0}}}", "num_heads=0: a whole number from 1 to 32 is needed"),
         ("{unet_config: {params: {num_head_channels: x}}}", "num_head_channels='x': a whole number from 1 to 32"),
-        ("[1]", "not the description of a Stable Diffusion model"),
+        ("[1]", "not the configuration of a Stable Diffusion model; get another copy"),
     ],
 )
 def test_a_description_with_a_number_that_is_none(tmp_path: Path, params: str, message: str) -> None:
