@@ -75,10 +75,10 @@ def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
         ({"tokens": -1, "optimizer": "Adm"}, ["tokens=-1", "optimizer='Adm'"]),
         ({"text": " "}, ["text is empty"]),
         ({"tokens": "many"}, ["tokens='many'"]),
-        ({"tokns": 3}, ["'tokns' is no setting"]),
+        ({"tokns": 3}, ["'tokns' is not a setting"]),
         ({"name": "a:b"}, ["name"]),
-        ({"text": "x" * 1_000_000}, ["text has 1,000,000 characters: 100,000 are the most"]),
-        ({f"{number}": 1 for number in range(9)}, [*["is no setting"] * 5, "4 more names are no settings"]),
+        ({"text": "x" * 1_000_000}, ["text has 1,000,000 characters: 100,000 are allowed; shorten it"]),
+        ({f"{number}": 1 for number in range(9)}, [*["is not a setting"] * 5, "4 more names are not settings"]),
     ],
 )
 def test_bad_settings_are_answered_with_every_line(client: TestClient, wrong: dict[str, Any], lines: list[str]) -> None:

@@ -84,8 +84,7 @@ def of_contexts(contexts: Sequence[str], settings: Settings, teacher: Teacher) -
         own = contexts_of(phase, teacher)
         known |= {*own.train, *own.select} if phase.part == "Attention" else {*templates_of(phase, teacher)}
     lines = [
-        f"context {quoted(context)}: the embedding is trained or selected with it, so its figures there come out "
-        "too "
+        f"context {quoted(context)}: the embedding is trained or selected with it, so its figures there come out too "
         "high"
         for context in contexts
         if context in known
@@ -114,8 +113,7 @@ def _text(settings: Settings, teacher: Teacher) -> Iterator[str]:
     tokens = count(model.token_vectors(text))
     if settings.token_source == "Number" and settings.tokens and tokens > MANY * settings.tokens:
         yield (
-            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, so most "
-            "of "
+            f"tokens={settings.tokens}: the text has {tokens} tokens, more than {MANY} for each vector, so most of "
             "the effect of its weights may be lost; use more vectors, or 0 for one per token"
         )
     carries = settings.part != "Transformer" or model.info.family not in WITHOUT_WEIGHTS
@@ -160,9 +158,8 @@ def _stops(settings: Settings, teacher: Teacher) -> Iterator[str]:
             most = max(most, -(-phase.steps // preparation_of(phase, teacher).check_every))
     if settings.early_stop >= most:
         yield (
-            f"early_stop={settings.early_stop}: there are {most} checks in all, so it "
-            "will not stop "
-            "early; choose a smaller number"
+            f"early_stop={settings.early_stop}: there are {most} checks in all, so it will not stop early; choose a "
+            "smaller number"
         )
 
 

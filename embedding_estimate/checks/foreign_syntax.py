@@ -149,8 +149,7 @@ def notes(prompt: str, *, composed: bool) -> list[str]:
     """
     if match := _INFOTEXT.search(prompt):
         return [
-            f"{quoted(match[0].strip())} belongs to an image's infotext, and all of that is read as words here: "
-            "use "
+            f"{quoted(match[0].strip())} belongs to an image's infotext, and all of that is read as words here: use "
             "Read infotext in the tab or --infotext on the command line, or keep only the prompt"
         ]
     prompt = _NETWORK.sub(" ", _ESCAPED.sub(" ", prompt))

@@ -56,8 +56,7 @@ def _tokens(settings: Settings, model: BorrowedModel) -> Iterator[str]:
         tokens = count(model.token_vectors(settings.initial_prompt))
         if not 1 <= tokens <= most:
             yield (
-                f"initial_prompt has {tokens} tokens: an embedding has 1 to {most}; change it, "
-                "or choose "
+                f"initial_prompt has {tokens} tokens: an embedding has 1 to {most}; change it, or choose "
                 "token_source='Number'"
             )
 
@@ -95,8 +94,7 @@ def _no_words(settings: Settings, model: BorrowedModel) -> list[str]:
         return [f"words={settings.words!r}: the emphasis mode {emphasis} reads no weights; choose 'One'"]
     if _changes(settings.text, settings.negative, model):
         return [
-            f"words={settings.words!r}: the text has a schedule, AND or a part weight (text :1.2), which words "
-            "cannot "
+            f"words={settings.words!r}: the text has a schedule, AND or a part weight (text :1.2), which words cannot "
             "have; choose 'One', or remove it"
         ]
     return []

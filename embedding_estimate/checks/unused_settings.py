@@ -96,8 +96,7 @@ def _other_side(settings: Settings) -> list[str]:
     if not settings.negative or settings.other_prompt.strip():
         return []
     return [
-        "other_prompt is empty: the negative embedding is trained with an empty positive prompt; give a few of "
-        "the "
+        "other_prompt is empty: the negative embedding is trained with an empty positive prompt; give a few of the "
         "positive prompts that you will use it with, one per line"
     ]
 

@@ -73,6 +73,5 @@ contexts_option = click.option(
     callback=lambda context, option, file: () if file is None else read(file),
     metavar="FILE",
     help="A text file with your own prompts to measure in, one per line, {} where the name "
-    "stands. To "
-    "train in prompts of your own, see --templates.",
+    "stands. To train in prompts of your own, see --templates.",
 )

@@ -21,8 +21,7 @@ def from_infotext(text: str, typed: Mapping[str, Any]) -> dict[str, Any]:
     if not filling.tells(parsed):
         raise SettingsError(
             [
-                "--infotext: TEXT is not an infotext; give all lines that PNG Info shows for an image, also the "
-                "one "
+                "--infotext: TEXT is not an infotext; give all lines that PNG Info shows for an image, also the one "
                 "that begins with Steps:"
             ]
         )

@@ -30,8 +30,7 @@ DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 @click.option(
     "--model",
     help="Also show the words of this model that are nearest to each vector: a folder, a "
-    ".safetensors "
-    "checkpoint or a hub name.",
+    ".safetensors checkpoint or a hub name.",
 )
 @json_option
 def inspect(file: Path, model: str | None, as_json: bool) -> None:

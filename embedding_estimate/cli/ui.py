@@ -23,8 +23,7 @@ LOOPBACK = "127.0.0.1"
     default=LOOPBACK,
     metavar="ADDRESS",
     help=f"Address to listen on. With any other than {LOOPBACK}, everyone who can reach it "
-    "can use the "
-    f"app.  [default: {LOOPBACK}]",
+    f"can use the app.  [default: {LOOPBACK}]",
 )
 @click.option(
     "--port",

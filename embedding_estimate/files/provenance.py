@@ -22,8 +22,7 @@ def written(name: str, provenance: Mapping[str, Any]) -> str:
     text = json.dumps(_without_paths(finite), allow_nan=False)
     if len(text) > MOST:
         raise EmbeddingError(
-            f"{name}: settings and prompt take {len(text)} bytes, but a header holds {MOST}; keep the prompt out "
-            "of "
+            f"{name}: settings and prompt take {len(text)} bytes, but a header holds {MOST}; keep the prompt out of "
             "the file"
         )
     return text

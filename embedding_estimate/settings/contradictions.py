@@ -41,8 +41,7 @@ def _other_side(settings: Settings, sound: Sound) -> list[str]:
         found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
     if sound("prompt_type", "other_prompt") and not settings.negative and len(settings.other_prompts) > 1:
         found.append(
-            f"other_prompt has {len(settings.other_prompts)} lines: the negative prompt is one line; give one, "
-            "or "
+            f"other_prompt has {len(settings.other_prompts)} lines: the negative prompt is one line; give one, or "
             "choose prompt_type='Negative Prompt'"
         )
     return found

@@ -117,8 +117,7 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
         return embedding, []
     if lines := lacks(embedding, file):
         raise EmbeddingError(
-            f"{file.name}: is one word of {phrase_of(words)}, but {lines[0]}, or give --typed-weight to measure "
-            "this "
+            f"{file.name}: is one word of {phrase_of(words)}, but {lines[0]}, or give --typed-weight to measure this "
             "word alone"
         )
     parts = [read(_beside(file, word)) for word in words]

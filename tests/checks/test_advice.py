@@ -74,8 +74,8 @@ def test_in_sdxl_it_does(toy: ToyModel, family: Any, told: bool) -> None:
         (
             {"text": "a " * 17},
             [
-                "tokens=2: the text has 17 tokens, more than 8 for each vector, and little of its weights may arrive; "
-                "take more, or 0 for as many as it has"
+                "tokens=2: the text has 17 tokens, more than 8 for each vector, so most of the effect of its weights "
+                "may be lost; use more vectors, or 0 for one per token"
             ],
         ),
         ({"text": "a " * 17, "tokens": 0}, []),
@@ -122,12 +122,11 @@ def test_what_training_will_do_is_told(toy: ToyModel, values: dict[str, Any], to
         (
             {"other_prompt": "red AND blue"},
             [
-                "other_prompt: AND is read as a plain word in a negative prompt; it combines "
-                "prompts only in "
-                "a positive one"
+                "other_prompt: AND is read as a plain word in a negative prompt; it combines prompts only in a "
+                "positive one"
             ],
         ),
-        ({"sampler": "DPM++ SDE"}, ["sampler: without effect here"]),
+        ({"sampler": "DPM++ SDE"}, ["sampler: no effect here, because the Attention part always uses Euler"]),
     ],
 )
 def test_what_the_settings_alone_tell(values: dict[str, Any], told: list[str]) -> None:

@@ -124,9 +124,8 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
         (
             {"rate": 0.5},
             [
-                "rate=0.5: LBFGS finds the length of each step by a line search; the rate "
-                "is only its "
-                "first guess; 0 fits it"
+                "rate=0.5: LBFGS finds the length of each step by a line search; the rate is only its first guess; 0 "
+                "fits it"
             ],
         ),
         ({"rate": 0.5, "part": "U-Net"}, []),
@@ -165,8 +164,7 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
         (
             {"prompt_type": "Negative Prompt"},
             [
-                "other_prompt is empty: the negative embedding is trained with an empty positive prompt; give a "
-                "few "
+                "other_prompt is empty: the negative embedding is trained with an empty positive prompt; give a few "
                 "of the positive prompts that you will use it with, one per line"
             ],
         ),

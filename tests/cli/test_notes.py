@@ -72,7 +72,10 @@ def test_an_infotext_that_is_pasted_as_a_prompt_is_offered_to_be_read(run: Run, 
 
 def test_a_prompt_is_no_infotext(run: Run, loads: list[dict]) -> None:
     result = run("estimate", "red circle", "--infotext")
-    assert result.exit_code == 2 and "--infotext: TEXT is no infotext; give all that PNG Info shows" in result.stderr
+    assert (
+        result.exit_code == 2
+        and "--infotext: TEXT is not an infotext; give all lines that PNG Info shows" in result.stderr
+    )
     assert not loads
 
 

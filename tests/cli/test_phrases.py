@@ -96,8 +96,7 @@ def test_compare_says_which_word_is_missing(run: Run, made: Path) -> None:
     result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Figures")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].endswith(
-        f"it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not in the same folder; put it there, "
-        "or "
+        f"it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not in the same folder; put it there, or "
         "give --typed-weight to measure this word alone"
     )
 

@@ -59,8 +59,8 @@ def same(one: Embedding, other: Embedding) -> bool:
     ("vectors", "expected"),
     [
         ({}, "no vectors"),
-        ({"clip_l": torch.zeros(3)}, "not N vectors"),
-        ({"clip_l": torch.tensor(1.0)}, "not N vectors"),
+        ({"clip_l": torch.zeros(3)}, "but an embedding is N vectors of floats; choose an embedding file"),
+        ({"clip_l": torch.tensor(1.0)}, "but an embedding is N vectors of floats; choose an embedding file"),
         ({"clip_l": torch.zeros(0, 8)}, "0x8"),
         ({"clip_l": torch.zeros(2, 8, dtype=torch.int64)}, "torch.int64"),
         ({"clip_l": torch.zeros(2, 6), "clip_g": torch.zeros(3, 10)}, "clip_l 2, clip_g 3"),

@@ -95,7 +95,7 @@ def test_code_in_a_pickle_is_not_run(
     path, victim = tmp_path / f"mine{extension}", tmp_path / "victim"
     data = {"string_to_param": {"*": TENSOR}, "name": Bomb(victim)}
     torch.save(data, path, _use_new_zipfile_serialization=zipped)
-    assert "more than vectors" in refused(path)
+    assert "which may be code and was not read; get another copy" in refused(path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         path.write_bytes(pickle.dumps(Bomb(victim), protocol))
         refused(path)
@@ -116,20 +116,20 @@ def test_a_zip_that_unpacks_to_more_than_itself(tmp_path: Path) -> None:
     ("data", "expected"),
     [
         ({"word": torch.zeros(1, 1).expand(10**6, 10**6)}, "claims more numbers"),
-        ({"word": torch.zeros(2, 8).to_sparse()}, "_rebuild_sparse_tensor, more than vectors"),
-        ({"word": torch.empty(2, 2, device="meta")}, "more than vectors"),
+        ({"word": torch.zeros(2, 8).to_sparse()}, "_rebuild_sparse_tensor, which may be code and was not read"),
+        ({"word": torch.empty(2, 2, device="meta")}, "which may be code and was not read; get another copy"),
         ({"word": torch.zeros(2, 8, dtype=torch.int32)}, "torch.int32"),
         ({"word": torch.full((2, 8), math.inf)}, "infinite"),
         ({"word": torch.zeros(0, 8)}, "0x8"),
-        ({"word": "text"}, "holds word, which is no tensor"),
+        ({"word": "text"}, "holds word, which is not a tensor"),
         ({"a": TENSOR, "b": TENSOR}, "2 tensors (a, b)"),
         ({"string_to_param": {"a": TENSOR, "b": TENSOR}}, "2 words"),
         ({"string_to_param": {}}, "0 words"),
         ({"string_to_param": 7}, "damaged"),
         ({}, "0 tensors"),
-        ([TENSOR], "holds no vectors by name"),
-        (TENSOR, "holds no vectors by name"),
-        (None, "holds no vectors by name"),
+        ([TENSOR], "holds no named vectors"),
+        (TENSOR, "holds no named vectors"),
+        (None, "holds no named vectors"),
     ],
 )
 def test_pickles_that_are_no_embeddings(tmp_path: Path, data: object, expected: str) -> None:
@@ -157,7 +157,7 @@ def test_not_even_a_file(tmp_path: Path) -> None:
     (tmp_path / "huge.safetensors").touch()
     os.truncate(tmp_path / "huge.safetensors", formats.MOST + 1)
     (tmp_path / "dead.pt").symlink_to(tmp_path / "nothing")
-    assert "is no file" in refused(tmp_path / "mine.pt")
+    assert "is not a file; choose an embedding file" in refused(tmp_path / "mine.pt")
     assert "larger than 8 MiB" in refused(tmp_path / "huge.pt")
     assert "larger than 64 MiB" in refused(tmp_path / "huge.safetensors")
     assert "cannot be read" in refused(tmp_path / "dead.pt")

@@ -32,8 +32,8 @@ GOOD = [
 ]
 
 BAD = {
-    "": "give it one",
-    "   ": "give it one",
+    "": "a prompt calls an embedding by its name; give it a name",
+    "   ": "a prompt calls an embedding by its name; give it a name",
     "a:b": "weights",
     "a|b": "alternation",
     "(a": "emphasis",
@@ -45,8 +45,8 @@ BAD = {
     "<a": "extra networks",
     "a>": "extra networks",
     "a{}": "template",
-    "a.safetensors": "ending",
-    "a.PT": "ending",
+    "a.safetensors": "the file extension is added automatically; leave it out",
+    "a.PT": "the file extension is added automatically; leave it out",
     "a/b": "folders",
     "..\\a": "escapes",
     'a"b': "Windows",
@@ -196,16 +196,16 @@ def token_ids(text: str) -> list[int]:
     [
         ("xqz", [], []),
         ("Red", [], ["ordinary words"]),
-        ("bad hands", [], ["ordinary words", "ends at a blank"]),
-        ("xqz two", [], ["ends at a blank"]),
+        ("bad hands", [], ["ordinary words", "ComfyUI cannot call a name with a space"]),
+        ("xqz two", [], ["ComfyUI cannot call a name with a space"]),
         ("red-bad", [], []),
         ("close-up", [], []),  # compounds of what are no words to this tokenizer
         ("black-and-red", [], []),
-        ("lowres", [], ["people type this anyway"]),
+        ("lowres", [], ["people use this in prompts"]),
         ("bad-hands", [], []),
         ("xqz!", [], ["comma"]),
-        ("bad-hands", ["bad"], ["begins with bad, and replaces it"]),
-        ("xqz", ["xqz-hands"], ["begins xqz-hands, which is called instead"]),
+        ("bad-hands", ["bad"], ["begins with bad, and is called instead if the rest of this name follows"]),
+        ("xqz", ["xqz-hands"], ["begins xqz-hands, which is called instead if the rest of that name follows"]),
         ("xqz-a", ["xqz - a"], ["same tokens as xqz - a"]),
         ("xqz", ["XQZ", "xqz", "other", "\u3000"], []),
     ],

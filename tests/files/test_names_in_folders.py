@@ -83,10 +83,10 @@ def test_target_refuses_another_format_of_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_target_refuses_a_folder_in_the_files_place(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "mine.safetensors").mkdir()
-    with pytest.raises(NameTaken, match=r"mine\.safetensors is there and is no file; choose another name"):
+    with pytest.raises(NameTaken, match=r"mine\.safetensors exists and is not a file; choose another name"):
         names.target("mine", tmp_path, overwrite=overwrite)
     os.mkfifo(tmp_path / "pipe.safetensors")
-    with pytest.raises(NameTaken, match="is no file"):
+    with pytest.raises(NameTaken, match="is not a file"):
         names.target("pipe", tmp_path, overwrite=overwrite)
 
 
@@ -113,8 +113,8 @@ def test_target_checks_name_and_folder(tmp_path: Path, monkeypatch: pytest.Monke
         names.target("../mine", tmp_path)
     put(tmp_path, "file")
     for folder in (tmp_path / "nowhere", tmp_path / "file"):
-        with pytest.raises(EmbeddingError, match="is no folder"):
+        with pytest.raises(EmbeddingError, match="is not a folder"):
             names.target("mine", folder)
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(EmbeddingError, match="may not be written"):
+    with pytest.raises(EmbeddingError, match="is not writable"):
         names.target("mine", tmp_path)

@@ -133,7 +133,7 @@ def test_a_name_in_the_way_of_thousands_is_told_in_a_few_lines_and_looked_up_onc
     found = names.warnings("xq", token_ids, others)
     assert len(asked) == len(set(asked)) == len(others) + 2
     assert len(found) == FEW + 1 and found[0].startswith("xq: begins xq0")
-    assert found[-1] == "3,995 more embeddings get in the way of xq like that; rename it"
+    assert found[-1] == "3,995 more embeddings collide with xq in this way; rename it"
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,9 @@ def test_a_float_takes_whole_numbers() -> None:
     [
         ({"text": " \n"}, "text is empty"),
         ({"templates": "a {}\nb"}, "template 'b' has no {}"),
-        ({"use": "Alone", "templates": "{}\na {}"}, "use='Alone' has no words around it"),
+        ({"use": "Alone", "templates": "{}\na {}"}, "use='Alone' trains without other words"),
         ({"prompt_type": "Negative Prompt", "guidance_scale": 1.0}, "ignores the negative prompt"),
-        ({"other_prompt": "a\nb"}, "a negative prompt is one line"),
+        ({"other_prompt": "a\nb"}, "the negative prompt is one line"),
         ({"token_source": "Initial prompt"}, "needs an initial_prompt"),
         ({"optimizer": "LBFGS", "scheduler": "cosine"}, "LBFGS finds its own step length"),
         ({"name": "a:b"}, "name='a:b'"),

@@ -111,8 +111,7 @@ def test_the_command_that_a_kill_interrupted_can_be_given_again(job: Job) -> Non
         "it/it-000005.safetensors",
     ]
     assert job.notes == [
-        f"{job.steps / 'it (before)'}: holds the snapshots of an earlier job with this name; delete them if you "
-        "do "
+        f"{job.steps / 'it (before)'}: holds the snapshots of an earlier job with this name; delete them if you do "
         "not need them"
     ]
 

@@ -177,14 +177,12 @@ def test_one_word_tells_no_names(toy_host: ToyHost) -> None:
         ),
         (
             {"text": "red AND (blue:1.5)"},
-            "words='One per weight': the text has a schedule, AND or a part weight (text :1.2), which words "
-            "cannot "
+            "words='One per weight': the text has a schedule, AND or a part weight (text :1.2), which words cannot "
             "have; choose 'One', or remove it",
         ),
         (
             {"text": "(red:1.5) [circle:star:3]"},
-            "words='One per weight': the text has a schedule, AND or a part weight (text :1.2), which words "
-            "cannot "
+            "words='One per weight': the text has a schedule, AND or a part weight (text :1.2), which words cannot "
             "have; choose 'One', or remove it",
         ),
         (

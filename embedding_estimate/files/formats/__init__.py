@@ -159,8 +159,7 @@ def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
         return {found[0] if found[0] in PAIR else SINGLE: found[0]}
     listed = ", ".join([*(shortened(str(key), 20) for key in found[:3]), "..."][: max(len(found), 1)])
     raise EmbeddingError(
-        f"holds {len(found)} tensors ({listed}), but an embedding holds one, or {' and '.join(PAIR)}; choose "
-        "an "
+        f"holds {len(found)} tensors ({listed}), but an embedding holds one, or {' and '.join(PAIR)}; choose an "
         "embedding file"
     )
 

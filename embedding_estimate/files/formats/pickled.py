@@ -266,8 +266,6 @@ def _known(name: str) -> str:
     """Raises `EmbeddingError` for what has no place in an embedding, code above all."""
     if name not in KNOWN:
         raise EmbeddingError(
-            f"holds {shortened(name.replace(' ', '.'))}, which is not part of an embedding and may be code; it "
-            "was "
-            "not read, get another copy"
+            f"holds {shortened(name.replace(' ', '.'))}, which may be code and was not read; get another copy"
         )
     return name

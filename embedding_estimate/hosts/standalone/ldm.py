@@ -231,7 +231,9 @@ def _filled(name: str, build: Callable[[], nn.Module], state: Mapping[str, Tenso
             f"({str(error).splitlines()[-1].strip()}); get another copy"
         ) from error
     if missing:
-        raise ModelError(f"{name}: incomplete, {len(missing)} tensors are missing, the first is {missing[0]}; get another copy")
+        raise ModelError(
+            f"{name}: incomplete, {len(missing)} tensors are missing, the first is {missing[0]}; get another copy"
+        )
     for owner in module.modules():
         for key, value in owner.named_buffers(recurse=False):  # CLIP's position ids, which are not saved
             if value.is_meta:

@@ -108,8 +108,8 @@ def _check_hooks(kind: str, modules: Mapping[str, nn.Module]) -> None:
         for part in module.modules():
             if hasattr(part, "_hf_hook"):
                 raise ModelError(
-                    f"{kind}: its {name} moves between devices (CPU offload or device_map); "
-                    "call remove_all_hooks() and to('cuda'), or load it without"
+                    f"{kind}: its {name} moves between devices (CPU offload or device_map); call remove_all_hooks() "
+                    "and to('cuda'), or load it without"
                 )
             if getattr(getattr(part, "_diffusers_hook", None), "hooks", None):
                 raise ModelError(

@@ -109,7 +109,7 @@ def test_pictures_of_something_else(tmp_path: Path) -> None:
     assert "damaged" in refused(with_text(tmp_path / "text.png", b"!!!"))
     for length in (8, 30, 60, 400):
         (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:length])
-        assert refused(tmp_path / "cut.png").startswith("cut.png: is damaged or no embedding")
+        assert refused(tmp_path / "cut.png").startswith("cut.png: is damaged or is not an embedding; get another copy")
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -131,9 +131,9 @@ def test_a_picture_of_any_size_is_not_decoded(tmp_path: Path, monkeypatch: pytes
         (b'{"string_to_param": {"*": {"TORCHTENSOR": [[NaN]]}}}', "undefined"),
         (b'{"string_to_param": {"*": {"TORCHTENSOR": [[1], [1, 2]]}}}', "damaged"),
         (b'{"string_to_param": {"*": {"TORCHTENSOR": "1"}}}', "damaged"),
-        (b'{"string_to_param": {"*": [[1]]}}', "no tensor"),
+        (b'{"string_to_param": {"*": [[1]]}}', "holds *, which is not a tensor; choose an embedding file"),
         (b'{"string_to_param": {}}', "0 words"),
-        (b"[]", "no vectors by name"),
+        (b"[]", "no named vectors"),
         (b"{}", "0 tensors"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_folder_with_pictures(tmp_path: Path) -> None:
     found, skipped = embedding.read_folder(tmp_path)
     assert sorted(found) == ["file", "pixels", "text"]
     assert [path.name for path, _ in skipped] == ["bad.png", "card.preview.png"]
-    assert "WebUIs pass over previews; rename it" in skipped[1][1]
+    assert "WebUIs skip .preview files; rename it" in skipped[1][1]
 
 
 def test_the_picture_on_a_card_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
