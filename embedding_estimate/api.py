@@ -72,8 +72,8 @@ def router(
     @routes.get("/embeddings", summary="The embeddings in the folder")
     def listed() -> dict[str, Any]:
         folder = embeddings()
-        found = [path for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
-        answer: dict[str, Any] = _sendable({"embeddings": [_entry(path, folder) for path in sorted(found)]})
+        paths = [path for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
+        answer: dict[str, Any] = _sendable({"embeddings": [_entry(path, folder) for path in sorted(paths)]})
         return answer
 
     return routes
@@ -89,7 +89,7 @@ class RefusingInLines(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+                lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
                 raise HTTPException(422, lines) from error
 
         return handled

@@ -29,21 +29,21 @@ _BRACKETS = re.compile(r"(?<!\\)[(\[]")
 
 def of_job(settings: Settings, teacher: Teacher) -> list[str]:
     """All that can be said of a job before it begins, but for its name."""
-    found = of_settings(settings) + of_prompts(settings, teacher.model) + of_training(settings, teacher)
-    return list(dict.fromkeys(found))
+    lines = of_settings(settings) + of_prompts(settings, teacher.model) + of_training(settings, teacher)
+    return list(dict.fromkeys(lines))
 
 
 def of_settings(settings: Settings) -> list[str]:
     """What can be said without the model: syntax of other programs, settings without effect."""
-    found = []
+    lines = []
     for name, prompt in _prompts(settings):
         line_by_line = prompt.splitlines() if name in ("other_prompt", "templates") else [prompt]
         composed = _composed(settings, name)
         notes = [note for line in line_by_line for note in foreign_syntax.notes(line, composed=composed)]
         if name in ("text", "other_prompt") and not composed and _AND.search(prompt):
             notes.append("AND is read as a plain word in a negative prompt; it combines prompts only in a positive one")
-        found += notes if name == "text" else [f"{name}: {note}" for note in notes]
-    return list(dict.fromkeys([*found, *unused_settings.notes(settings)]))
+        lines += notes if name == "text" else [f"{name}: {note}" for note in notes]
+    return list(dict.fromkeys([*lines, *unused_settings.notes(settings)]))
 
 
 def _prompts(settings: Settings) -> list[tuple[str, str]]:
@@ -59,17 +59,17 @@ def _composed(settings: Settings, name: str) -> bool:
 def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
     """What this model and its host make of the prompts."""
     prompts = [prompt for _, prompt in _prompts(settings)]
-    found = model.notes("\n".join(prompts))
+    notes = model.notes("\n".join(prompts))
     lines = [
         f"{word} looks like the name of an embedding, but no such embedding is loaded: it is read as plain words"
         for word in embedding_words.missing(prompts, model.embedding_names())
     ]
-    found += few(lines, "words look like names of embeddings that are not loaded")
+    notes += few(lines, "words look like names of embeddings that are not loaded")
     if model.info.emphasis not in MODES and _BRACKETS.search(settings.text):
-        found.append(
+        notes.append(
             f"the emphasis mode {model.info.emphasis} applies no weights: the weights in the text have no effect"
         )
-    return found
+    return notes
 
 
 def of_training(settings: Settings, teacher: Teacher) -> list[str]:

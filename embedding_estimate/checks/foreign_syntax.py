@@ -154,8 +154,8 @@ def notes(prompt: str, *, composed: bool) -> list[str]:
         ]
     prompt = _NETWORK.sub(" ", _ESCAPED.sub(" ", prompt))
     bare = _bare(prompt, composed)
-    found = [*(syntax.note(prompt) for syntax in IN_BRACKETS), *(syntax.note(bare) for syntax in BARE)]
-    return [note for note in found if note is not None]
+    lines = [*(syntax.note(prompt) for syntax in IN_BRACKETS), *(syntax.note(bare) for syntax in BARE)]
+    return [note for note in lines if note is not None]
 
 
 def _bare(prompt: str, composed: bool) -> str:

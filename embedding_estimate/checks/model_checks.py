@@ -76,8 +76,8 @@ def _files(settings: Settings, model: BorrowedModel) -> Iterator[str]:
 
 def check_contexts(contexts: Sequence[str], negative: bool, model: BorrowedModel) -> None:
     """Raises `SettingsError` with every context of the user's, to measure in, that an embedding cannot stand in."""
-    if found := _no_contexts(contexts, negative, model):
-        raise SettingsError([f"context {line}" for line in found])
+    if problems := _no_contexts(contexts, negative, model):
+        raise SettingsError([f"context {line}" for line in problems])
 
 
 def _no_contexts(prompts: Sequence[str], negative: bool, model: BorrowedModel) -> list[str]:

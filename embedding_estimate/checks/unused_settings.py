@@ -48,10 +48,10 @@ def _transformer(settings: Settings) -> list[str]:
     names = changed(settings, OF_LATENTS)
     if any("[" in prompt for prompt in (settings.text, settings.templates)):
         names = [name for name in names if name not in COUNTED_BY_SCHEDULES]
-    found = nothing(names, "the Transformer part uses no latents")
+    lines = nothing(names, "the Transformer part uses no latents")
     if settings.other_prompt.strip():
-        found.append("other_prompt: the Transformer part ignores it; only the figures use it")
-    return found
+        lines.append("other_prompt: the Transformer part ignores it; only the figures use it")
+    return lines
 
 
 def _guidance(settings: Settings) -> list[str]:
@@ -75,21 +75,25 @@ def _words(settings: Settings) -> list[str]:
 def _optimizers(settings: Settings) -> list[str]:
     parts = [dataclasses.replace(settings, part=part) for part in settings.part.split(" + ")]
     used = dict.fromkeys(part.optimizer_used for part in parts)
-    found = [f"rate={settings.rate:g}: {RATES[name]}; 0 fits it" for name in used if settings.rate and name in RATES]
+    lines = [
+        f"rate={settings.rate:g}: {RATES[name]}; 0 chooses a fitting rate"
+        for name in used
+        if settings.rate and name in RATES
+    ]
     if "Rprop" in used:
-        found += nothing(changed(settings, ["scheduler"]), "Rprop finds its own step lengths")
-    return found
+        lines += nothing(changed(settings, ["scheduler"]), "Rprop finds its own step lengths")
+    return lines
 
 
 def _every(settings: Settings) -> list[str]:
     steps = learning_steps(settings)
-    found = []
+    lines = []
     for name, kept in (("save_every", "snapshots"), ("preview_every", "previews")):
         if (every := getattr(settings, name)) > steps:
-            found.append(f"{name}={every}: there are {steps} learning steps in all, so there will be no {kept}")
+            lines.append(f"{name}={every}: there are {steps} learning steps in all, so there will be no {kept}")
         elif every and name == "save_every" and settings.typed_weight == 0:
-            found.append(f"save_every={every}: no snapshots are saved while the best typed weight is searched")
-    return found
+            lines.append(f"save_every={every}: no snapshots are saved while the best typed weight is searched")
+    return lines
 
 
 def _other_side(settings: Settings) -> list[str]:

@@ -54,7 +54,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="embedding-estimate")
 def main() -> None:
-    """Makes a textual-inversion embedding from a prompt, weights included: no images, no tags.
+    """Makes a textual-inversion embedding from a prompt with its weights. No images and no tags are needed.
 
     Start with `embedding-estimate demo`.
     """

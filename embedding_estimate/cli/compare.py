@@ -65,9 +65,9 @@ def _settings(options: Mapping[str, Any], text: str) -> Settings:
 @setting_option(WEIGHT)
 @setting_option(MEASURE)
 def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts: Sequence[str], **options: Any) -> None:
-    """Measures how faithful the embedding in FILE is to the prompt TEXT, whatever made it.
+    """Measures how well the embedding in FILE reproduces the prompt TEXT. Files of other tools work too.
 
-    What is not typed, the weight of the name, clip skip and emphasis mode, is as FILE tells.
+    Weight of the name, clip skip and emphasis mode are read from FILE; options override them.
     """
     settings = _settings(options, text)
     if warning := check_report(report, file.parent):
@@ -125,7 +125,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
         clip_skip, emphasis = model.info.clip_skip, model.info.emphasis
     if report:  # before anything is printed, whose reader may have left
         drawn.save(sheet, report)
-    show(f"{called} ({embedding.tokens} vectors) beside {text}; clip skip {clip_skip}, emphasis {emphasis}\n")
+    show(f"{called} ({embedding.tokens} vectors) compared with {text}; clip skip {clip_skip}, emphasis {emphasis}\n")
     show_figures(figures, embedding.tokens)
     if report:
         show(f"\nreport: {report}")

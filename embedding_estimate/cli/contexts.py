@@ -54,11 +54,11 @@ def flattering(
     contexts: Sequence[str], provenance: Mapping[str, Any], settings: Settings, model: BorrowedModel
 ) -> list[str]:
     """`advice.of_contexts` for an embedding that was made as its file says; nothing where it does not say."""
-    told = provenance.get("settings")
-    if not isinstance(told, Mapping) or "templates" not in told:
+    recorded = provenance.get("settings")
+    if not isinstance(recorded, Mapping) or "templates" not in recorded:
         return []
     trained = ("templates", "use", "part", "prompt_type")
-    made = replace(settings, **{name: told[name] for name in trained if name in told})
+    made = replace(settings, **{name: recorded[name] for name in trained if name in recorded})
     if made.problems():
         return []
     from embedding_estimate.checks import advice

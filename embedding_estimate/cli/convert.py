@@ -27,11 +27,12 @@ FORMATS = ("safetensors", "pt")
     metavar="PATH",
     help="The file to write, or the folder to write it in.  [default: beside FILE, under its name]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def convert(file: Path, kind: str, out: Path | None, overwrite: bool) -> None:
-    """Writes the embedding in FILE in another format, with what FILE says of how it was made.
+    """Writes the embedding in FILE in another format. The record of how it was made is kept.
 
-    Reads the files of any tool, pictures that hold an embedding among them. A .pt holds SD1 and SD2 only.
+    Reads files of other tools too, also pictures with an embedding in them. A .pt can hold an embedding for SD1 or
+    SD2, but not for SDXL.
     """
     from embedding_estimate.files.embedding import read, write
 

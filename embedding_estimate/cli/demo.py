@@ -1,4 +1,4 @@
-"""`demo`: the whole way once, with the small model that ships with the package."""
+"""`demo`: makes one embedding with the bundled model, measures it and draws the report."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PROMPT = "(red:1.5) circle"
 NAME = "demo-red-circle"
 REPORT = Path(f"{NAME}.png")
 NEXT = """
-{report} shows the same pictures with the prompt, the embedding, the bare words and nothing, and below them
-among other words: {context}
-In contexts like that the embedding explains {explained} of the prompt, and {emphasis} of what its weights add;
-0 is as good as the bare words.
+{report} shows the same seeds with the prompt, the embedding, the words without weights and the empty prompt.
+Its lower rows show them among other words: {context}
+Among other words, the embedding reproduces {explained} of the prompt's effect (1 is all of it),
+and {emphasis} of the effect of its weights (0 is no better than the words without weights).
 
 Next:
   embedding-estimate inspect {path}
@@ -37,8 +37,8 @@ def demo(out: Path, report: Path | None, as_json: bool) -> None:
     """Makes an embedding with the bundled model, and a picture of how faithful it is."""
     report = report or REPORT
     click.echo(
-        f"The prompt is {PROMPT}. Its weight is applied behind the text encoder, where no embedding reaches,\n"
-        "so the vectors are trained until the model predicts the same with them.\n",
+        f"The prompt is {PROMPT}. Its weight is applied after the text encoder, but an embedding enters before it.\n"
+        "So vectors are trained that make the model predict what it predicts for the prompt.\n",
         err=True,
     )
     settings = Settings(text=PROMPT, name=NAME, overwrite=True)

@@ -40,9 +40,9 @@ class HostOptions:
         """Those among a command's options."""
         return cls(**{field.name: options[field.name] for field in fields(cls)})
 
-    def like(self, told: Mapping[str, Any]) -> HostOptions:
+    def like(self, provenance: Mapping[str, Any]) -> HostOptions:
         """With the clip skip and emphasis mode that an embedding was made for, where nothing else was typed."""
-        clip_skip, emphasis = told.get("clip_skip"), told.get("emphasis")
+        clip_skip, emphasis = provenance.get("clip_skip"), provenance.get("emphasis")
         return replace(
             self,
             clip_skip=clip_skip if self.clip_skip is None and isinstance(clip_skip, int) else self.clip_skip,
@@ -129,10 +129,10 @@ def _embeddings(folder: Path) -> dict[str, Embedding]:
 
     if not folder.is_dir():
         raise EmbeddingError(f"{folder}: is not a folder; give --embeddings a folder of embedding files")
-    found, skipped = read_folder(folder)
+    embeddings, skipped = read_folder(folder)
     for _, reason in skipped:
         note(reason)
-    for name in found:
+    for name in embeddings:
         if line := names.uncallable(name):
             note(line)
-    return {name: embedding for name, embedding in found.items() if names.is_text(name)}
+    return {name: embedding for name, embedding in embeddings.items() if names.is_text(name)}

@@ -34,9 +34,9 @@ DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 )
 @json_option
 def inspect(file: Path, model: str | None, as_json: bool) -> None:
-    """Prints what FILE holds: its vectors, and how they were made where it says so.
+    """Shows the vectors in FILE and, if the file says so, how they were made.
 
-    Reads the files of any tool, and runs nothing that may be in them.
+    Reads files of other tools too. Code in a file is never run.
     """
     from embedding_estimate.files.embedding import read
     from embedding_estimate.storage.phrases import lacks, told_phrase, told_words
@@ -73,12 +73,12 @@ def _nearest(embedding: Embedding, name: str) -> Nearest:
     """
     from embedding_estimate.model.vectors import nearest
 
-    found: Nearest = {}
+    by_encoder: Nearest = {}
     with load(HostOptions(model=name, device="cpu")).borrow() as model:
         fitted = embedding.fit(model.info.widths)
         for key, table in model.vocabulary().items():
             tokens, similarities = nearest(fitted.vectors[key], table, NEAREST)
-            found[key] = [
+            by_encoder[key] = [
                 [
                     {"word": model.token_text(key, token), "similarity": similarity}
                     for token, similarity in zip(ids, values, strict=True)
@@ -86,7 +86,7 @@ def _nearest(embedding: Embedding, name: str) -> Nearest:
                 ]
                 for vector, ids, values in zip(fitted.vectors[key], tokens.tolist(), similarities.tolist(), strict=True)
             ]
-    return found
+    return by_encoder
 
 
 def _norms(vectors: Any) -> list[float]:
@@ -122,13 +122,13 @@ def _nearest_lines(nearest: Nearest) -> Iterator[str]:
 
 def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     """How the embedding was made."""
-    told = dict(provenance)
-    if not told:
+    entries = dict(provenance)
+    if not entries:
         yield "the file does not say how it was made"
         return
-    settings, figures = told.pop("settings", None), told.pop("fidelity", None)
+    settings, figures = entries.pop("settings", None), entries.pop("fidelity", None)
     yield "made by embedding-estimate"
-    for name, value in told.items():
+    for name, value in entries.items():
         yield _row(name, value)
     if isinstance(settings, dict):
         yield ""

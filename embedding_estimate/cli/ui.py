@@ -34,9 +34,9 @@ LOOPBACK = "127.0.0.1"
 @click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 @host_options
 def ui(out: Path, host_address: str, port: int | None, no_browser: bool, **options: Any) -> None:
-    """Serves the WebUI's tab by itself, in the browser.
+    """Opens the tab in the browser, without a WebUI.
 
-    Prompts may name the embeddings of the folder that is saved in, unless --embeddings says another.
+    Prompts can use the embeddings in the --embeddings folder; without that option, those in the --out folder.
     """
     hosted = HostOptions.of(options)
     if hosted.embeddings is None and out.is_dir():

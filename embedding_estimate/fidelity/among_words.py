@@ -56,9 +56,12 @@ def _bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Traje
 
 def pictured_context(teacher: Teacher, templates: Sequence[str]) -> str:
     """The one that images are made in: the first that is no longer than a chunk, or else the first."""
-    most = teacher.model.info.chunk_tokens
-    short = (each for each in templates if count(teacher.model.token_vectors(each.replace("{}", ""))) <= most)
-    return next(short, templates[0])
+    model = teacher.model
+
+    def fits_a_chunk(template: str) -> bool:
+        return count(model.token_vectors(template.replace("{}", ""))) <= model.info.chunk_tokens
+
+    return next(filter(fits_a_chunk, templates), templates[0])
 
 
 def pictured(teacher: Teacher, vectors: Vectors, template: str, trajectory: Trajectory) -> dict[str, Side]:

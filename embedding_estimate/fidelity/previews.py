@@ -30,8 +30,8 @@ class Preview:
         """All in one row."""
         width, height = self.pictures["prompt"].size
         row = Image.new("RGB", (width * len(self.pictures), height))
-        for column, each in enumerate(self.pictures.values()):
-            row.paste(each, (column * width, 0))
+        for column, image in enumerate(self.pictures.values()):
+            row.paste(image, (column * width, 0))
         return row
 
 

@@ -168,7 +168,8 @@ def _among_words(
     measured = []
     for number, template in enumerate(templates):
         here = Context.of(teacher, template, SEEDS[number % len(SEEDS)], batch)
-        measured += [(weight, here, here.error(each, vectors, batch)) for weight, each in typed.items()]
+        for weight, typed_teacher in typed.items():
+            measured.append((weight, here, here.error(typed_teacher, vectors, batch)))
     return measured
 
 
@@ -213,8 +214,8 @@ def _figures(
     empty, unweighted, bare = err["empty"], err["without weights"], err.get("bare name")
     emphasised = unweighted >= NO_EMPHASIS * empty
     distance = {name: _distance(value, latents["prompt"]) for name, value in latents.items()}
-    inside = _InContexts.of([(here, found) for weight, here, found in measured if weight == typed_weight])
-    inside_bare = _InContexts.of([(here, found) for weight, here, found in measured if weight == 1])
+    inside = _InContexts.of([(here, error) for weight, here, error in measured if weight == typed_weight])
+    inside_bare = _InContexts.of([(here, error) for weight, here, error in measured if weight == 1])
     return Fidelity(
         protocol=PROTOCOL,
         explained=1 - _ratio(err["embedding"], empty),
@@ -258,7 +259,7 @@ class _InContexts:
 
     @classmethod
     def of(cls, measured: Sequence[tuple[Context, float]]) -> _InContexts:
-        mine = [found for _, found in measured]
+        mine = [error for _, error in measured]
         words, nothing = [here.words for here, _ in measured], [here.nothing for here, _ in measured]
         emphasised = sum(words) >= NO_EMPHASIS * sum(nothing)
         worst, _ = max(measured, key=lambda pair: pair[1] - pair[0].words)
@@ -269,8 +270,8 @@ class _InContexts:
             emphasis=1 - _ratio(sum(mine), sum(words)) if emphasised else None,
             worst=worst.template,
             rows=[
-                {"context": here.template, "embedding": found, "without weights": here.words, "nothing": here.nothing}
-                for here, found in measured
+                {"context": here.template, "embedding": error, "without weights": here.words, "nothing": here.nothing}
+                for here, error in measured
             ],
             standard_errors={
                 "explained_in_context": standard_error(tensors[0], tensors[2]),

@@ -58,7 +58,7 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
         """To hold a typed weight against."""
         return [] if figures.typed_weight == 1 else [Row("bare name", value, "typed without its weight", baseline=True)]
 
-    found = [
+    table = [
         Row("explained", figures.explained, "share of the prompt's effect; 1 = the prompt itself"),
         *bare(figures.explained_bare),
         *(
@@ -82,8 +82,8 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
     ]
     if figures.image_distance is not None:
         distance = "same-seed images: 0 = the prompt's, 1 = as far as the empty prompt's"
-        found.append(Row("image distance", figures.image_distance, distance, share=False))
-    return found
+        table.append(Row("image distance", figures.image_distance, distance, share=False))
+    return table
 
 
 def _among_words(figures: Fidelity) -> str:

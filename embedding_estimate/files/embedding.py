@@ -48,9 +48,9 @@ class Embedding:
         for key, tensor in self.vectors.items():
             if not tensor.is_floating_point() or tensor.ndim != 2 or 0 in tensor.shape:
                 shape = shortened("x".join(map(str, tensor.shape))) or "single"
-                found = f"{key} is a {shape} {tensor.dtype}"
+                description = f"{key} is a {shape} {tensor.dtype}"
                 raise EmbeddingError(
-                    f"{self.name}: {found}, but an embedding is N vectors of floats; choose an embedding file"
+                    f"{self.name}: {description}, but an embedding is N vectors of floats; choose an embedding file"
                 )
         vectors = {
             key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()  # (N, width)
@@ -95,10 +95,10 @@ def read(path: Path) -> Embedding:
 
     Raises EmbeddingError, with one line, whatever the file holds.
     """
-    found = formats.contents(path)
-    own = found.name if path.suffix.lower() == formats.PICTURE else None
+    contents = formats.contents(path)
+    own = contents.name if path.suffix.lower() == formats.PICTURE else None
     name = own if isinstance(own, str) and not names.problems(own) else path.stem
-    return Embedding(name, found.vectors, provenance.read(found.provenance))
+    return Embedding(name, contents.vectors, provenance.read(contents.provenance))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, str]]]:
@@ -107,7 +107,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, st
     Files that are no embeddings by their extension are not mentioned, nor are pictures that hold none: those on the
     cards of embeddings.
     """
-    found: dict[str, Embedding] = {}
+    embeddings: dict[str, Embedding] = {}
     skipped: list[tuple[Path, str]] = []
 
     def add(path: Path) -> None:
@@ -115,9 +115,9 @@ def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, st
             if path.stem.endswith(".preview"):
                 raise EmbeddingError(f"{path.name}: holds an embedding, but WebUIs skip .preview files; rename it")
             embedding = read(path)
-            if embedding.name in found:
+            if embedding.name in embeddings:
                 raise EmbeddingError(f"{path.name}: another file has the same name; remove one of the two")
-            found[embedding.name] = embedding
+            embeddings[embedding.name] = embedding
         except EmbeddingError as error:
             skipped.append((path, str(error)))
 
@@ -134,7 +134,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, st
         stem = path.stem.removesuffix(".preview")
         if formats.pictured_in(path, pixels=stem == path.stem and stem not in stems):  # a card's picture holds nothing
             add(path)
-    return found, skipped
+    return embeddings, skipped
 
 
 def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:

@@ -141,18 +141,18 @@ def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iter
     ids = token_ids(name)
     if not ids:
         return [f"{name}: the tokenizer drops every character of it, so no prompt can call it; rename it"]
-    found = []
+    lines = []
     if len(ids) == len(name.split()):
-        found.append(f"{name}: every prompt with these ordinary words would call it; choose a made-up name")
+        lines.append(f"{name}: every prompt with these ordinary words would call it; choose a made-up name")
     elif typed_anyway(name, lambda word: len(token_ids(word)) == 1):
-        found.append(f"{name}: people use this in prompts, and each such prompt would call it; choose a made-up name")
+        lines.append(f"{name}: people use this in prompts, and each such prompt would call it; choose a made-up name")
     if " " in name:
-        found.append(f"{name}: ComfyUI cannot call a name with a space; write a hyphen")
+        lines.append(f"{name}: ComfyUI cannot call a name with a space; write a hyphen")
     if token_ids(f"{name},")[: len(ids)] != ids:
-        found.append(f"{name}: a comma right after this name hides it; end the name in a letter or a digit")
+        lines.append(f"{name}: a comma right after this name hides it; end the name in a letter or a digit")
     others = {other: token_ids(other) for other in filter(is_text, other_names) if _key(other) != _key(name)}
     collisions = [line for other, other_ids in others.items() if (line := _collision(name, ids, other, other_ids))]
-    return found + few(collisions, f"embeddings collide with {name} in this way; rename it")
+    return lines + few(collisions, f"embeddings collide with {name} in this way; rename it")
 
 
 def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> str:
@@ -215,8 +215,8 @@ def target(
     Raises SettingsError for a name with `problems`, EmbeddingError for a folder that cannot be written and
     NameTaken for a name that another file has, or a folder in the file's place.
     """
-    if found := problems(name):
-        raise SettingsError(found)
+    if lines := problems(name):
+        raise SettingsError(lines)
     if not folder.is_dir():
         raise EmbeddingError(f"{folder}: is not a folder; create it or choose another")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -47,8 +47,8 @@ def write_together(
                 _move(temporary[path], path, overwrite)
                 on_moved(path)
         finally:
-            for each in temporary.values():
-                each.unlink(missing_ok=True)
+            for leftover in temporary.values():
+                leftover.unlink(missing_ok=True)
         for folder in dict.fromkeys(path.parent for path in contents):
             _sync_folder(folder)
     except OSError as error:

@@ -23,28 +23,28 @@ def contradictions(settings: Settings, sound: Sound) -> list[str]:
 
 
 def _prompts(settings: Settings, sound: Sound) -> list[str]:
-    found = []
+    problems = []
     if sound("text") and not settings.text.strip():
-        found.append("text is empty: give the prompt to turn into an embedding")
+        problems.append("text is empty: give the prompt to turn into an embedding")
     if sound("templates"):
-        found += [f"template {line}" for line in contexts.problems(settings.template_list)]
+        problems += [f"template {line}" for line in contexts.problems(settings.template_list)]
     if sound("use", "templates") and settings.use == ALONE and set(settings.template_list) != {"{}"}:
-        found.append(
+        problems.append(
             f"templates: use={ALONE!r} trains without other words; leave templates out, or choose {AMONG_WORDS!r}"
         )
-    return found
+    return problems
 
 
 def _other_side(settings: Settings, sound: Sound) -> list[str]:
-    found = []
+    problems = []
     if sound("prompt_type", "guidance_scale") and settings.negative and settings.guidance_scale == 1:
-        found.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
+        problems.append("guidance_scale=1 ignores the negative prompt: choose more than 1")
     if sound("prompt_type", "other_prompt") and not settings.negative and len(settings.other_prompts) > 1:
-        found.append(
+        problems.append(
             f"other_prompt has {len(settings.other_prompts)} lines: the negative prompt is one line; give one, or "
             "choose prompt_type='Negative Prompt'"
         )
-    return found
+    return problems
 
 
 def _start(settings: Settings, sound: Sound) -> list[str]:
@@ -56,28 +56,28 @@ def _start(settings: Settings, sound: Sound) -> list[str]:
 def _words(settings: Settings, sound: Sound) -> list[str]:
     if not sound("words", "typed_weight", "initial_prompt") or settings.words == ONE_WORD:
         return []
-    found = []
+    problems = []
     if settings.typed_weight != 1:
-        found.append(
+        problems.append(
             f"typed_weight={settings.typed_weight:g}: words={settings.words!r} sets the weights by itself; choose 1"
         )
     if settings.initial_prompt.strip():
-        found.append(f"initial_prompt: words={settings.words!r} starts from the text's own tokens; leave it empty")
-    return found
+        problems.append(f"initial_prompt: words={settings.words!r} starts from the text's own tokens; leave it empty")
+    return problems
 
 
 def _optimizers(settings: Settings, sound: Sound) -> list[str]:
     if not sound("part", "optimizer"):
         return []
     used = [dataclasses.replace(settings, part=part).optimizer_used for part in settings.part.split(" + ")]
-    found = [line for name in dict.fromkeys(used) for line in optimizers.lacking(name)]
+    problems = [line for name in dict.fromkeys(used) for line in optimizers.lacking(name)]
     full = [name for name in used if name in optimizers.FULL]
     if full and sound("scheduler") and settings.scheduler != "constant":
-        found.append(
+        problems.append(
             f"scheduler={settings.scheduler!r}: {full[0]} finds its own step length; "
             "choose 'constant', or another optimizer"
         )
-    return found
+    return problems
 
 
 RULES: tuple[Callable[[Settings, Sound], list[str]], ...] = (_prompts, _other_side, _start, _words, _optimizers)

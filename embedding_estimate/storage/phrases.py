@@ -93,17 +93,17 @@ def parts_of(embedding: Embedding) -> list[Embedding]:
 
 def renamed(embedding: Embedding, name: str) -> Embedding:
     """The same embedding under another name, in its settings and in the names of its words as well."""
-    told = dict(embedding.provenance)
-    if isinstance(told.get("settings"), Mapping):
-        told["settings"] = {**told["settings"], "name": name}
-    if words := told_words(told):
+    provenance = dict(embedding.provenance)
+    if isinstance(provenance.get("settings"), Mapping):
+        provenance["settings"] = {**provenance["settings"], "name": name}
+    if words := told_words(provenance):
         spelled = of_words(name, len(words))
-        told["phrase"] = phrase(spelled, [word.weight for word in words])
-        told["words"] = [
+        provenance["phrase"] = phrase(spelled, [word.weight for word in words])
+        provenance["words"] = [
             {"name": own, "tokens": word.tokens, "typed_weight": word.weight}
             for own, word in zip(spelled, words, strict=True)
         ]
-    return replace(embedding, name=name, provenance=told)
+    return replace(embedding, name=name, provenance=provenance)
 
 
 def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:

@@ -34,7 +34,7 @@ def made(folder: Path) -> Iterator[None]:
     missing: list[Path] = []
     try:
         try:
-            missing = [each for each in (folder, *folder.parents) if not each.exists()]
+            missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EmbeddingError(
@@ -43,9 +43,9 @@ def made(folder: Path) -> Iterator[None]:
         _try_writing(folder)
         yield
     finally:
-        for each in missing:
-            if each.is_dir() and not any(each.iterdir()):
-                each.rmdir()
+        for parent in missing:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def _try_writing(folder: Path) -> None:
@@ -181,8 +181,8 @@ class Result:
             return []
         folder, suffix = self.paths[0].parent, self.paths[0].suffix
         mine = [self.settings.name, *names.of_words(self.settings.name, len(names.LETTERS))]
-        found = [folder / f"{name}{suffix}" for name in mine]
-        return [path for path in found if path not in self.paths and path.exists()]
+        candidates = [folder / f"{name}{suffix}" for name in mine]
+        return [path for path in candidates if path not in self.paths and path.exists()]
 
     def _first(self, parts: Sequence[Embedding]) -> list[Path]:
         from embedding_estimate.files.embedding import write, write_together

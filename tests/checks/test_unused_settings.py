@@ -124,14 +124,14 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
         (
             {"rate": 0.5},
             [
-                "rate=0.5: LBFGS finds the length of each step by a line search; the rate is only its first guess; 0 "
-                "fits it"
+                "rate=0.5: LBFGS finds the length of each step by a line search; the rate is only its first "
+                "guess; 0 chooses a fitting rate"
             ],
         ),
         ({"rate": 0.5, "part": "U-Net"}, []),
         (
             {"rate": 0.5, "optimizer": "Prodigy"},
-            ["rate=0.5: Prodigy finds its own rate and multiplies it by this one; 0 fits it"],
+            ["rate=0.5: Prodigy finds its own rate and multiplies it by this one; 0 chooses a fitting rate"],
         ),
         ({"guidance_scale": 1.0}, []),
         (

@@ -85,10 +85,10 @@ def _contents(path: Path, extension: str) -> Contents:
         raise EmbeddingError(
             f"is larger than {most // 2**20} MiB, too large for an embedding; choose an embedding file"
         )
-    found = READERS[kind](path)
+    held = READERS[kind](path)
     if kind != extension:
         raise EmbeddingError(f"is a {kind} file by its content; rename it to {path.stem}{kind}")
-    return found
+    return held
 
 
 def _kind(beginning: bytes) -> str:
@@ -152,14 +152,14 @@ def _of_entries(entries: Any, tensor: Callable[[Any], Tensor | None]) -> Content
 
 def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
     """Which of a file's keys to read, by what it is called here: both of SDXL as WebUIs do, or the only one."""
-    found = list(keys)
-    if set(PAIR) <= set(found):
+    names = list(keys)
+    if set(PAIR) <= set(names):
         return {key: key for key in PAIR}
-    if len(found) == 1:
-        return {found[0] if found[0] in PAIR else SINGLE: found[0]}
-    listed = ", ".join([*(shortened(str(key), 20) for key in found[:3]), "..."][: max(len(found), 1)])
+    if len(names) == 1:
+        return {names[0] if names[0] in PAIR else SINGLE: names[0]}
+    listed = ", ".join([*(shortened(str(key), 20) for key in names[:3]), "..."][: max(len(names), 1)])
     raise EmbeddingError(
-        f"holds {len(found)} tensors ({listed}), but an embedding holds one, or {' and '.join(PAIR)}; choose an "
+        f"holds {len(names)} tensors ({listed}), but an embedding holds one, or {' and '.join(PAIR)}; choose an "
         "embedding file"
     )
 

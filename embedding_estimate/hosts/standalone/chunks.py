@@ -118,7 +118,7 @@ class Lookup:
 
     def _longest(self, tokens: Sequence[int], start: int) -> tuple[Placed | None, int]:
         """The embedding named from `start` on, with the place behind its name; none and the next place otherwise."""
-        found: tuple[Placed | None, int] = None, start + 1
+        longest: tuple[Placed | None, int] = None, start + 1
         node = self._root
         for place in range(start, len(tokens)):
             following = node.following.get(tokens[place])
@@ -126,8 +126,8 @@ class Lookup:
                 break
             node = following
             if node.named:
-                found = next(iter(node.named.values())), place + 1
-        return found
+                longest = next(iter(node.named.values())), place + 1
+        return longest
 
 
 def build(runs: Iterable[Run], marks: Marks, backtrack: int = BACKTRACK) -> tuple[list[Chunk], int]:

@@ -1,4 +1,4 @@
-"""Prompts to what the U-Net is told, for SD1, SD2 and SDXL, as AUTOMATIC1111 1.10.1 does it."""
+"""From prompts to conditionings for SD1, SD2 and SDXL, as AUTOMATIC1111 1.10.1 makes them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.hosts.batching import independent
-from embedding_estimate.hosts.standalone import chunks, grammar
+from embedding_estimate.hosts.standalone import chunks, encoding, grammar
 from embedding_estimate.hosts.standalone.chunks import Chunk, Lookup, Placed, Run, Unit
-from embedding_estimate.hosts.standalone.emphasis import Emphasis, by_name, unchanged
+from embedding_estimate.hosts.standalone.emphasis import by_name, unchanged
+from embedding_estimate.hosts.standalone.encoding import Layout
 from embedding_estimate.hosts.standalone.text_encoder import ClipEncoder, Output
 from embedding_estimate.model.host import Conditioning, Stage, Vectors
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 SLOT = re.compile(r"\{(?:(?P<first>\d+):(?P<last>\d+))?\}")  # `{}`, or `{first:last}` for some of the vectors
 PRIVATE = range(0xF0000, 0x10FFFE)  # Unicode's private planes, more characters than a template may have
-Layout = Mapping[ClipEncoder, Sequence[Sequence[Chunk]]]  # the chunks of each of B texts, as each encoder reads them
 
 
 class Conditioner:
@@ -121,7 +121,7 @@ class Conditioner:
             now = []
             for ends, conditionings, weight in schedules:
                 index = next(i for i, end in enumerate(ends) if until <= end)
-                now.append((_lengthened(conditionings[index], length), weight))
+                now.append((encoding.lengthened(conditionings[index], length), weight))
             stages.append(Stage(until, tuple(now)))
         return stages
 
@@ -141,12 +141,12 @@ class Conditioner:
         vacant = {template: self._vacant(template, counts) for template in templates}
         encoders = self.encoders.values()
         together = all(independent([text[encoder] for text in vacant.values()]) for encoder in encoders)
-        found = []
+        conditionings = []
         for batch in [templates] if together else [[template] for template in templates]:
             texts = [vacant[template] for template in dict.fromkeys(batch)]
             layout = {encoder: [[c.occupied(placed) for c in text[encoder]] for text in texts] for encoder in encoders}
-            found += self._conditionings(batch, layout, width=width, height=height, negative=negative)
-        return found
+            conditionings += self._conditionings(batch, layout, width=width, height=height, negative=negative)
+        return conditionings
 
     def _vacant(self, template: str, counts: tuple[tuple[str, int], ...]) -> Mapping[ClipEncoder, Sequence[Chunk]]:
         """The template's chunks, as each encoder reads them, with so many places kept where each slot stands."""
@@ -168,14 +168,14 @@ class Conditioner:
     @torch.no_grad()
     def token_vectors(self, text: str) -> dict[str, Tensor]:
         """`host.BorrowedModel.token_vectors`. `AND` and schedules are read as text."""
-        found = {}
+        vectors = {}
         for key, encoder in self.encoders.items():
             pieces = [encoder.table[:0]]
             for run in self._runs(text, {}, encoder):
                 for token, placed in run.units or ():
                     pieces.append(encoder.table[[token]] if placed is None else placed.vectors[key].to(encoder.table))
-            found[key] = torch.cat(pieces)  # (n, width)
-        return found
+            vectors[key] = torch.cat(pieces)  # (n, width)
+        return vectors
 
     def token_weights(self, text: str) -> list[float]:
         """`host.BorrowedModel.token_weights`."""
@@ -234,57 +234,11 @@ class Conditioner:
         }
 
     def _conditionings(
-        self,
-        texts: Sequence[str],
-        layout: Layout,
-        *,
-        width: int,
-        height: int,
-        negative: bool,
-        weights: bool = True,
+        self, texts: Sequence[str], layout: Layout, *, width: int, height: int, negative: bool, weights: bool = True
     ) -> list[Conditioning]:
-        """One for each text, encoded as one batch.
-
-        A text that comes back in the batch is encoded once; emphasis still sees it as often as it is there.
-        """
-        different = list(dict.fromkeys(texts))
-        places = tuple(different.index(text) for text in texts)
-        count = max(len(text) for batch in layout.values() for text in batch)
+        """`encoding.conditionings` in the mode of emphasis that holds now."""
         weigh = self._weigh if weights else unchanged
-        encoded = [self._encoded(encoder, batch, places, count, weigh) for encoder, batch in layout.items()]
-        context = torch.cat([z for z, _ in encoded], dim=2)  # (B, L, C)
-        pooled = encoded[-1][1]  # (B, P)
-        if pooled is None:
-            return [Conditioning(row) for row in _rows(context)]
-        if negative and not any(texts):
-            context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
-        size = self._first.constant((height, width, 0, 0, height, width), pooled.dtype, pooled.device)
-        vector = torch.cat([pooled, size.expand(len(texts), -1)], dim=1)  # (B, P + 6)
-        return [Conditioning(*pair) for pair in zip(_rows(context), _rows(vector), strict=True)]
-
-    def _encoded(
-        self,
-        encoder: ClipEncoder,
-        batch: Sequence[Sequence[Chunk]],
-        where: tuple[int, ...],
-        count: int,
-        weigh: Emphasis,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Context (B, L, C) and the first chunks' pooled states (B, P) or None, from `count` chunks a prompt.
-
-        `where` says where in the batch each of B prompts stands; a prompt with fewer chunks gets empty ones.
-        """
-        places = encoder.constant(where, torch.int64, encoder.table.device)  # (B,)
-        columns, first = [], None
-        for number in range(count):
-            rows = [prompt[number] if number < len(prompt) else chunks.empty(encoder.marks) for prompt in batch]
-            z, pooled = encoder.encode(rows)
-            exact = torch.promote_types(z.dtype, torch.float32)
-            multipliers = encoder.constant(tuple(tuple(row.multipliers) for row in rows), exact, z.device)  # (b, T)
-            columns.append(weigh(z[places].to(exact), multipliers[places]).to(z.dtype))
-            if number == 0 and pooled is not None:
-                first = pooled[places]
-        return torch.cat(columns, dim=1), first
+        return encoding.conditionings(texts, layout, weigh, width=width, height=height, negative=negative)
 
 
 def _slots(template: str) -> dict[str, slice]:
@@ -300,13 +254,3 @@ def _output(family: str, key: str, clip_skip: int) -> Output:
     if family == "sdxl":
         return Output(skip=1, final_norm=False, pooled=key == "clip_g")
     return Output(skip=clip_skip - 1 if family == "sd1" else 0)
-
-
-def _rows(batch: Tensor) -> list[Tensor]:
-    return [batch[row : row + 1] for row in range(len(batch))]
-
-
-def _lengthened(conditioning: Conditioning, length: int) -> Conditioning:
-    context = conditioning.context  # (1, L, C)
-    missing = length - context.shape[1]
-    return Conditioning(torch.cat([context, context[:, -1:].expand(-1, missing, -1)], dim=1), conditioning.vector)

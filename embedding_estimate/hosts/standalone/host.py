@@ -168,11 +168,11 @@ class StandaloneModel:
         lines = [
             f"{part} is read as plain words here, but not in a WebUI: leave it out" for part in dict.fromkeys(parts)
         ]
-        found = few(lines, "parts of the prompts are read as plain words here: leave them out")
+        notes = few(lines, "parts of the prompts are read as plain words here: leave them out")
         if self._ignored_clip_skip:
             family = {"sd2": "Stable Diffusion 2", "sdxl": "SDXL"}[self.info.family]
-            found.append(f"clip skip {self._ignored_clip_skip} has no effect in {family}, as in a WebUI: leave it out")
-        return found
+            notes.append(f"clip skip {self._ignored_clip_skip} has no effect in {family}, as in a WebUI: leave it out")
+        return notes
 
     def vocabulary(self) -> dict[str, Tensor]:
         return self._conditioner.vocabulary()

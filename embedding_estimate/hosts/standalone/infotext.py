@@ -25,8 +25,8 @@ def parse(infotext: str) -> dict[str, str]:
     lines = [line.strip() for line in lines]
     split = next((index for index, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
     negative = "\n".join(line.removeprefix(NEGATIVE).strip() for line in lines[split:])
-    told = {"Prompt": "\n".join(lines[:split]), "Negative prompt": negative}
+    values = {"Prompt": "\n".join(lines[:split]), "Negative prompt": negative}
     for word, value in pairs:
         size = re.fullmatch(r"(\d+)x(\d+)", value)
-        told |= {f"{word}-1": size[1], f"{word}-2": size[2]} if size else {word: value}
-    return told
+        values |= {f"{word}-1": size[1], f"{word}-2": size[2]} if size else {word: value}
+    return values

@@ -43,8 +43,8 @@ def installed() -> ModuleType | None:
 
 def function(k_diffusion: ModuleType | None, sampler: str) -> Callable[..., Tensor] | None:
     """k-diffusion's own function for a sampler; None where it has none, as early versions of it."""
-    found: Callable[..., Tensor] | None = getattr(k_diffusion, FUNCTIONS.get(sampler, ""), None)
-    return found
+    function: Callable[..., Tensor] | None = getattr(k_diffusion, FUNCTIONS.get(sampler, ""), None)
+    return function
 
 
 def sample(

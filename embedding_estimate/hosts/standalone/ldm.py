@@ -162,11 +162,11 @@ def _heads(checkpoint: Checkpoint, widths: list[int]) -> int | list[int]:
     """SD1 has 8 heads everywhere, SD2 and SDXL have 64 channels to a head."""
     params = checkpoint.settings.get("unet_config", checkpoint.settings.get("network_config", {})).get("params", {})
     where = Path(checkpoint.name).with_suffix(".yaml").name
-    told = {key: params[key] for key in ("num_heads", "num_head_channels") if params.get(key) not in (None, -1)}
-    if "num_heads" in told:
-        return whole(where, "num_heads", told["num_heads"], 1, min(widths))
-    if "num_head_channels" in told:
-        channels = whole(where, "num_head_channels", told["num_head_channels"], 1, min(widths))
+    given = {key: params[key] for key in ("num_heads", "num_head_channels") if params.get(key) not in (None, -1)}
+    if "num_heads" in given:
+        return whole(where, "num_heads", given["num_heads"], 1, min(widths))
+    if "num_head_channels" in given:
+        channels = whole(where, "num_head_channels", given["num_head_channels"], 1, min(widths))
         return [width // channels for width in widths]
     return 8 if checkpoint.family == "sd1" else [max(width // 64, 1) for width in widths]
 
@@ -198,8 +198,8 @@ def _text_config(checkpoint: Checkpoint, state: Mapping[str, Tensor], activation
     heads = max(width // 64, 1)
     version = checkpoint.settings.get("cond_stage_config", {}).get("params", {}).get("version", "")
     if version and (described := Path(version, "config.json")).is_file():
-        told = json.loads(described.read_text(encoding="utf-8")).get("num_attention_heads", heads)
-        heads = whole(str(described), "num_attention_heads", told, 1, width)
+        given = json.loads(described.read_text(encoding="utf-8")).get("num_attention_heads", heads)
+        heads = whole(str(described), "num_attention_heads", given, 1, width)
     projection = state.get("text_projection.weight")
     return {
         "vocab_size": vocabulary,

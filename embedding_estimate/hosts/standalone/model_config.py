@@ -40,8 +40,8 @@ def contexts(folder: Path) -> dict[str, Contexts]:
         return {"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS}
     try:
         lists = json.loads(path.read_text("utf-8"))
-        found = {side: Contexts(**{use: tuple(lists[side][use]) for use in USES}) for side in SIDES}
-        every = [vars(found[side])[use] for side in SIDES for use in USES]
+        contexts = {side: Contexts(**{use: tuple(lists[side][use]) for use in USES}) for side in SIDES}
+        every = [vars(contexts[side])[use] for side in SIDES for use in USES]
         all_well = all(every) and all("{}" in context for contexts in every for context in contexts)
     except (ValueError, KeyError, TypeError):
         all_well = False
@@ -50,7 +50,7 @@ def contexts(folder: Path) -> dict[str, Contexts]:
             f'{path}: {{"prompt": {{"train": [...], "select": [...], "report": [...]}}, "negative": ...}} is needed, '
             f"lists of prompts with {{}} in each; {WAY_OUT}"
         )
-    return found
+    return contexts
 
 
 def whole(where: str, key: str, value: Any, low: int, high: int) -> int:

@@ -93,8 +93,8 @@ def _device(kind: str, modules: Mapping[str, nn.Module]) -> torch.device:
     """The device of all modules. Raises ModelError where there are several, or where there are no numbers to use."""
     places = {parameter.device for module in modules.values() for parameter in module.parameters()}
     if len(places) != 1 or "meta" in {place.type for place in places}:
-        found = ", ".join(sorted(map(str, places)))
-        raise ModelError(f"{kind}: its parts are on {found}; put all of them on one device, as pipe.to('cuda') does")
+        devices = ", ".join(sorted(map(str, places)))
+        raise ModelError(f"{kind}: its parts are on {devices}; put all of them on one device, as pipe.to('cuda') does")
     for name, module in modules.items():
         dtypes = {parameter.dtype for parameter in module.parameters()}
         if unknown := [dtype for dtype in dtypes if dtype not in DTYPES]:

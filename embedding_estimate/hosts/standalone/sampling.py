@@ -264,4 +264,4 @@ def _independent(
     shape: tuple[int, int, int], generators: Sequence[torch.Generator], device: torch.device
 ) -> Callable[..., Tensor]:
     """Noise (S, C, h, w) that each seed's own generator draws anew for each step."""
-    return lambda *levels: torch.stack([torch.randn(shape, generator=each) for each in generators]).to(device)
+    return lambda *levels: torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)

@@ -59,14 +59,14 @@ def _names(tokenizers: Sequence[Any]) -> dict[str, list[str]]:
     """The embeddings that all of the tokenizers have, by name, each with its tokens."""
     known = [_added(tokenizer) for tokenizer in tokenizers]
     everywhere = [token for token in known[0] if all(token in others for others in known)]
-    found = {}
+    tokens = {}
     for name in everywhere:
         if _first(name, everywhere) == name:
             number = 1
             while f"{name}_{number}" in everywhere:
                 number += 1
-            found[name] = _tokens(name, number)
-    return found
+            tokens[name] = _tokens(name, number)
+    return tokens
 
 
 def _added(tokenizer: Any) -> list[str]:

@@ -16,11 +16,11 @@ def loaded_from(folder: Path) -> list[Path]:
 
     Variants such as `model.fp16.safetensors` are not what is loaded.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for part in PARTS:
         files = sorted(path for path in folder.joinpath(part).glob("*") if NAME.fullmatch(path.name))
-        found += [path for path in files if path.suffix == ".safetensors"] or files
-    return found
+        paths += [path for path in files if path.suffix == ".safetensors"] or files
+    return paths
 
 
 def short_hash(paths: Sequence[Path]) -> str:
