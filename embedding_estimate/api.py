@@ -1,12 +1,12 @@
-"""The HTTP API, the same wherever it is mounted.
+"""The HTTP API, the same in a WebUI and in the app.
 
     POST /embedding-estimate/v1/estimate            all settings as JSON; starts a job
-    GET  /embedding-estimate/v1/jobs/{id}           progress, curve, result; ?since=STEP: the curve behind that step
-    POST /embedding-estimate/v1/jobs/{id}/stop      keeps the best so far; ?save=false drops it
-    GET  /embedding-estimate/v1/embeddings          what there is
+    GET  /embedding-estimate/v1/jobs/{id}           progress, curve and result; ?since=STEP: only the curve after it
+    POST /embedding-estimate/v1/jobs/{id}/stop      keeps the best vectors so far; ?save=false discards them
+    GET  /embedding-estimate/v1/embeddings          the embeddings in the folder
 
-Bad settings are answered with 422 and the same lines as everywhere, a taken name with 422, a second job with 409. The
-`detail` of every refusal is a list of lines.
+Wrong settings and a taken name are answered with 422, a second job with 409. The `detail` of every refusal is a list of
+lines, the same lines as everywhere.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}  # as 
 def router(
     jobs: Jobs, embeddings: Callable[[], Path], authorised: Callable[..., Any], defaults: Mapping[str, Any]
 ) -> APIRouter:
-    """The routes. `authorised` is a FastAPI dependency that raises where a caller may not; it guards all of them.
+    """The routes. `authorised` is a FastAPI dependency that raises if a caller may not use them; it guards all routes.
 
-    `defaults` hold where a request leaves out a setting, before the setting's own.
+    `defaults` replace the settings' own defaults for what a request leaves out.
     """
     routes = APIRouter(
         prefix=PREFIX, tags=["embedding estimate"], dependencies=[Depends(authorised)], route_class=RefusingInLines
@@ -80,7 +80,7 @@ def router(
 
 
 class RefusingInLines(APIRoute):
-    """A route whose refusals of what FastAPI cannot read are lines, too."""
+    """A route that also answers with lines if FastAPI cannot read the request."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -96,7 +96,7 @@ class RefusingInLines(APIRoute):
 
 
 def schema(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON Schema of the settings with these defaults, otherwise with their own."""
+    """JSON Schema of the settings. `defaults` replace the settings' own."""
     required = [parameter.name for parameter in PARAMETERS if parameter.name in ("text", "name")]
     properties = {
         parameter.name: _property(replace(parameter, default=defaults.get(parameter.name, parameter.default)))
@@ -129,7 +129,7 @@ def _found(jobs: Jobs, job_id: str) -> Job:
 
 
 def _described(job: Job, since: int) -> dict[str, Any]:
-    """What is known of a job; the curve behind the step `since`."""
+    """The answer about a job, with its curve after the step `since`."""
     progress, saved = job.progress, job.saved
     return {
         "job": job.id,
@@ -153,7 +153,7 @@ def _described(job: Job, since: int) -> dict[str, Any]:
 
 
 def _sendable(value: Any) -> Any:
-    """The value with escapes for what UTF-8 does not write: bytes of file names that are no text."""
+    """The value with escapes for characters that UTF-8 cannot write, as in file names with bytes that are not text."""
     if isinstance(value, Mapping):
         return {key: _sendable(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -166,7 +166,8 @@ def _entry(path: Path, folder: Path) -> dict[str, str]:
 
 
 def basic(credentials: Sequence[tuple[str, str]]) -> Callable[..., Any]:
-    """A dependency that asks for one of these (user, password) pairs, by HTTP Basic; without any, for nothing."""
+    """A dependency that asks for one of these (user, password) pairs by HTTP Basic. Without pairs it lets
+    everybody in."""
     if not credentials:
         return lambda: None
 

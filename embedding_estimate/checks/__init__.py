@@ -1,1 +1,1 @@
-"""What is checked before the work: what a loaded model refuses, and notes on valid input that is hardly ever meant."""
+"""Checks before the work: settings that a loaded model refuses, and notes on valid input that is rarely meant."""

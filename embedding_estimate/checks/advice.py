@@ -1,6 +1,6 @@
-"""What a user should know before the work begins: one plain line each, collected here for every interface.
+"""Notes for the user before the work begins, one plain line each, for every interface.
 
-`of_settings` needs no model; `of_prompts` and `of_training` ask the one that is lent, and `of_job` is all three.
+`of_settings` needs no model. `of_prompts` and `of_training` ask the loaded model. `of_job` gives all of them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _BRACKETS = re.compile(r"(?<!\\)[(\[]")
 
 
 def of_job(settings: Settings, teacher: Teacher) -> list[str]:
-    """All that can be said of a job before it begins, but for its name."""
+    """All notes on a job, except those on its name."""
     lines = of_settings(settings) + of_prompts(settings, teacher.model) + of_training(settings, teacher)
     return list(dict.fromkeys(lines))
 
 
 def of_settings(settings: Settings) -> list[str]:
-    """What can be said without the model: syntax of other programs, settings without effect."""
+    """Notes that need no model: on syntax of other programs, and on settings that have no effect."""
     lines = []
     for name, prompt in _prompts(settings):
         line_by_line = prompt.splitlines() if name in ("other_prompt", "templates") else [prompt]
@@ -47,7 +47,7 @@ def of_settings(settings: Settings) -> list[str]:
 
 
 def _prompts(settings: Settings) -> list[tuple[str, str]]:
-    """All that is read as a prompt, by the setting's name."""
+    """All settings that hold prompts: (name of the setting, text)."""
     return [(name, getattr(settings, name)) for name in ("text", "other_prompt", "initial_prompt", "templates")]
 
 
@@ -57,7 +57,7 @@ def _composed(settings: Settings, name: str) -> bool:
 
 
 def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
-    """What this model and its host make of the prompts."""
+    """Notes on what this model and its host make of the prompts."""
     prompts = [prompt for _, prompt in _prompts(settings)]
     notes = model.notes("\n".join(prompts))
     lines = [
@@ -73,12 +73,13 @@ def of_prompts(settings: Settings, model: BorrowedModel) -> list[str]:
 
 
 def of_training(settings: Settings, teacher: Teacher) -> list[str]:
-    """What the training will do with these settings; it may not be what they were meant for."""
+    """Notes on what the training does with these settings, where that may be unexpected."""
     return [line for rule in (_text, _initial_prompt, _stops, _sizes) for line in rule(settings, teacher)]
 
 
 def of_contexts(contexts: Sequence[str], settings: Settings, teacher: Teacher) -> list[str]:
-    """Which of the user's own contexts, to measure in, an embedding with these settings knows from its training."""
+    """Notes on the user's own contexts that are meant for measuring, but that the training with these settings uses
+    too."""
     known: set[str] = set()
     for phase in phases(settings):
         own = contexts_of(phase, teacher)
@@ -93,7 +94,7 @@ def of_contexts(contexts: Sequence[str], settings: Settings, teacher: Teacher) -
 
 
 def of_figures(figures: Fidelity) -> list[str]:
-    """What to do where the result is worse than what it stands for."""
+    """Notes on what to do if the embedding is worse than the words without weights."""
     if figures.emphasis_in_context is None or figures.emphasis_in_context >= 0:
         return []
     return [
@@ -136,7 +137,7 @@ def _initial_prompt(settings: Settings, teacher: Teacher) -> Iterator[str]:
 
 
 def _weighted(prompt: str, settings: Settings, teacher: Teacher) -> bool:
-    """Whether the model is told something else by the prompt with every weight 1."""
+    """Whether the weights of a prompt change its conditioning."""
     trajectory = Trajectory.of(settings)
     with_weights, without = (teacher.replaced(prompt, trajectory, weights=weights).stages for weights in (True, False))
     return any(
@@ -145,7 +146,7 @@ def _weighted(prompt: str, settings: Settings, teacher: Teacher) -> bool:
 
 
 def _contexts(stages: Sequence[Stage]) -> Iterator[torch.Tensor]:
-    """The contexts (1, L, C) of all stages and parts in turn."""
+    """The contexts (1, L, C) of all stages and all parts, one after the other."""
     return (conditioning.context for stage in stages for conditioning, _ in stage.parts)
 
 
@@ -164,7 +165,8 @@ def _stops(settings: Settings, teacher: Teacher) -> Iterator[str]:
 
 
 def _sizes(settings: Settings, teacher: Teacher) -> Iterator[str]:
-    """SDXL's text is told the size."""
+    """Notes on sizes that have no effect. They have one on SDXL, whose conditioning contains the size of
+    the picture."""
     if settings.part == "Transformer" and teacher.model.info.family != "sdxl" and not settings.preview_every:
         names = unused_settings.changed(settings, ["width", "height"])
         yield from unused_settings.nothing(names, "the Transformer part uses no latents")

@@ -1,4 +1,4 @@
-"""Words of a prompt that look like the name of an embedding which is not there, and so are read as plain words."""
+"""Words in prompts that look like names of embeddings that are not loaded. Hosts read these as plain words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ORDINARY = re.compile(r"(?:non|double|photo|film)[_-]negative|negative[_-]space
 
 
 def missing(prompts: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The words in prompts that look like names of embeddings and are none of these `names`, each once."""
+    """The words in the prompts that look like the name of an embedding but are none of these `names`, each once."""
     known = {name.casefold() for name in names}
     words = dict.fromkeys(word.strip(".-") for prompt in prompts for word in _WORD.findall(_NETWORK.sub(" ", prompt)))
     return [word for word in words if _looks_like_one(word.casefold()) and word.casefold() not in known]

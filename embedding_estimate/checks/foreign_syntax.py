@@ -1,6 +1,6 @@
-"""Syntax of other programs in a prompt, which a WebUI reads as plain words, and what to type instead.
+"""Syntax of other programs in a prompt, and what to type instead. A WebUI reads such syntax as plain words.
 
-Such text is valid, and almost never meant so. One line is given for each kind, about the first place where it stands.
+Such text is valid but almost never meant that way. Each kind of syntax gets one line, about its first occurrence.
 """
 
 from __future__ import annotations
@@ -143,9 +143,10 @@ BARE: tuple[Syntax, ...] = (  # looked for where the weights and brackets of the
 
 
 def notes(prompt: str, *, composed: bool) -> list[str]:
-    """One line for each kind of foreign syntax in a prompt: what was seen, whose it is, what to type instead.
+    """One line for each kind of foreign syntax in a prompt: what it is, which program it belongs to, what to type
+    instead.
 
-    `composed` says whether the prompt is one where `AND` composes, and a number may end each part.
+    `composed` says whether `AND` combines parts in this prompt. A part may then end in a weight.
     """
     if match := _INFOTEXT.search(prompt):
         return [
@@ -167,6 +168,6 @@ def _bare(prompt: str, composed: bool) -> str:
 
 
 def quoted(text: str) -> str:
-    """A piece of a prompt for one line of a note: short, printable, without line breaks."""
+    """A short piece of a prompt in one printable line, for a note."""
     line = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
     return line if len(line) <= LONGEST_QUOTE else f"{line[: LONGEST_QUOTE - 3]}..."

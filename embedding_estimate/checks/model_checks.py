@@ -1,4 +1,4 @@
-"""Settings beside the model that is loaded: what `Settings.check` cannot know."""
+"""Checks of the settings that need the loaded model; `Settings.check` makes all others."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MOST_EVALUATIONS = 150  # so that a schedule in whole steps shows
 
 
 def check_against(settings: Settings, model: BorrowedModel) -> Settings:
-    """The settings with sampler and schedule as the model spells them.
+    """The settings, with sampler and schedule spelled as the model spells them.
 
-    Raises `SettingsError` with every setting that the loaded model cannot serve.
+    Raises `SettingsError` with a line for every setting that the loaded model cannot use.
     """
     settings = replace(
         settings,
@@ -75,7 +75,7 @@ def _files(settings: Settings, model: BorrowedModel) -> Iterator[str]:
 
 
 def check_contexts(contexts: Sequence[str], negative: bool, model: BorrowedModel) -> None:
-    """Raises `SettingsError` with every context of the user's, to measure in, that an embedding cannot stand in."""
+    """Raises `SettingsError` with a line for each of the user's contexts in which an embedding cannot be measured."""
     if problems := _no_contexts(contexts, negative, model):
         raise SettingsError([f"context {line}" for line in problems])
 
@@ -89,7 +89,7 @@ def _no_contexts(prompts: Sequence[str], negative: bool, model: BorrowedModel) -
 
 
 def _no_words(settings: Settings, model: BorrowedModel) -> list[str]:
-    """Why there cannot be a word for each weight."""
+    """Why the text cannot be divided into words with weights of their own; empty if it can."""
     if (emphasis := model.info.emphasis) not in MODES:
         return [f"words={settings.words!r}: the emphasis mode {emphasis} reads no weights; choose 'One'"]
     if _changes(settings.text, settings.negative, model):
@@ -101,7 +101,7 @@ def _no_words(settings: Settings, model: BorrowedModel) -> list[str]:
 
 
 def _changes(text: str, negative: bool, model: BorrowedModel) -> bool:
-    """Whether a prompt is more than one context, or that one under a weight."""
+    """Whether a prompt changes during sampling, is composed by `AND`, or has a part weight."""
     size = model.info.default_size
     stages = model.encode(text, evaluations=MOST_EVALUATIONS, width=size, height=size, negative=negative)
     side = Side(model, stages)

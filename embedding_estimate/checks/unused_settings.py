@@ -1,4 +1,4 @@
-"""Settings that do nothing, or something unexpected, beside others: one line each. The model is not asked."""
+"""Notes on settings that have no effect, or an unexpected one, together with the others. The model is not needed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 
 
 def notes(settings: Settings) -> list[str]:
-    """One line for each setting that differs from its default in vain."""
+    """One line for each setting that was changed without effect."""
     return [line for rule in RULES for line in rule(settings)]
 
 
 def changed(settings: Settings, names: Iterable[str]) -> list[str]:
-    """Those of the settings named that are not at their defaults."""
+    """The names among these whose settings are not at their defaults."""
     return [name for name in names if getattr(settings, name) != DEFAULTS[name]]
 
 
 def nothing(names: Iterable[str], reason: str) -> list[str]:
-    """The line that says of settings that they do nothing; none without settings."""
+    """One line that says that these settings have no effect, and why; no line without names."""
     listed = ", ".join(names)
     return [f"{listed}: no effect here, because {reason}"] if listed else []
 

@@ -1,7 +1,7 @@
 """The command line: `embedding-estimate demo | estimate | inspect | compare | convert | ui`.
 
-Exit codes: 0 done, 1 the model failed and what was reached is saved, 2 bad input, 130 interrupted. Figures go to stdout
-and progress to stderr. Nothing heavy is imported before a command needs it.
+Exit codes: 0 done, 1 the model failed and the best vectors are saved, 2 wrong input, 130 interrupted. Figures go to
+stdout, progress and notes to stderr. Heavy modules are imported only when a command needs them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from embedding_estimate.errors import EstimateError, Interrupted
 
 
 class Commands(click.Group):
-    """Turns what the package raises on purpose into lines on stderr and an exit code."""
+    """Turns errors that the package raises on purpose into lines on stderr and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
         # before torch is imported: threads that spin while they wait make each other wait on a busy machine
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _log(context: click.Context, option: click.Parameter, verbose: bool) -> None:
-    """Shows what the package logs, for the time of the command. Errors are shown in any case."""
+    """Shows the package's log messages during the command. Errors are always shown."""
     if not verbose:
         return
     logger, handler = logging.getLogger("embedding_estimate"), logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""`compare`: how faithful any embedding file is to a prompt."""
+"""`compare`: measures how faithful an embedding file is to a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--contexts FILE`: prompts of the user's own to measure in."""
+"""`--contexts FILE`: the user's own prompts to measure in."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MOST_BYTES = 4 * LONGEST_PROMPT  # of the longest text in UTF-8
 
 
 def read(file: Path) -> tuple[str, ...]:
-    """The prompts in a text file, one per line, each with `{}` where the name stands; blank lines are none.
+    """The prompts in a text file, one per line, each with `{}` where the name stands. Blank lines are skipped.
 
-    A prompt that stands there twice is one. Raises `SettingsError` with a line for what is wrong.
+    A prompt that occurs twice is taken once. Raises `SettingsError` with a line for each problem.
     """
     name = f"--contexts {file}"
     try:
@@ -53,7 +53,7 @@ def read(file: Path) -> tuple[str, ...]:
 def flattering(
     contexts: Sequence[str], provenance: Mapping[str, Any], settings: Settings, model: BorrowedModel
 ) -> list[str]:
-    """`advice.of_contexts` for an embedding that was made as its file says; nothing where it does not say."""
+    """`advice.of_contexts` for an embedding that was made with the settings in its file; empty if the file has none."""
     recorded = provenance.get("settings")
     if not isinstance(recorded, Mapping) or "templates" not in recorded:
         return []

@@ -1,4 +1,4 @@
-"""`convert`: an embedding file in another format."""
+"""`convert`: writes an embedding file in another format."""
 
 from __future__ import annotations
 

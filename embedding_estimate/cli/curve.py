@@ -32,8 +32,10 @@ def run_curve(
     as_json: bool,
     contexts: Sequence[str],
 ) -> None:
-    """Estimates with each N, prints a line for each, measured in `contexts` or the model's, and draws them. Saves no
-    embedding."""
+    """Estimates with each number of vectors, prints a line for each, and draws them. Saves no embedding.
+
+    The figures are measured in `contexts`, or in the model's own if these are empty.
+    """
     numbers = parsed(counts)
     check_report(report, None)
     from embedding_estimate.checks import advice
@@ -76,7 +78,7 @@ def run_curve(
 
 
 def parsed(counts: str) -> list[int]:
-    """1,2,4,8 as numbers. Raises `SettingsError` for anything else."""
+    """The numbers in a text such as 1,2,4,8. Raises `SettingsError` for anything else."""
     try:
         return [int(part) for part in counts.split(",")]
     except ValueError:

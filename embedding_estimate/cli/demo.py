@@ -34,7 +34,7 @@ Next:
 @report_option
 @json_option
 def demo(out: Path, report: Path | None, as_json: bool) -> None:
-    """Makes an embedding with the bundled model, and a picture of how faithful it is."""
+    """Makes an embedding with the bundled model, and a picture of how well it works."""
     report = report or REPORT
     click.echo(
         f"The prompt is {PROMPT}. Its weight is applied after the text encoder, but an embedding enters before it.\n"

@@ -1,4 +1,4 @@
-"""Figures in words, as a table and as JSON."""
+"""Prints figures, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def show_figures(figures: Fidelity, tokens: int) -> None:
-    """The figures with their baselines and what they mean."""
+    """Prints the figures with their baselines and their meaning."""
     for row in wording.rows(figures, tokens):
         label = f"  {row.label}" if row.baseline else row.label
         click.echo(f"  {label:<20}{row.number:>6}   {row.meaning}")
 
 
 def print_line(text: str) -> None:
-    """Prints while there is more to do than to print: where the reader has left, it is done all the same."""
+    """Prints a line in the middle of the work. If nobody reads the output any more, the work goes on without it."""
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -33,5 +33,5 @@ def print_line(text: str) -> None:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """One line; what is not finite becomes null, which JSON has no number for."""
+    """Prints the values as one line. Numbers that are not finite become null, because JSON cannot write them."""
     click.echo(json.dumps(summary.finite(values), allow_nan=False))

@@ -1,4 +1,4 @@
-"""The loaded model of the command line, and the options that choose it."""
+"""The options that choose the model, and loading it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMPHASIS = ("Original", "No norm", "Ignore", "None")
 
 @dataclass(frozen=True)
 class HostOptions:
-    """What was typed about the model; None where nothing was."""
+    """The options of the model; None for an option that was not typed."""
 
     model: str | None = None
     device: str | None = None
@@ -37,11 +37,11 @@ class HostOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> HostOptions:
-        """Those among a command's options."""
+        """Those of a command's options that concern the model."""
         return cls(**{field.name: options[field.name] for field in fields(cls)})
 
     def like(self, provenance: Mapping[str, Any]) -> HostOptions:
-        """With the clip skip and emphasis mode that an embedding was made for, where nothing else was typed."""
+        """Adds the clip skip and emphasis mode that an embedding was made for, unless they were typed."""
         clip_skip, emphasis = provenance.get("clip_skip"), provenance.get("emphasis")
         return replace(
             self,
@@ -51,7 +51,7 @@ class HostOptions:
 
 
 def host_options(command: Command) -> Command:
-    """Adds the options of the model; they arrive under the names of `HostOptions`."""
+    """Adds the model's options to a command. They arrive under the names of `HostOptions`."""
     options = (
         click.option(
             "--model", help="A folder, a .safetensors checkpoint or a hub name.  [default: the bundled model]"
@@ -85,7 +85,7 @@ def host_options(command: Command) -> Command:
 
 
 def load(options: HostOptions) -> StandaloneHost:
-    """Loads the model. Raises `EstimateError`, in one line, for what cannot be used."""
+    """Loads the model. Raises `EstimateError`, in one line, if it cannot be used."""
     embeddings = _embeddings(options.embeddings) if options.embeddings else {}
     click.echo("loading the model", err=True)
     host = _load(options)
@@ -123,7 +123,8 @@ def _device(name: str | None) -> torch.device | None:
 
 
 def _embeddings(folder: Path) -> dict[str, Embedding]:
-    """The embeddings of a folder by name. Files that are none and names that no prompt can call are mentioned."""
+    """The embeddings of a folder by name. Prints a note for each file that is none and each name that
+    cannot be called."""
     from embedding_estimate.files import names
     from embedding_estimate.files.embedding import read_folder
 

@@ -1,4 +1,4 @@
-"""`estimate --infotext`: settings from what a WebUI writes into its images."""
+"""`estimate --infotext`: reads settings from the infotext that a WebUI writes into its images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from embedding_estimate.ui import filling
 
 
 def from_infotext(text: str, typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that an infotext tells, under what else was typed; says which they are.
+    """The settings in an infotext; settings that were typed override them. A note says which were taken.
 
-    Raises `SettingsError` for a text that is none.
+    Raises `SettingsError` if the text is not an infotext.
     """
     parsed = infotext.parse(filling.bare(text))
     if not filling.tells(parsed):

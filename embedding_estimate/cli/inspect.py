@@ -1,4 +1,4 @@
-"""`inspect`: what an embedding file holds."""
+"""`inspect`: shows what an embedding file holds."""
 
 from __future__ import annotations
 
@@ -67,9 +67,10 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
 
 
 def _nearest(embedding: Embedding, name: str) -> Nearest:
-    """By encoder and vector the words that are nearest by cosine similarity, the nearest first; none for zeros.
+    """For each encoder and vector the nearest words by cosine similarity, the nearest first; none for a vector of
+    zeros.
 
-    Raises `EmbeddingError` where the embedding is for another kind of model.
+    Raises `EmbeddingError` if the embedding is for another kind of model.
     """
     from embedding_estimate.model.vectors import nearest
 
@@ -94,7 +95,7 @@ def _norms(vectors: Any) -> list[float]:
 
 
 def _lines(embedding: Embedding, phrase: str, nearest: Nearest) -> Iterator[str]:
-    """What is printed."""
+    """The lines to print."""
     problem, half = uncallable(embedding.name), set(embedding.vectors) == {"clip_g"}
     called = "" if problem or half else f", {typed_as(embedding.name, phrase)}"
     yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens{called}"
@@ -121,7 +122,7 @@ def _nearest_lines(nearest: Nearest) -> Iterator[str]:
 
 
 def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
-    """How the embedding was made."""
+    """The lines about how the embedding was made."""
     entries = dict(provenance)
     if not entries:
         yield "the file does not say how it was made"

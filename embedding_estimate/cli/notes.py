@@ -1,4 +1,4 @@
-"""Notes on the command line: on stderr, each once."""
+"""Notes on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def note(text: object) -> None:
 
 
 class Notes:
-    """Prints notes as they come, and none of them twice."""
+    """Prints notes as they come, each only once."""
 
     def __init__(self) -> None:
         self._printed: set[str] = set()

@@ -1,4 +1,4 @@
-"""Options made from `settings.PARAMETERS`, so that a new setting is an option without a word here."""
+"""Options made from `settings.PARAMETERS`. A new setting is an option without a change here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARGUMENT = "text"  # the one setting that is typed without an option
 
 
 class PathType(click.Path):
-    """A path. An empty one, as a variable gives that was never set, is none, and not the folder that one is in."""
+    """A path that is not empty. An unset shell variable gives an empty text, which must not mean the current folder."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -35,7 +35,8 @@ class PathType(click.Path):
 
 
 def value_of(parameter: Parameter) -> Callable[[Any], Any]:
-    """Reads a setting's value, where the text is one. Anything else stays as typed: `Settings.check` names it."""
+    """A function that reads a setting's value from text. Text that it cannot read stays as it is, for `Settings.check`
+    to name."""
 
     def read(value: Any) -> Any:
         if not isinstance(value, str):
@@ -52,7 +53,7 @@ def value_of(parameter: Parameter) -> Callable[[Any], Any]:
 
 
 def setting_options(names: Collection[str] | None = None) -> Callable[[Command], Command]:
-    """Adds the options of the settings named, or of all; what is not typed arrives as None."""
+    """Adds the options of these settings, or of all. An option that was not typed arrives as None."""
 
     def add(command: Command) -> Command:
         for parameter in reversed(OFFERED):  # decorators apply from below
@@ -64,7 +65,7 @@ def setting_options(names: Collection[str] | None = None) -> Callable[[Command],
 
 
 def setting_option(parameter: Parameter) -> Callable[[Command], Command]:
-    """The option of one setting."""
+    """The option for one setting."""
     flag = parameter.name.replace("_", "-")
     facts = "; ".join(_facts(parameter))
     help = f"{parameter.help}  [{facts}]" if facts else parameter.help
@@ -84,7 +85,7 @@ def setting_option(parameter: Parameter) -> Callable[[Command], Command]:
 
 
 def _facts(parameter: Parameter) -> list[str]:
-    """Choices, unit, bounds and default."""
+    """Choices, unit, bounds and default, for the help text."""
     facts = []
     if parameter.choices:
         facts.append(", ".join(parameter.choices))
@@ -104,7 +105,7 @@ def _join(context: click.Context, option: click.Parameter, lines: tuple[str, ...
 
 
 def typed_settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a command's options that were typed."""
+    """Those of a command's options that are settings and were typed."""
     known = {parameter.name for parameter in PARAMETERS}
     return {name: value for name, value in options.items() if name in known and value is not None}
 
@@ -112,8 +113,8 @@ def typed_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 def checked(values: Mapping[str, Any]) -> Settings:
     """Settings from what was typed. Raises `SettingsError` with every problem.
 
-    Text that was typed in another encoding than the system's is one: Python carries its bytes along as halves of
-    characters, which no tokenizer takes.
+    One problem is text that is not in the system's encoding. Python represents its bytes as lone surrogates, which no
+    tokenizer takes.
     """
     settings = Settings.from_mapping(values)
     broken = [name for name, value in values.items() if re.search("[\ud800-\udfff]", str(value))]
@@ -126,7 +127,7 @@ def checked(values: Mapping[str, Any]) -> Settings:
 
 
 def png(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Refuses at once what the report cannot be saved as."""
+    """Refuses a report whose name does not end in .png, before any work."""
     if path is not None and path.suffix.lower() != ".png":
         raise SettingsError([f"{path}: the report is a PNG picture; give a name that ends in .png"])
     return path

@@ -1,4 +1,4 @@
-"""Lines on the terminal. Names, prompts and paths come from elsewhere: what would steer the terminal is written out."""
+"""Prints lines on the terminal. Names, prompts and paths come from elsewhere, so control characters are written out."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from embedding_estimate.errors import printable
 
 
 def show(text: object, *, err: bool = False) -> None:
-    """Prints lines, on stderr with `err`."""
+    """Prints lines; on stderr with `err`."""
     click.echo("\n".join(map(printable, str(text).split("\n"))), err=err)

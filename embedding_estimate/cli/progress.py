@@ -37,15 +37,15 @@ class Bars(ProgressBars):
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP end the program as Ctrl-C does: what is to be put back or saved is. Only the first of
-    them counts, for whoever sends several does not mean it to end faster."""
+    """While active, SIGTERM and SIGHUP end the program as Ctrl-C does, so that everything is put back or saved. Only
+    the first signal counts: repeated ones are not meant to end it faster."""
     with _handled(dict.fromkeys(ENDING, _end)):
         yield
 
 
 @contextmanager
 def _handled(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
-    """Within, signals are handled so; what `nohup` has ignored stays ignored."""
+    """While active, signals go to these handlers. A signal that `nohup` has ignored stays ignored."""
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():
         if before[number] != signal.SIG_IGN:
@@ -65,8 +65,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible(stop: StopToken) -> Iterator[None]:
-    """Ctrl-C stops and saves, again: stops and drops, once more: whatever it did before. SIGTERM and SIGHUP stop and
-    save, however often they come."""
+    """While active, the first Ctrl-C stops and saves, the second stops and discards, and the third does what it did
+    before. SIGTERM and SIGHUP stop and save, however often they come."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not stop.stopped:
@@ -89,7 +89,7 @@ def interruptible(stop: StopToken) -> Iterator[None]:
 
 
 def _leave_terminal(number: int) -> None:
-    """After a hang-up nobody reads what is printed, and each attempt to print would be an error."""
+    """After a hang-up, sends further output nowhere: nobody can read it, and printing would raise errors."""
     if number != getattr(signal, "SIGHUP", None):
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -100,6 +100,6 @@ def _leave_terminal(number: int) -> None:
 
 
 def _say(text: str) -> None:
-    """To stderr past Python's buffer, which the program may be writing to when the signal comes."""
+    """Writes to stderr without Python's buffer, which the program may be using when the signal comes."""
     with suppress(OSError):  # its reader may have left
         os.write(2, f"\n{text}\n".encode())

@@ -1,4 +1,4 @@
-"""Help in sections: there are more options than anybody reads through."""
+"""Help texts in sections, because a command has many options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTIONS = {
 
 
 class Sections(click.Command):
-    """A command whose help keeps its own options, the model's and the settings apart."""
+    """A command whose help lists its own options, the model's options and the settings separately."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         records: dict[str, list[tuple[str, str]]] = {"Options": [], "Model": [], "Settings": []}

@@ -1,4 +1,4 @@
-"""A small Stable Diffusion 1 model that ships with the package, and tiny random models for plumbing."""
+"""The bundled Stable Diffusion 1 model, and tiny random models for tests."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ __all__ = ["demo_model_path"]
 
 
 def demo_model_path() -> Path:
-    """Folder of the shipped demo model, in diffusers layout."""
+    """The folder of the bundled model, in diffusers layout."""
     return Path(__file__).resolve().parent / "shapes"

@@ -1,8 +1,8 @@
-"""Tiny models with random weights, laid out as SD1, SD2 and SDXL are: for plumbing, not for pictures.
+"""Tiny models with random weights and the structure of SD1, SD2 and SDXL, for tests. They draw no meaningful pictures.
 
-The families differ where it matters to a loader: the text encoder's activation and padding, the
-layer its hidden states are taken from, what the U-Net predicts, and SDXL's two encoders with pooled
-state and time ids (Podell et al., "SDXL", 2023).
+The families differ where it matters to a loader: the text encoder's activation and padding, the layer its hidden states
+are taken from, what the U-Net predicts, and SDXL's two encoders with pooled state and time ids (Podell et al., "SDXL",
+2023).
 """
 
 import json
@@ -29,14 +29,14 @@ TIME_WIDTH = 8  # of each of SDXL's six time ids
 
 
 def random_model(family: Family, directory: Path, seed: int = 0) -> Path:
-    """Write a tiny random model and return its folder.
+    """Writes a tiny random model and returns its folder.
 
     Latents are (B, 4, 8, 8), pictures 64x64 pixels, hidden states 32 wide (SDXL: 32 + 48).
 
     Args:
         family: "sd1" (noise prediction), "sd2" (velocity prediction) or "sdxl" (two text encoders).
-        directory: folder to write to; it is made when missing.
-        seed: of the weights; the global random state is left as it was.
+        directory: the folder to write to; it is made if it is missing.
+        seed: of the weights. The global random state does not change.
     """
     directory = Path(directory)
     with torch.random.fork_rng(devices=[]):

@@ -1,8 +1,8 @@
-"""The words the demo model was trained on.
+"""The words that the demo model was trained on.
 
-One picture of its world shows one object: a shape of one colour on a plain background, in one of
-three sizes, at one of five places, under any number of styles. Prompts for the demo model are
-built from these words; every other word of the vocabulary means nothing to it.
+A picture of its world shows one object: a shape of one colour on a plain background, in one of three sizes, at one of
+five places, with any number of styles. Prompts for the demo model use these words. Every other word means nothing to
+it.
 """
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")

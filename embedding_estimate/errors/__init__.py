@@ -23,15 +23,15 @@ FEW = 5  # lines about things of one kind
 
 
 def printable(text: str) -> str:
-    """One line of text that somebody else may have made, without what would steer a terminal or what UTF-8 does not
-    take. Blanks of all scripts stay."""
+    """One line of text without characters that would steer a terminal or that UTF-8 cannot write. Spaces of all scripts
+    stay. For text that somebody else may have made."""
     return "".join(
         c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text
     )
 
 
 def shortened(text: str, most: int = 40) -> str:
-    """The beginning of a text that is longer than so many characters, to be quoted in a message."""
+    """The text, or its beginning and "..." if it has more than `most` characters. For quotes in messages."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -43,7 +43,7 @@ class EstimateError(Exception):
 
 
 class SettingsError(EstimateError):
-    """Lists every problem found, so that a form is corrected in one go.
+    """Lists every problem at once, so that a form can be corrected in one go.
 
     `problems` holds the lines; the message is all of them, one per line.
     """
@@ -74,7 +74,7 @@ class Busy(EstimateError):
 
 
 class Interrupted(EstimateError):
-    """The job was stopped and its result dropped."""
+    """The job was stopped and its result discarded."""
 
 
 class _Short(reprlib.Repr):
@@ -89,18 +89,20 @@ class _Short(reprlib.Repr):
 
 
 def quoted(value: Any) -> str:
-    """A value as Python spells it, for a message: its middle is left out where it is long."""
+    """A value as Python writes it, for a message. The middle of a long value is left out."""
     return _Short().repr(value)
 
 
 def few(lines: Sequence[str], others: str) -> list[str]:
-    """The first lines of many, and one with the number of the rest, which are `others`."""
+    """The first `FEW` lines, and one line with the number of the others: "7 more ...", where `others` says what they
+    are."""
     rest = len(lines) - FEW
     return [*lines[:FEW], f"{rest:,} more {others}"] if rest > 0 else list(lines)
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
-    """The way out for an unknown name: the nearest known ones, or all of them where nothing is near."""
+    """What to do about an unknown name, for the end of a message: the most similar choices, or all choices if none is
+    similar."""
     known = list(choices)
     lowered = {choice.lower(): choice for choice in known}
     typed = value[:QUOTED].lower()  # no choice is as long

@@ -1,4 +1,4 @@
-"""What is said of an exception that ends a job or a part of it: a line for the user, a traceback for the log."""
+"""Messages for an exception that ends a job or a part of it: one line for the user, a traceback for the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from embedding_estimate.errors.out_of_memory import ran_out
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """What went wrong, as one line for the user."""
     if ran_out(error):
         return "out of memory"
     first = (str(error).splitlines() or [""])[0]
@@ -19,7 +19,9 @@ def one_line(error: Exception) -> str:
 
 
 def logged(error: Exception, logger: logging.Logger, doing: str) -> str:
-    """The same line, and the traceback in the log unless the error was raised on purpose or is of memory.
+    """Logs the error's traceback and returns `one_line` of it.
+
+    Errors that were raised on purpose, and errors about memory, are not logged.
 
     >>> logged(MemoryError(), logging.getLogger(), "drawing a preview")
     'out of memory'

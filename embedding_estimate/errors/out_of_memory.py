@@ -1,4 +1,4 @@
-"""How devices say that there is no memory left."""
+"""How different devices report that memory has run out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = (
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether it says that there is no memory left, on whatever device."""
+    """Whether an error reports that memory has run out, on any device."""
     import torch  # here, for the command line asks without one
 
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):

@@ -1,1 +1,1 @@
-"""How faithful an embedding is to its prompt: the protocol, alone and among other words; names of the figures."""
+"""How faithful an embedding is to its prompt: the protocol, alone and among other words, and texts for the figures."""

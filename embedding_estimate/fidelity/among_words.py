@@ -1,7 +1,7 @@
-"""Among other words: what an embedding does in prompts that it was never trained in.
+"""Figures among other words: what an embedding does in prompts that it was not trained in.
 
-Errors in contexts T are compared with those of the bare words typed in the same place and of nothing there, T[prompt]
-being the teacher. They are summed over the contexts, so that a context counts by how much there is to get wrong in it.
+In a context T, the error of T[embedding] against T[prompt] is compared with the errors of T[words without weights] and
+T[nothing]. Errors are summed over the contexts, so a context counts by how much can go wrong in it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Context:
         return cls(template, states, error(words, states, batch), error(nothing, states, batch))
 
     def error(self, teacher: Teacher, vectors: Vectors, batch: int) -> float:
-        """err(T[vectors]), asked with a teacher of the weight that they are typed with."""
+        """err(T[vectors]). `teacher` must have the weight that the vectors are typed with."""
         return error(teacher.student(vectors, self.template), self.states, batch)
 
 
 def _bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Trajectory) -> Side:
-    """The prompt's tokens typed in a context whose own weights stay.
+    """The prompt without its weights in a context whose own weights stay.
 
-    Where vectors cannot stand for them, as in a prompt of several chunks or with a schedule, these are dropped too.
+    The context's weights go too if vectors cannot stand for the prompt: with several chunks, a schedule or `AND`.
     """
     plain = teacher.model.token_vectors(teacher.task.text)
     if prompt.scheduled or prompt.composed or not 1 <= count(plain) <= teacher.model.info.chunk_tokens:
@@ -55,7 +55,7 @@ def _bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Traje
 
 
 def pictured_context(teacher: Teacher, templates: Sequence[str]) -> str:
-    """The one that images are made in: the first that is no longer than a chunk, or else the first."""
+    """The context for images: the first that fits into one chunk, or else the first."""
     model = teacher.model
 
     def fits_a_chunk(template: str) -> bool:
@@ -65,7 +65,7 @@ def pictured_context(teacher: Teacher, templates: Sequence[str]) -> str:
 
 
 def pictured(teacher: Teacher, vectors: Vectors, template: str, trajectory: Trajectory) -> dict[str, Side]:
-    """What images are made of in a context: T[prompt], T[vectors] and T[bare words]."""
+    """The prompts of the images in a context: T[prompt], T[vectors] and T[words without weights]."""
     prompt = teacher.replaced(template.replace("{}", teacher.task.text), trajectory)
     return {
         "prompt": prompt,
@@ -75,14 +75,14 @@ def pictured(teacher: Teacher, vectors: Vectors, template: str, trajectory: Traj
 
 
 def work(contexts: int, rows: int) -> int:
-    """Passes of one latent through the U-Net, for so many embeddings or weights to type one with."""
+    """U-Net passes of one latent in so many contexts, for `rows` embeddings or typed weights."""
     return contexts * TRAJECTORY.steps * (2 + 2 + rows)  # both sides of the guidance, words, nothing
 
 
 def standard_error(errors: Tensor, baseline: Tensor) -> float | None:
-    """Of 1 - sum of errors (n,) / sum of the baseline's (n,), by leaving out each in turn: the jackknife.
+    """The jackknife's standard error of 1 - sum of errors (n,) / sum of the baseline's errors (n,).
 
-    n are independent samples: seeds, or contexts. None for one, or where the baseline has no error.
+    The n samples are independent: seeds or contexts. None for a single sample, or if the baseline has no error.
     """
     number = len(errors)
     left_out = baseline.sum() - baseline  # (n,)
@@ -93,6 +93,7 @@ def standard_error(errors: Tensor, baseline: Tensor) -> float | None:
 
 
 def by_seed(errors: Tensor, states: States) -> Tensor:
-    """Means of (S,) over the states of each seed, on the CPU and in double precision, which not every device has."""
+    """Means of errors (S,) over the states of each seed: (seeds,), on the CPU and in fp64, which not every
+    device has."""
     errors, seeds = errors.cpu().double(), states.seed.cpu()
     return torch.stack([errors[seeds == seed].mean() for seed in dict.fromkeys(seeds.tolist())])

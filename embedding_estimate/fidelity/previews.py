@@ -1,4 +1,4 @@
-"""Pictures on the way: what the vectors make of a seed, beside what the prompt and the empty prompt make of it."""
+"""Previews during the training: one seed with the vectors, beside the prompt and the empty prompt."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Preview:
-    """One seed's pictures at a learning step."""
+    """The pictures of one seed at a learning step."""
 
     step: int
     pictures: Mapping[str, Image.Image]  # "prompt", "embedding" and "empty", all of one size
 
     def side_by_side(self) -> Image.Image:
-        """All in one row."""
+        """All pictures in one row."""
         width, height = self.pictures["prompt"].size
         row = Image.new("RGB", (width * len(self.pictures), height))
         for column, image in enumerate(self.pictures.values()):
@@ -36,10 +36,10 @@ class Preview:
 
 
 class Previews:
-    """Makes the previews of one job. Where one fails it is said, and there are no more."""
+    """Makes the previews of one job. If one fails, a line says so, and no more are made."""
 
     def __init__(self, on_preview: Callable[[Preview], None], on_failure: Callable[[str], None]):
-        """`on_failure` is told in one line."""
+        """`on_failure` gets one line."""
         self.on_preview = on_preview
         self.on_failure = on_failure
         self._lasting: dict[str, Image.Image] = {}  # what does not change with the vectors
@@ -69,6 +69,6 @@ def _made(teacher: Teacher, side: Side) -> Image.Image:
 
 
 def picture(pixels: Tensor) -> Image.Image:
-    """Pixels (3, H, W) in [0, 1]; numbers that are none come out black."""
+    """An image of pixels (3, H, W) in [0, 1]. Pixels that are not numbers become black."""
     levels = (pixels.nan_to_num().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()  # (H, W, 3)
     return Image.frombytes("RGB", (levels.shape[1], levels.shape[0]), levels.numpy().tobytes())

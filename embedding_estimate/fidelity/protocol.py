@@ -42,7 +42,7 @@ NO_EMPHASIS = 0.01  # weights that move the prediction less than this share of e
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The figures of one embedding. None: undefined, because the prompt's weights do nothing."""
+    """The figures of one embedding. A figure for weights is None if the prompt's weights have almost no effect."""
 
     protocol: str
     explained: float
@@ -72,7 +72,7 @@ class Fidelity:
         return asdict(self)
 
     def without_own_contexts(self) -> Fidelity:
-        """The figures without the contexts' words, where these are the user's."""
+        """The same figures without the text of the user's own contexts."""
         if not self.own_contexts:
             return self
         rows = [{**row, "context": ""} for row in self.contexts]
@@ -81,7 +81,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Images:
-    """Same-seed latents (seeds, C, h, w), the picture behind the figures, by row; empty where none were asked for."""
+    """Same-seed latents (seeds, C, h, w) by row. Empty if no images were asked for."""
 
     latents: Mapping[str, Tensor]
     in_context: Mapping[str, Tensor] = field(default_factory=dict)  # in `Fidelity.pictured_context`, of fewer seeds
@@ -99,10 +99,15 @@ def measure(
 ) -> tuple[Fidelity, Images]:
     """Measures vectors against the task's prompt by protocol v2.
 
-    `batch` states go through the U-Net at once; it changes the speed and nothing else. `images` is the number of seeds
-    to make images of, most of the work; with fewer than the protocol's 16 the image distances are None. `contexts` are
-    the user's own, each with `{}` where the embedding stands; none: those of the model's report. `on_progress` is told
-    of the U-Net's work, in samples; a prompt with `AND` has more of it than is foreseen.
+    Args:
+        model: the loaded model.
+        task: the prompt, its side of the guidance, and the weight that the name is typed with.
+        vectors: (N, width) by encoder.
+        batch: states in one pass of the U-Net. It changes the speed only.
+        images: number of seeds to make images of, most of the work. With fewer than the protocol's 16, the image
+            distances are None.
+        contexts: the user's own, each with `{}` where the embedding stands. Empty: those of the model's report.
+        on_progress: gets the passes of one latent so far and in all. A prompt with `AND` needs more than foreseen.
     """
     passed = total = 0
 
@@ -162,7 +167,7 @@ def measure(
 def _among_words(
     teacher: Teacher, vectors: Vectors, templates: Sequence[str], weights: Iterable[float], batch: int
 ) -> list[tuple[float, Context, float]]:
-    """The error with each weight typed in each context, which has a seed of its own as far as there are enough."""
+    """The error of each typed weight in each context. Each context has a seed of its own while there are enough."""
     own = teacher.task.typed_weight
     typed = {weight: teacher if weight == own else teacher.typed(weight) for weight in weights}
     measured = []
@@ -174,12 +179,12 @@ def _among_words(
 
 
 def _work(seeds: int, calls: int) -> int:
-    """Calls of the U-Net, so many at each state of the trajectories from so many seeds."""
+    """U-Net passes of one latent: `calls` at each state of the trajectories of so many seeds."""
     return seeds * TRAJECTORY.steps * calls
 
 
 def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
-    """All that is compared, as sides."""
+    """All prompts that are compared, as sides."""
     text = teacher.task.text
     plain = teacher.model.token_vectors(text)
     truncated = fit(plain, min(count(vectors), count(plain)))
@@ -208,7 +213,7 @@ def _figures(
     measured: Sequence[tuple[float, Context, float]],
     latents: Mapping[str, Tensor],
 ) -> Fidelity:
-    """`squares` (S,) are by row; `measured` is the error with each weight typed in each context."""
+    """The figures of `squares` (S,) by row and of `measured`: (typed weight, context, error)."""
     rows = {name: by_seed(value, states) for name, value in squares.items()}  # (seeds,)
     err = {name: float(value.mean()) for name, value in rows.items()}
     empty, unweighted, bare = err["empty"], err["without weights"], err.get("bare name")
@@ -248,7 +253,7 @@ def _figures(
 
 @dataclass(frozen=True)
 class _InContexts:
-    """What comes of the errors in all contexts."""
+    """The figures over all contexts."""
 
     explained: float
     without_weights: float
@@ -281,7 +286,7 @@ class _InContexts:
 
 
 def _ratio(a: float, b: float) -> float:
-    """a / b, where two errors of nothing are the same."""
+    """a / b; 0 if both are 0, infinite if only b is 0."""
     return a / b if b else (0.0 if a == 0 else float("inf"))
 
 
@@ -290,9 +295,10 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 def ratio_of_sums(rows: Sequence[Fidelity], against: str) -> float:
-    """1 - sum of err(embedding) / sum of err(`against`), over several prompts: "empty" or "without weights".
+    """1 - sum of err(embedding) / sum of err(`against`), over several prompts. `against` is "empty" or "without
+    weights".
 
-    Prompts whose weights do nothing are left out of the latter.
+    For "without weights", prompts whose weights have almost no effect are left out.
     """
     counted = [row for row in rows if against == "empty" or row.emphasis_explained is not None]
     return 1 - _ratio(sum(row.errors["embedding"] for row in counted), sum(row.errors[against] for row in counted))

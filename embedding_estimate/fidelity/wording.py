@@ -1,4 +1,4 @@
-"""What phases and figures are called, on the command line and in the tab."""
+"""Names of phases and figures on the command line and in the tab."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Row:
 
 
 def number(value: float | None) -> str:
-    """A figure; one too small to show has no sign."""
+    """A figure with three decimals. A zero has no sign."""
     return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def typed_as(name: str, phrase: str) -> str:
-    """How an embedding is called in prompts."""
+    """How an embedding is typed in prompts, in words."""
     return f"typed as the word {name}" if phrase == name else f"typed as {phrase}"
 
 
 def rows(figures: Fidelity, tokens: int) -> list[Row]:
-    """The figures with their baselines and what they mean. `tokens` is how many vectors the embedding has."""
+    """The figures with their baselines and their meaning. `tokens` is the number of vectors of the embedding."""
     weights = "no figure: the prompt's weights have almost no effect"
     if figures.emphasis_explained is not None:
         weights = "share of the effect of the weights; 0 = words without weights"
@@ -55,7 +55,7 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
     cut = f"the prompt's first {tokens} token vectors, untrained"
 
     def bare(value: float | None) -> list[Row]:
-        """To hold a typed weight against."""
+        """The baseline of the name without its typed weight; none if there is no such weight."""
         return [] if figures.typed_weight == 1 else [Row("bare name", value, "typed without its weight", baseline=True)]
 
     table = [
@@ -87,7 +87,7 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
 
 
 def _among_words(figures: Fidelity) -> str:
-    """What emphasis among other words means, with how sure the figure is."""
+    """What the emphasis among other words means, with its standard error."""
     if figures.emphasis_in_context is None:
         return "no figure: the prompt's weights have almost no effect among other words"
     error = figures.standard_errors["emphasis_in_context"]

@@ -1,1 +1,1 @@
-"""Embedding files: their formats, their names, what they say of themselves, and how they are written."""
+"""Embedding files: formats, names, what they record about themselves, and how they are written."""

@@ -1,13 +1,13 @@
-"""Embeddings and their files, which `formats` reads.
+"""Embeddings, and writing them to files. `formats` reads the files.
 
-A file that is written holds nothing but vectors under the names that every tool reads, and says where they come from:
+A written file holds only vectors, under the names that every tool reads, and a record of where they come from:
 
     SD1, SD2   .safetensors   `emb_params` (N, width)
     SDXL       .safetensors   `clip_l` (N, 768) and `clip_g` (N, 1280)
     SD1, SD2   .pt            AUTOMATIC1111's layout: `string_to_param` {"*": (N, width)} and plain entries
 
-The provenance is one JSON object, as text under the key `embedding_estimate`: in the metadata of the
-safetensors header, or among the plain entries of a `.pt`, where other tools pass over it.
+The record, called provenance, is one JSON object. It is text under the key `embedding_estimate`, in the metadata of the
+safetensors header or among the plain entries of a `.pt`. Other tools ignore it there.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from embedding_estimate.files.formats import PAIR, PROVENANCE, SINGLE
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """N vectors per text encoder under one name. They are copied to the CPU, detached and in fp32.
+    """N vectors per text encoder under one name. The vectors are copied to the CPU, detached, in fp32.
 
-    `provenance` holds JSON values: `version`, `settings` (prompts may be kept out), `model` with `name`, `hash` and
-    `family`, `clip_skip`, `emphasis`, `typed_weight`, `networks` where the host added some, `steps`, `stopped`,
-    `fidelity` with its `protocol`, and for several words `phrase`, `words` and `vectors_hash`. It is empty for a
-    file of another tool.
+    `provenance` holds JSON values: `version`, `settings` (prompts may be left out), `model` with `name`, `hash` and
+    `family`, `clip_skip`, `emphasis`, `typed_weight`, `networks` if the host added some, `steps`, `stopped`, `fidelity`
+    with its `protocol`, and for several words `phrase`, `words` and `vectors_hash`. It is empty for a file of another
+    tool.
 
     Raises EmbeddingError unless every encoder has the same number of finite vectors, at least one.
     """
@@ -65,13 +65,13 @@ class Embedding:
 
     @property
     def tokens(self) -> int:
-        """N, the tokens that the embedding takes up in a prompt."""
+        """N, the number of tokens that the embedding occupies in a prompt."""
         return len(next(iter(self.vectors.values())))
 
     def fit(self, widths: Mapping[str, int]) -> Embedding:
-        """The same embedding under a model's encoder keys; `widths` is encoder key -> width, as in ModelInfo.
+        """The same embedding under a model's encoder keys. `widths` is encoder key -> width, as in ModelInfo.
 
-        Raises EmbeddingError where it was made for another kind of model.
+        Raises EmbeddingError if it was made for another kind of model.
         """
         vectors = self.vectors
         if len(vectors) == len(widths) == 1 and PAIR[1] not in vectors:
@@ -87,13 +87,13 @@ class Embedding:
 
 
 def read(path: Path) -> Embedding:
-    """An embedding from a .safetensors, .pt, .bin or .png file, without running code that the file may hold.
+    """An embedding from a .safetensors, .pt, .bin or .png file. Code in the file is never run.
 
-    The name is the file's without its extension, or the one that a picture gives. One tensor comes under the key
-    SINGLE, or under its own where that is one of PAIR; see `Embedding.fit`. Reads what AUTOMATIC1111 reads, by the
+    The name is the file's name without its extension, or the name that a picture holds. A single tensor gets the key
+    SINGLE, or keeps its own key if that is one of PAIR; see `Embedding.fit`. Reads what AUTOMATIC1111 reads, by the
     rules in `formats`.
 
-    Raises EmbeddingError, with one line, whatever the file holds.
+    Raises EmbeddingError, with one line, for any file that cannot be read.
     """
     contents = formats.contents(path)
     own = contents.name if path.suffix.lower() == formats.PICTURE else None
@@ -102,10 +102,9 @@ def read(path: Path) -> Embedding:
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, str]]]:
-    """The embeddings of a folder tree by name, and the files passed over with the reason for each.
+    """The embeddings of a folder tree by name, and the skipped files, each with the reason.
 
-    Files that are no embeddings by their extension are not mentioned, nor are pictures that hold none: those on the
-    cards of embeddings.
+    Files with other extensions are not mentioned, nor are pictures without an embedding, such as those on cards.
     """
     embeddings: dict[str, Embedding] = {}
     skipped: list[tuple[Path, str]] = []
@@ -138,13 +137,13 @@ def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, st
 
 
 def write(embedding: Embedding, path: Path, *, overwrite: bool = False) -> None:
-    """Saves as .safetensors or .pt, by the path's extension; the folder exists already.
+    """Saves as .safetensors or .pt, by the path's extension. The folder must exist.
 
-    The file appears whole or not at all, and an old one survives until then. A link is replaced, not
-    followed. `names.target` gives a path that is free in the whole folder tree.
+    The file appears whole or not at all, and an old one survives until then. A link is replaced, not followed.
+    `names.target` gives a path that is free in the whole folder tree.
 
-    Raises NameTaken where the path exists and `overwrite` is off, and EmbeddingError where it cannot be
-    written; nothing is left behind then.
+    Raises NameTaken if the path exists and `overwrite` is off, and EmbeddingError if it cannot be written. Nothing is
+    left behind then.
     """
     write_together({path: embedding}, overwrite=overwrite)
 
@@ -155,7 +154,7 @@ def write_together(
     overwrite: bool = False,
     on_moved: Callable[[Path], None] = lambda path: None,
 ) -> None:
-    """`write` for several, none of which has its name before all are written; see `whole_file.write_together`."""
+    """`write` for several files, which get their names only after all are written; see `whole_file.write_together`."""
     contents = {path: _bytes(embedding, path) for path, embedding in embeddings.items()}
     whole_file.write_together(contents, overwrite=overwrite, on_moved=on_moved)
 
@@ -203,13 +202,13 @@ def _pickle_bytes(embedding: Embedding) -> bytes:
 
 
 def _held(widths: Mapping[str, int]) -> str:
-    """The vectors of an embedding; those for one encoder of SDXL by that encoder's name."""
+    """What vectors an embedding holds, for a message. The vectors of one of SDXL's encoders go by its name."""
     alone = [key for key in PAIR if set(widths) == {key}]
     return f"{alone[0]} alone, {_kind(widths)}" if alone else _kind(widths)
 
 
 def _kind(widths: Mapping[str, int]) -> str:
-    """The vectors that a model of these widths reads, and the model's family where they tell it."""
+    """What vectors a model of these widths reads, for a message, with the family if the widths show it."""
     if len(widths) > 1:
         return " and ".join(f"{key} {width} wide" for key, width in widths.items()) + " (SDXL)"
     width = next(iter(widths.values()))

@@ -1,7 +1,7 @@
-"""What people type into prompts anyway: a name of an embedding that is one of these is called unawares.
+"""Words that people use in prompts anyway. A prompt would call an embedding of such a name by accident.
 
-The rule has no dictionary. Whether a word is ordinary is asked of the tokenizer, to which it is one token; what is made
-of several tokens is known by its shape, or stands in the short list of the field's own tags.
+There is no dictionary. An ordinary word is one that the tokenizer knows as a single token. Words of several tokens are
+recognised by their shape or are in a short list of common tags.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _COUNTED = re.compile(r"\d+\+?([^\W\d_]+)")  # 1girl, 6+girls, 8k, 35mm
 def typed_anyway(name: str, is_word: Callable[[str], bool] = lambda word: True) -> bool:
     """Whether a name is a compound, a count or a tag that people type, such as t-shirt, close-up, 1girl or lowres.
 
-    `is_word` says whether letters are an ordinary word. Plain words are no concern of this function.
+    `is_word` says whether some letters are an ordinary word. This function does not look for plain words.
     """
     written = unicodedata.normalize("NFC", name).casefold()
     parts = re.split(r"[ _-]+", written)

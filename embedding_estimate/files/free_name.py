@@ -1,4 +1,4 @@
-"""A name for an embedding whose maker gives it none."""
+"""Chooses a name for an embedding that was given none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from embedding_estimate.files.everyday_words import typed_anyway
 
 
 def free_name(text: str, folders: Sequence[Path]) -> str:
-    """A name that says what the text is about, nobody types anyway, and is free beside those in these folders."""
+    """A name made of the text's first words that is not common in prompts and does not collide with files in these
+    folders."""
     words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", re.sub(r"<[^>]*>", " ", text)))
     about = [word.lower() for word in words if word not in ("AND", "BREAK")][:3]
     stem = "-".join(about if len(about) > 1 else [*about, "embedding"])

@@ -1,8 +1,7 @@
-"""Names of embeddings: what may be typed into a prompt and saved as a file, and whether it is free.
+"""Names of embeddings: which can be typed into a prompt and saved as a file, and which are free.
 
-An embedding is called by typing its file's name without the extension. So a name has to come out of the
-WebUI's prompt grammar (comments, `AND`, schedules, emphasis, `BREAK`) as one piece of weight 1, and every
-file system has to take it.
+A prompt calls an embedding by its file's name without the extension. So a name has to pass the WebUI's prompt grammar
+(comments, `AND`, schedules, emphasis, `BREAK`) as one piece of weight 1, and every file system has to accept it.
 """
 
 from __future__ import annotations
@@ -48,22 +47,22 @@ RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) 
 
 
 def typed_name(name: str, weight: float) -> str:
-    """What is typed in a prompt."""
+    """What to type in a prompt for a name with a weight."""
     return name if weight == 1 else f"({name}:{weight:g})"
 
 
 def phrase(names: Iterable[str], weights: Iterable[float]) -> str:
-    """What is typed for several words, each with its own weight."""
+    """What to type in a prompt for several words, each with its own weight."""
     return " ".join(typed_name(name, weight) for name, weight in zip(names, weights, strict=True))
 
 
 def of_words(name: str, number: int) -> list[str]:
-    """The names of so many words that share an embedding's vectors: the name itself for one."""
+    """The names of `number` words that share an embedding's vectors. A single word has the name itself."""
     return [f"{name}-{letter}" for letter in LETTERS[:number]] if number > 1 else [name]
 
 
 def problems(name: str) -> list[str]:
-    """Why this cannot be an embedding's name: lines of the value, the rule, the way out; none if it can."""
+    """Why an embedding cannot have this name, one line for each problem: the value, the rule, the way out."""
     size = len(name.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
         too_long = f"takes {size:,} bytes, and {MAX_BYTES} are allowed; shorten it"
@@ -104,9 +103,9 @@ def _composition(name: str) -> Iterator[str]:
 
 
 def uncallable(name: str) -> str:
-    """Why no prompt calls a name as it stands, as a line with a way out; empty where one does.
+    """Why no prompt can call this name, as one line with a way out; empty if one can.
 
-    For the files of others: a name without `problems` can be called.
+    For files of other tools. A name without `problems` can be called.
     """
     sign = next((character for character in name if character in "()[]\\#"), "")
     if not is_text(name):
@@ -127,16 +126,16 @@ def uncallable(name: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name is text in the system's encoding: Python carries other bytes along as halves of
-    characters, which no tokenizer takes and UTF-8 does not write."""
+    """Whether a file's name is text in the system's encoding. Python represents other bytes as lone surrogates, which
+    no tokenizer takes and UTF-8 cannot write."""
     return not re.search("[\ud800-\udfff]", name)
 
 
 def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iterable[str]) -> list[str]:
-    """What will surprise whoever types the name.
+    """What may surprise somebody who types the name, one line for each.
 
-    `token_ids` gives the tokenizer's ids of plain text without begin and end marks. Hosts look for the ids of
-    every name wherever they stand in a prompt, the longest first.
+    `token_ids` gives the tokenizer's ids of plain text without begin and end marks. Hosts look for the ids of every
+    name anywhere in a prompt, the longest first.
     """
     ids = token_ids(name)
     if not ids:
@@ -156,7 +155,7 @@ def warnings(name: str, token_ids: Callable[[str], list[int]], other_names: Iter
 
 
 def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> str:
-    """How two names get in each other's way in a prompt, as one line; empty where they do not."""
+    """How two names collide in a prompt, as one line; empty if they do not."""
     if not other_ids:
         return ""
     other = printable(other)
@@ -170,7 +169,8 @@ def _collision(name: str, ids: list[int], other: str, other_ids: list[int]) -> s
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """All files of a folder tree in a fixed order, through links as hosts do, each real folder once."""
+    """All files of a folder tree in a fixed order. Links are followed, as hosts do, but each real folder is
+    read once."""
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -183,13 +183,13 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def taken(name: str, folder: Path) -> Path | None:
-    """The first file in the tree with this name, in any case, with any extension; previews count."""
+    """The first file in the tree with this name, in any case and with any extension. Previews count."""
     return next((file for file in files(folder) if _key(name) in _names(file)), None)
 
 
 def beginning_alike(name: str, beside: Iterable[Path]) -> bool:
-    """Whether a file has this name, or is an embedding's and one of both begins with the other's words, so that they
-    get into each other's way in prompts (see `warnings`)."""
+    """Whether a file has this name, or an embedding's name begins with the other's words so that they collide (see
+    `warnings`)."""
     mine = _words(name)
     for file in beside:
         words = _words(file.stem) if file.suffix.lower() in EXTENSIONS else []
@@ -206,14 +206,13 @@ def target(
     overwrite: bool = False,
     tree: Path | None = None,
 ) -> Path:
-    """Where an embedding of this name is to be written; call it before the work as well as after.
+    """The path for an embedding of this name. Call it before the work as well as after.
 
-    A new name goes into the folder itself, and must be new in the whole `tree` that it lies in. With `overwrite`
-    the one embedding of exactly this name and extension is replaced where it is; previews and descriptions beside
-    it may stay.
+    A new name goes into the folder itself and must be new in the whole `tree` around it. With `overwrite`, the
+    embedding of exactly this name and extension is replaced where it is; previews and descriptions beside it may stay.
 
-    Raises SettingsError for a name with `problems`, EmbeddingError for a folder that cannot be written and
-    NameTaken for a name that another file has, or a folder in the file's place.
+    Raises SettingsError for a name with `problems`, EmbeddingError for a folder that cannot be written, and NameTaken
+    if another file has the name or a folder is in the file's place.
     """
     if lines := problems(name):
         raise SettingsError(lines)
@@ -241,16 +240,16 @@ def target(
 
 
 def _key(name: str) -> str:
-    """What two names share where a file system or a tokenizer takes them for the same."""
+    """A name as file systems and tokenizers compare it: composed accents, no case."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _words(name: str) -> list[str]:
-    """Much as CLIP's tokenizer divides a text: letters together, each digit and sign by itself."""
+    """Roughly how CLIP's tokenizer divides a text: letters together, each digit and sign alone."""
     return re.findall(r"[^\W\d_]+|\d|_|[^\w\s]", _key(name))
 
 
 def _names(file: Path) -> set[str]:
-    """The names that a file takes: NAME.preview.png is a picture for NAME, and also for NAME.preview."""
+    """The names that a file takes. NAME.preview.png takes NAME and NAME.preview."""
     stem = _key(file.stem)
     return {stem, stem.removesuffix(".preview")}

@@ -1,4 +1,4 @@
-"""What a file says of where its vectors come from, as text."""
+"""The record in a file of where its vectors come from, as JSON text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LEVELS = 64  # of lists and objects in it, one in another
 
 
 def written(name: str, provenance: Mapping[str, Any]) -> str:
-    """The provenance of the embedding `name` as strict JSON in ASCII; what is not finite in it becomes null.
+    """The provenance of the embedding `name` as strict JSON in ASCII. Numbers that are not finite become null.
 
-    Raises `EmbeddingError` where it is too long for a header.
+    Raises `EmbeddingError` if it is too long for a header.
     """
     finite = json.loads(json.dumps(dict(provenance)), parse_constant=lambda _: None)
     text = json.dumps(_without_paths(finite), allow_nan=False)
@@ -29,7 +29,7 @@ def written(name: str, provenance: Mapping[str, Any]) -> str:
 
 
 def read(text: object) -> dict[str, Any]:
-    """The provenance of a file; anything but our own JSON object counts as none."""
+    """The provenance of a file. Anything but this program's own JSON object counts as none."""
     try:
         value = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -38,7 +38,8 @@ def read(text: object) -> dict[str, Any]:
 
 
 def _without_paths(value: Any) -> Any:
-    """Files are passed on: of a path only the last part stays. Settings are the user's words."""
+    """The value with only the last part of every path, because files are passed on. Settings stay as the user typed
+    them."""
     if isinstance(value, dict):
         return {key: entry if key == "settings" else _without_paths(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -51,6 +52,6 @@ def _without_paths(value: Any) -> Any:
 
 
 def _within(value: Any, levels: int) -> bool:
-    """Whether lists and objects lie no deeper in each other."""
+    """Whether lists and objects are nested no deeper than this."""
     entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return not entries or (levels > 0 and all(_within(entry, levels - 1) for entry in entries))

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever ends the program in between."""
+"""Writes files that appear whole or not at all, whatever ends the program in between."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ABANDONED = 3600.0  # seconds without a change, after which the program that wro
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name in the same folder, from which a file can be moved to `path` in one step."""
+    """A new path in the same folder, from which a file can be moved to `path` in one step."""
     return path.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
 
 
 def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Writes a file so that it is there with all of its content or not at all; an old one survives until then.
+    """Writes a file that appears with all of its content or not at all. An old file survives until then.
 
-    A link is replaced, not followed. The folder exists already. Raises `NameTaken` where the path exists and
-    `overwrite` is off, and `EmbeddingError` where it cannot be written; nothing is left behind then.
+    A link is replaced, not followed. The folder must exist. Raises `NameTaken` if the path exists and `overwrite` is
+    off, and `EmbeddingError` if it cannot be written. Nothing is left behind then.
     """
     write_together({path: data}, overwrite=overwrite)
 
@@ -32,10 +32,10 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
 def write_together(
     contents: Mapping[Path, bytes], *, overwrite: bool = True, on_moved: Callable[[Path], None] = lambda path: None
 ) -> None:
-    """`write_whole` for several files: none has its name before all are written, and then all get theirs at once.
+    """`write_whole` for several files. First all are written under temporary names, then each gets its own name.
 
-    Names are given one after the other, and no file system does that in one step: a program that is killed just then
-    leaves some. `on_moved` gets each path that has its new content. Raises what `write_whole` raises.
+    No file system gives several names in one step, so a program that is killed in that moment leaves only some of the
+    files. `on_moved` gets each path that has its new content. Raises what `write_whole` raises.
     """
     temporary = {path: temporary_beside(path) for path in contents}
     path = next(iter(contents))
@@ -58,7 +58,7 @@ def write_together(
 
 
 def _write_through(path: Path, data: bytes) -> None:
-    """Writes a new file down to the disk: a power cut must not leave an empty one where a name is given to it."""
+    """Writes a new file down to the disk, so that a power cut cannot leave an empty file under the final name."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -66,7 +66,7 @@ def _write_through(path: Path, data: bytes) -> None:
 
 
 def _move(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Gives the whole file its name, in one step."""
+    """Gives the complete file its final name, in one step."""
     if not overwrite:
         try:
             os.link(temporary, path)  # unlike a rename this never replaces a file made in the meantime
@@ -78,7 +78,7 @@ def _move(temporary: Path, path: Path, overwrite: bool) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name last through a power cut, where the system lets folders be synchronised."""
+    """Makes the new name survive a power cut, if the system can synchronise folders."""
     with suppress(OSError):  # Windows opens no folders, and some file systems synchronise none
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -88,7 +88,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files in a folder that a killed program has left there."""
+    """Removes temporary files that killed programs have left in a folder."""
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         with suppress(OSError):  # somebody else's, or gone by now
             if time.time() - path.stat().st_mtime > ABANDONED:

@@ -1,4 +1,4 @@
-"""Every parameter of an estimate: its type, bounds, default, words and checks. Nothing heavy is imported."""
+"""Every parameter of an estimate: type, bounds, default, texts and checks. Importing it loads nothing heavy."""
 
 from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, FEW_WORDS, ONE_WORD, USES, WORD_PER_WEIGHT, WORDS
 from embedding_estimate.settings.parameters import Parameter

@@ -1,4 +1,4 @@
-"""Choices of settings that other code asks for by name."""
+"""Choices of settings that other modules refer to by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that contradict each other: what no setting can be blamed for alone. The model is not asked."""
+"""Settings that are valid one by one but contradict each other. The model is not needed."""
 
 from __future__ import annotations
 

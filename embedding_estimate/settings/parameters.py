@@ -1,4 +1,4 @@
-"""What a setting is: its type, bounds, default and words, declared once where it stands."""
+"""What is declared about a setting: type, bounds, default, label and help text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedding_estimate.errors import FEW, nearest, quoted
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a form needs to know of one setting."""
+    """The declaration of one setting. Command line, tab, API and documents are made from it."""
 
     name: str
     kind: type  # str, int, float or bool
@@ -29,7 +29,7 @@ class Parameter:
     lines: int  # the most entries of a setting that takes one per line; 0: it takes one text
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, as one line: the value, the rule, the way out."""
+        """One line on what is wrong with a value (the value, the rule, the way out), or None if it is valid."""
         if self.kind in (int, float):
             return self._number_problem(value)
         if not isinstance(value, self.kind):
@@ -41,7 +41,7 @@ class Parameter:
         return None
 
     def excess(self, value: Any) -> str | None:
-        """What is wrong with a text that is longer than it may be, as one line. Asked before anything reads it."""
+        """One line on a text that is too long, or None. Ask it before anything else reads the text."""
         if not isinstance(value, str) or self.longest is None:
             return None
         if len(value) > self.longest:
@@ -61,7 +61,7 @@ class Parameter:
 
 
 def spelled(value: Any, choices: Iterable[str]) -> Any:
-    """The choice that a value is in any case, as it is spelled; a value that is none as it is."""
+    """The choice that equals the value in any case, as it is spelled; the value itself if there is none."""
     if not isinstance(value, str):
         return value
     return {choice.lower(): choice for choice in choices}.get(value.lower(), value)
@@ -88,7 +88,7 @@ def setting(
     longest: int | None = None,
     lines: int = 0,
 ) -> Any:
-    """A field of `Settings`: its default, and what `Parameter` tells of it."""
+    """A field of `Settings`: its default and the metadata that `Parameter` holds."""
     metadata = types.MappingProxyType(
         {
             "label": label,
@@ -105,17 +105,17 @@ def setting(
 
 
 def lines(text: str) -> tuple[str, ...]:
-    """The entries of a setting that takes one per line."""
+    """The entries of a setting that takes one per line, without blank lines."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def finite(number: float) -> bool:
-    """Also of whole numbers beyond the range of floats, over which `math.isfinite` stumbles."""
+    """Whether a number is finite and fits a float. Unlike `math.isfinite` it takes whole numbers of any size."""
     return abs(number) <= sys.float_info.max
 
 
 def unknown_names(names: Sequence[str], known: Iterable[str]) -> list[str]:
-    """A line for each of the first names that are no settings, and one for all others."""
+    """One line for each of the first unknown names, and one for the number of all others."""
     lines = [f"{quoted(name)} is not a setting: {nearest(name, known)}" for name in names[:FEW]]
     rest = len(names) - len(lines)
     return [*lines, f"{rest:,} more names are not settings: leave them out"] if rest else lines

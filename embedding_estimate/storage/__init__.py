@@ -1,1 +1,1 @@
-"""Where results are saved, and that nothing is lost: the folder, snapshots, files that are typed together."""
+"""Saving results so that nothing is lost: folders, snapshots, and files whose names are typed together."""

@@ -1,4 +1,4 @@
-"""The files of the words that share an embedding's vectors: what each says of the others, and all of them together."""
+"""Files of several words that share the vectors of one embedding: what each file records about the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HASH = "vectors_hash"  # in a provenance: of all vectors, those of the other wor
 
 
 def told_of(name: str, words: Sequence[Word], vectors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the provenance of an embedding says of the words that share its vectors (N, width) by encoder."""
+    """The provenance entries about the words that share an embedding's vectors (N, width) by encoder."""
     names = of_words(name, len(words))
     return {
         "phrase": phrase(names, [word.weight for word in words]),
@@ -34,7 +34,7 @@ def told_of(name: str, words: Sequence[Word], vectors: Mapping[str, Tensor]) -> 
 
 
 def _hash(vectors: Mapping[str, Tensor]) -> str:
-    """By which files of words know those that were made together with them."""
+    """A hash of all vectors, by which the files of the words recognise each other."""
     digest = hashlib.sha256()
     for key in sorted(vectors):
         digest.update(vectors[key].detach().float().cpu().contiguous().numpy().tobytes())
@@ -42,7 +42,7 @@ def _hash(vectors: Mapping[str, Tensor]) -> str:
 
 
 class Told(NamedTuple):
-    """A word as a file tells of it."""
+    """One word, as a file records it."""
 
     name: str
     tokens: int
@@ -50,7 +50,7 @@ class Told(NamedTuple):
 
     @classmethod
     def of(cls, entry: object) -> Told | None:
-        """What an entry of a provenance's `words` tells; None where that can be no word."""
+        """The word that an entry of a provenance's `words` describes; None if the entry describes none."""
         values = entry if isinstance(entry, Mapping) else {}
         name, tokens, weight = (values.get(key) for key in ("name", "tokens", "typed_weight"))
         if not isinstance(name, str) or problems(name) or type(tokens) is not int or tokens < 1:
@@ -61,7 +61,7 @@ class Told(NamedTuple):
 
 
 def told_words(provenance: Mapping[str, Any]) -> list[Told]:
-    """The words that a file is one of, as they are typed; none for a file that is a word by itself."""
+    """All words that this file belongs to, in the order in which they are typed; empty for a file that stands alone."""
     entries = provenance.get("words")
     words = [Told.of(entry) for entry in entries] if isinstance(entries, list) else []
     known = [word for word in words if word]
@@ -69,17 +69,17 @@ def told_words(provenance: Mapping[str, Any]) -> list[Told]:
 
 
 def told_phrase(embedding: Embedding, weight: float) -> str:
-    """What is typed for an embedding: all of its words with their weights, or its name with this one."""
+    """What to type for an embedding: all of its words with their weights, or its name with this weight."""
     return phrase_of(told_words(embedding.provenance) or [Told(embedding.name, embedding.tokens, weight)])
 
 
 def phrase_of(words: Sequence[Told]) -> str:
-    """What is typed for words that a file tells of."""
+    """What to type for these words."""
     return phrase([word.name for word in words], [word.weight for word in words])
 
 
 def parts_of(embedding: Embedding) -> list[Embedding]:
-    """The embeddings to save: each word's, with the weight that it is typed with, or the one itself."""
+    """The embeddings to save: one for each word, with its typed weight, or the embedding itself if it is one word."""
     words = told_words(embedding.provenance)
     return [
         Embedding(
@@ -92,7 +92,7 @@ def parts_of(embedding: Embedding) -> list[Embedding]:
 
 
 def renamed(embedding: Embedding, name: str) -> Embedding:
-    """The same embedding under another name, in its settings and in the names of its words as well."""
+    """The same embedding under another name. Its settings and the names of its words change too."""
     provenance = dict(embedding.provenance)
     if isinstance(provenance.get("settings"), Mapping):
         provenance["settings"] = {**provenance["settings"], "name": name}
@@ -107,10 +107,10 @@ def renamed(embedding: Embedding, name: str) -> Embedding:
 
 
 def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
-    """The vectors of all words that a file's embedding is one of, read from the files beside it, and the words; none
-    for a word by itself.
+    """The vectors of all words that share the embedding, read from the files beside `file`, and those words. An
+    embedding of one word comes back as it is, with no words.
 
-    Raises `EmbeddingError` where a file is missing, or of another estimate.
+    Raises `EmbeddingError` if a file is missing or comes from another estimate.
     """
     words = told_words(embedding.provenance)
     if not words:
@@ -129,8 +129,8 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
 
 
 def lacks(embedding: Embedding, file: Path) -> list[str]:
-    """What keeps the words that a file's embedding is one of from being typed together: one line for each word whose
-    file is not beside it, cannot be read, or is of another estimate, as after a kill of the program that saved them."""
+    """Why the words of an embedding cannot be typed together: one line for each word whose file is missing, cannot be
+    read or comes from another estimate. A kill of the program while it saved them can leave such files."""
     words, lines = told_words(embedding.provenance), []
     for word in words:
         path = _beside(file, word)

@@ -1,4 +1,4 @@
-"""Where the results of a job go: found out and tried before the work starts, never lost at its end."""
+"""Saves the results of a job. Folders are tried before the work starts, so that no result is lost at its end."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Makes a folder with its parents for the time of the work; what stays empty is taken away again.
+    """Makes a folder with its parents for the time of the work. Folders that are empty afterwards are removed again.
 
-    Raises `EmbeddingError` where it cannot be made or written.
+    Raises `EmbeddingError` if the folder cannot be made or written.
     """
     missing: list[Path] = []
     try:
@@ -49,9 +49,9 @@ def made(folder: Path) -> Iterator[None]:
 
 
 def _try_writing(folder: Path) -> None:
-    """Writes and removes a file as large as an embedding may be: permissions tell nothing of a full disk.
+    """Writes and removes a file of the size of a large embedding, because permissions do not show a full disk.
 
-    What killed programs have left in the folder is removed before.
+    Removes abandoned temporary files of killed programs first.
     """
     remove_abandoned(folder)
     trial = temporary_beside(folder / "trial")
@@ -67,12 +67,13 @@ def _try_writing(folder: Path) -> None:
 
 
 def beside(tree: Path, what: str) -> Path:
-    """TREE-what, for files that are no embeddings: WebUIs take a picture among those for one."""
+    """The folder TREE-what, for files that are not embeddings: WebUIs may load a picture in TREE as an embedding."""
     return tree.parent / f"{tree.name}-{what}"
 
 
 def check_report(report: Path | None, embeddings: Path | None) -> str:
-    """Raises `EmbeddingError` for a report that could not be saved; returns a warning of one among embeddings."""
+    """Raises `EmbeddingError` if the report cannot be saved there. Returns a warning if it lies among the
+    embeddings."""
     if report is None:
         return ""
     folder = report.parent
@@ -89,7 +90,7 @@ def check_report(report: Path | None, embeddings: Path | None) -> str:
 
 
 def check_names(settings: Settings, folder: Path, tree: Path | None = None) -> None:
-    """What can be known of the names before the model is there; `Result.check` is asked once they all are.
+    """Checks the names as far as they are known before the model is loaded. `Result.check` checks all of them later.
 
     Raises what `names.target` raises.
     """
@@ -98,21 +99,21 @@ def check_names(settings: Settings, folder: Path, tree: Path | None = None) -> N
 
 
 def _targets(settings: Settings, mine: Iterable[str], folder: Path, tree: Path | None) -> list[Path]:
-    """Where embeddings of these names are to be written."""
+    """The paths for embeddings with these names."""
     extension = f".{settings.format}"
     return [names.target(name, folder, extension=extension, overwrite=settings.overwrite, tree=tree) for name in mine]
 
 
 def listed(paths: Iterable[Path]) -> str:
-    """Files in one line."""
+    """Paths in one line, separated by commas."""
     return ", ".join(map(str, paths))
 
 
 class Result:
-    """The files of a job's embedding, one for each of its words: there as soon as it is trained, all or none, written
-    once more with its figures.
+    """The files of a job's embedding, one for each word. They are saved together as soon as the training ends, and
+    saved once more with their figures.
 
-    As a context manager it puts things back as they were where the job is dropped, whatever ends it, and only there.
+    As a context manager it restores the old files if the job is discarded, whatever ended it.
     """
 
     def __init__(
@@ -124,8 +125,11 @@ class Result:
         tree: Path | None = None,
         on_note: Callable[[str], None],
     ):
-        """The name has to be new in the `tree`. `on_note` gets a line about figures that did not fit, and one about
-        words of an earlier embedding of this name."""
+        """The name must be new in the folder `tree`.
+
+        `on_note` gets a line if the figures cannot be saved, and a line about words of an earlier embedding of this
+        name.
+        """
         self.settings = settings
         self.folder = folder
         self.stop = stop
@@ -149,12 +153,12 @@ class Result:
                 write_whole(path, before)
 
     def check(self, mine: Iterable[str]) -> None:
-        """Raises what `names.target` raises for names that embeddings cannot be saved by."""
+        """Raises what `names.target` raises if an embedding cannot be saved under one of these names."""
         _targets(self.settings, mine, self.folder, self.tree)
 
     def save(self, embedding: Embedding) -> list[Path]:
-        """Writes each of its words under its name; where that fails the first time, all of them among the system's
-        temporary files.
+        """Writes each word of the embedding under its name. If the first save fails, all of them go to the system's
+        folder for temporary files.
 
         Raises `EstimateError` that says what went wrong and where the embedding is now.
         """
@@ -176,7 +180,7 @@ class Result:
         return self.paths
 
     def _left_over(self) -> list[Path]:
-        """Files of words that an embedding of this name had before it was overwritten, and has no more."""
+        """Files of words of an overwritten embedding with this name that the new one does not have."""
         if not self.settings.overwrite:
             return []
         folder, suffix = self.paths[0].parent, self.paths[0].suffix
@@ -216,7 +220,7 @@ class Result:
 
 
 def png(image: Image) -> bytes:
-    """With a mark by which `ours` knows it again."""
+    """The image as PNG, with a mark by which `ours` recognises it."""
     from PIL.PngImagePlugin import PngInfo
 
     data, mark = io.BytesIO(), PngInfo()
@@ -226,7 +230,7 @@ def png(image: Image) -> bytes:
 
 
 def ours(picture: Path) -> bool:
-    """Whether a picture may be replaced: it is not there, or empty, or this program has made it."""
+    """Whether a picture may be replaced: it does not exist, is empty, or was made by this program."""
     from PIL import Image
 
     if not picture.exists() or not picture.stat().st_size:

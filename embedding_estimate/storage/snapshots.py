@@ -1,7 +1,7 @@
-"""Files of a training on its way: the best vectors at every n-th step, and pictures of what they do.
+"""Files that a training writes on its way: the best vectors at every n-th step, and previews.
 
-They lie beside the tree of embeddings, in TREE-steps/NAME: WebUIs read an embeddings folder with all its sub-folders,
-and every snapshot in there would be a word.
+They lie in TREE-steps/NAME, beside the tree of embeddings. WebUIs read an embeddings folder with all its subfolders, so
+each snapshot in it would be a word.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Snapshots:
     """The folder of one job's snapshots."""
 
     def __init__(self, settings: Settings, tree: Path, stop: StopToken, on_note: Callable[[str], None]):
-        """`on_note` gets a line for each file that could not be written, and for snapshots of an earlier job."""
+        """`on_note` gets a line for each file that could not be written, and one about snapshots of an earlier job."""
         self.settings = settings
         self.stop = stop
         self.on_note = on_note
@@ -37,17 +37,19 @@ class Snapshots:
         self.written: list[Path] = []
 
     def try_folder(self) -> None:
-        """Raises `EmbeddingError` where the folder could not be made or written."""
+        """Raises `EmbeddingError` if the folder cannot be made or written."""
         with saving.made(self.folder):
             pass
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """The time of the training. What is written stays, also after an error, unless the user drops the job.
+        """Spans the training. What is written stays, also after an error, unless the user discards the job.
 
-        Snapshots of an earlier job are moved aside, to `NAME (before)`, which is no name that an embedding may have.
-        They come back where this job is dropped or writes none, and are removed where it was to overwrite them and has
-        come to its end. Raises `EmbeddingError` where the folder cannot be made or written.
+        Snapshots of an earlier job move aside to `NAME (before)`, which cannot be the name of an embedding. They come
+        back if this job is discarded or writes none. They are removed if the job was to overwrite them and has
+        finished.
+
+        Raises `EmbeddingError` if the folder cannot be made or written.
         """
         aside = self._move_aside()
         ended = False
@@ -77,7 +79,7 @@ class Snapshots:
         return aside
 
     def _settle(self, aside: Path | None, ended: bool) -> None:
-        """Decides what becomes of an earlier job's snapshots."""
+        """Restores, removes or reports the snapshots of an earlier job."""
         if aside is None:
             return
         if not self.folder.exists():  # nothing was written, or it was dropped
@@ -96,7 +98,8 @@ class Snapshots:
             path.unlink(missing_ok=True)
 
     def write(self, embedding: Embedding, step: int) -> None:
-        """Writes the vectors of a step, of each word; where that fails it is said, and the training goes on."""
+        """Writes the vectors of a step, one file for each word. If that fails, a note says so and the
+        training goes on."""
         from embedding_estimate.files.embedding import write
         from embedding_estimate.storage.phrases import parts_of
 
@@ -105,7 +108,7 @@ class Snapshots:
             self._try(path, partial(write, part, path, overwrite=True))
 
     def draw(self, preview: Preview) -> None:
-        """Writes the pictures of a step beside them, likewise."""
+        """Writes the preview of a step. If that fails, a note says so and the training goes on."""
         path = self._path(self.settings.name, preview.step, "png")
         self._try(path, lambda: write_whole(path, saving.png(preview.side_by_side())))
 

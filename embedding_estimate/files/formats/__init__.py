@@ -1,4 +1,4 @@
-"""What embedding files hold, whichever tool has written them, read without running anything that is in them.
+"""What embedding files of all tools hold. Code in a file is never run.
 
     SD1, SD2   .safetensors   one tensor of any name; here `emb_params` (N, width)
     SDXL       .safetensors   `clip_l` (N, 768) and `clip_g` (N, 1280), among others (OneTrainer, SD3)
@@ -6,7 +6,7 @@
     all        .pt, .bin      the tensors of a .safetensors in a dict
     SD1, SD2   .png           AUTOMATIC1111's layout inside a picture, see `pictured`
 
-How much a file may make this process do is bounded before anything is loaded.
+Before anything is loaded, the work that a file can cause is bounded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Contents:
-    """Vectors (N, width) under SINGLE, under both of PAIR or under one of them, and what a file says beside them."""
+    """Vectors (N, width) under SINGLE, under both keys of PAIR or under one of them, and what the file records about
+    them."""
 
     vectors: Mapping[str, Tensor]
     provenance: object = None  # under the key PROVENANCE
@@ -45,7 +46,7 @@ class Contents:
 
 
 def contents(path: Path) -> Contents:
-    """What the file holds. Raises `EmbeddingError`, with one line, where that is no embedding."""
+    """What the file holds. Raises `EmbeddingError`, with one line, if it is not an embedding."""
     extension = path.suffix.lower()
     if not os.path.lexists(path):
         raise EmbeddingError(f"{path.name}: no such file; give the path of an embedding file")
@@ -63,7 +64,8 @@ def contents(path: Path) -> Contents:
 
 
 def pictured_in(path: Path, *, pixels: bool) -> bool:
-    """Whether a PNG holds an embedding, good or not, in its text or also in its `pixels`, which takes longer."""
+    """Whether a PNG holds an embedding, valid or not, in its text or, with `pixels`, also in its pixels, which takes
+    longer."""
     try:
         return pictured.text_of(path) is not None or (pixels and pictured.pixels_of(path) is not None)
     except EmbeddingError:
@@ -92,7 +94,7 @@ def _contents(path: Path, extension: str) -> Contents:
 
 
 def _kind(beginning: bytes) -> str:
-    """The extension that belongs to a file's first bytes; empty where they tell nothing."""
+    """The extension that belongs to a file's first bytes; empty if they do not show it."""
     if beginning.startswith((pickled.ZIP, pickled.FIRST_LAYOUT)):
         return ".pt"
     if beginning.startswith(pictured.SIGNATURE):
@@ -135,7 +137,7 @@ LIMITS = {".safetensors": MOST, ".pt": pickled.MOST, ".bin": pickled.MOST, PICTU
 
 
 def _of_entries(entries: Any, tensor: Callable[[Any], Tensor | None]) -> Contents:
-    """`tensor` gives the tensor that an entry stands for, or None."""
+    """The vectors in these entries. `tensor` gives the tensor of an entry, or None."""
     if not isinstance(entries, dict):
         raise EmbeddingError("holds no named vectors; choose an embedding file")
     if "string_to_param" not in entries:
@@ -151,7 +153,8 @@ def _of_entries(entries: Any, tensor: Callable[[Any], Tensor | None]) -> Content
 
 
 def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
-    """Which of a file's keys to read, by what it is called here: both of SDXL as WebUIs do, or the only one."""
+    """Which of a file's keys to read: both of SDXL's, as WebUIs do, or the only one. The result is our key -> the
+    file's."""
     names = list(keys)
     if set(PAIR) <= set(names):
         return {key: key for key in PAIR}

@@ -1,9 +1,9 @@
-"""torch's pickles, read as descriptions: what a pickle would call is written down, and nothing in it is called.
+"""Reads torch's pickles as descriptions. What a pickle would call is written down, and nothing is called.
 
-So no code in a file can run, whatever the version of torch, and little can be made to take much memory: the steps of a
-pickle, its texts and what it may mention are bounded before any tensor is made.
+So no code in a file can run, whatever the version of torch. A file cannot use much memory either: the steps of a
+pickle, its texts and the names in it are bounded before any tensor is made.
 
-Both layouts of `torch.save` are read: the zip file of today, and the first one, five pickles and the numbers behind
+Both layouts of `torch.save` are read: today's zip file, and the first layout with five pickles and the numbers after
 them.
 """
 
@@ -61,7 +61,7 @@ KNOWN = frozenset({*DTYPES, *TENSOR, PARAMETER, DICTIONARY, PARAMETERS, *UNREAD}
 
 @dataclass(eq=False)
 class Call:
-    """What a pickle would have called, with which arguments; `state` is what it would have put into the result."""
+    """A call that a pickle describes, with its arguments. `state` is what the pickle puts into the result."""
 
     function: str  # "module name"
     arguments: tuple[Any, ...]
@@ -70,7 +70,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers behind one or more tensors, by the key under which the file keeps them."""
+    """The numbers behind one or more tensors. The file keeps them under `key`."""
 
     key: str
     dtype: torch.dtype
@@ -83,13 +83,16 @@ class Storage:
 
 @dataclass(frozen=True)
 class Saved:
-    """What `torch.save` was given, described, and where its tensors are."""
+    """The description of what `torch.save` was given, and the numbers of its tensors."""
 
     value: Any
     numbers: Callable[[Storage], bytes]
 
     def tensor(self, call: Any) -> Tensor | None:
-        """The tensor that is described; None where none is. Raises `EmbeddingError` for one of more than there is."""
+        """The tensor that a call describes; None if it describes none.
+
+        Raises `EmbeddingError` for a tensor of more numbers than the file holds.
+        """
         if not isinstance(call, Call) or call.function not in TENSOR:
             return None
         storage, offset, shape, stride = call.arguments[:4]
@@ -107,9 +110,9 @@ class Saved:
 
 
 def saved(data: bytes) -> Saved:
-    """A file's content. Raises `EmbeddingError`, without the file's name, for what no embedding holds.
+    """The content of a file. Raises `EmbeddingError`, without the file's name, for what no embedding holds.
 
-    What is damaged raises what Python raises over it.
+    A damaged file raises what Python raises for it.
     """
     return _zipped(data) if data.startswith(ZIP) else _in_first_layout(data)
 
@@ -136,7 +139,8 @@ def _zipped(data: bytes) -> Saved:
 
 
 def _in_first_layout(data: bytes) -> Saved:
-    """A mark, a version, facts of the system, the value, the keys of the storages, and the numbers in that order."""
+    """The first layout: a mark, a version, facts about the system, the value, the keys of the storages, and the
+    numbers."""
     file = io.BytesIO(data)
     storages: dict[str, Storage] = {}
     _mark, _version, _system = (described(file) for _ in range(3))
@@ -153,9 +157,9 @@ def _in_first_layout(data: bytes) -> Saved:
 
 
 def described(file: io.BytesIO, storages: dict[str, Storage] | None = None) -> Any:
-    """The value of the next pickle in a file, with a `Call` for all that is neither text, number, list nor dict.
+    """The value of the next pickle in a file. Everything but text, numbers, lists and dicts is a `Call`.
 
-    `storages` receives the storages that it mentions, by key.
+    `storages` receives the storages that the pickle mentions, by key.
     """
     start = file.tell()
     pickle = io.BytesIO(file.read(MOST_PICKLE))
@@ -176,7 +180,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Description:
-    """Python's pickle machine (`pickletools` explains it), with the operations that torch writes, calling nothing."""
+    """Python's pickle machine (`pickletools` explains it) for the operations that torch writes. It calls nothing."""
 
     def __init__(self, storages: dict[str, Storage]):
         self.stack: list[Any] = []
@@ -199,7 +203,7 @@ class _Description:
         }
 
     def take(self, operation: str, argument: Any) -> None:
-        """One step. Raises KeyError for an operation that torch does not write."""
+        """Performs one operation. Raises KeyError for an operation that torch does not write."""
         if operation in _LITERALS:
             self.stack.append(argument)
         elif operation in _CONSTANTS:
@@ -263,7 +267,7 @@ class _Description:
 
 
 def _known(name: str) -> str:
-    """Raises `EmbeddingError` for what has no place in an embedding, code above all."""
+    """The name, if an embedding may contain it. Raises `EmbeddingError` for every other name, as of code."""
     if name not in KNOWN:
         raise EmbeddingError(
             f"holds {shortened(name.replace(' ', '.'))}, which may be code and was not read; get another copy"

@@ -1,7 +1,7 @@
-"""Embeddings inside pictures, as AUTOMATIC1111 makes them.
+"""Reads embeddings inside pictures, as AUTOMATIC1111 makes them.
 
-The embedding is JSON, in which a tensor is {"TORCHTENSOR": nested lists}. A PNG carries it twice: as base64 in the text
-chunk `sd-ti-embedding`, and compressed by zlib in its pixels, which also outlive a site that drops texts:
+The embedding is JSON, in which a tensor is {"TORCHTENSOR": nested lists}. A PNG holds it twice: as base64 in the text
+chunk `sd-ti-embedding`, and compressed by zlib in its pixels, where it survives sites that remove texts:
 
     the low halves of the bytes | a black column | the picture | a black column | the high halves of the bytes
 
@@ -33,9 +33,9 @@ ZLIB_BEST = b"\x78\xda"  # how the data in the pixels begins
 
 
 def text_of(path: Path) -> bytes | None:
-    """The JSON in a PNG's text chunk, in base64; None where it has none. Reads no pixels.
+    """The base64 JSON in a PNG's text chunk; None if it has none. Reads no pixels.
 
-    Raises `EmbeddingError`, without the file's name, for one that is longer than any embedding.
+    Raises `EmbeddingError`, without the file's name, if it is longer than any embedding.
     """
     with path.open("rb") as file:
         for kind, size in _chunks(file):
@@ -48,14 +48,14 @@ def text_of(path: Path) -> bytes | None:
 
 
 def decoded(text: bytes) -> bytes:
-    """The JSON that `text_of` gives in base64."""
+    """The JSON of the base64 text that `text_of` gives."""
     return base64.b64decode(text)
 
 
 def pixels_of(path: Path) -> bytes | None:
-    """The JSON in a PNG's pixels; None where they hold none.
+    """The JSON in a PNG's pixels; None if they hold none.
 
-    Raises `EmbeddingError`, without the file's name, where it is longer than any embedding.
+    Raises `EmbeddingError`, without the file's name, if it is longer than any embedding.
     """
     from PIL import Image
 
@@ -81,19 +81,20 @@ def pixels_of(path: Path) -> bytes | None:
 
 
 def parsed(text: bytes) -> Any:
-    """The embedding's entries. Numbers are floats: one of a million digits is quickly read so."""
+    """The embedding's entries. Numbers are read as floats, because a whole number of a million digits takes long to
+    read."""
     return json.loads(text, parse_int=float)
 
 
 def tensor(value: Any) -> Tensor | None:
-    """The tensor that an entry stands for; None where it is something else."""
+    """The tensor that an entry describes; None if it is something else."""
     if not isinstance(value, dict) or "TORCHTENSOR" not in value:
         return None
     return torch.tensor(value["TORCHTENSOR"], dtype=torch.float32)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Kind and size of each chunk of a PNG, the file standing at its content."""
+    """Kind and size of each chunk of a PNG. The file is then at the chunk's content."""
     if file.read(len(SIGNATURE)) != SIGNATURE:
         return
     while len(head := file.read(8)) == 8:
@@ -106,7 +107,8 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
 def _halves(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The lower four bits of a block (h, w, 3) without the sequence, row by row.
 
-    Its numbers are s mod 255, where s = (1664525 s + 1013904223) mod 2^32 from 0 on: what unsigned integers do anyway.
+    The sequence is s mod 255 with s = (1664525 s + 1013904223) mod 2^32, starting at 0. Unsigned integers wrap like
+    that by themselves.
     """
     factors = np.full(block.size, 1664525, np.uint32)
     factors[:1] = 1

@@ -1,4 +1,4 @@
-"""What a .safetensors file says it holds, looked at before anything is loaded."""
+"""The header of a .safetensors file, read and checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_TENSORS = 64  # an embedding has one to four
 
 @dataclass(frozen=True)
 class Header:
-    """The names of the tensors, and texts by name."""
+    """The names of the tensors, and the texts by name."""
 
     keys: Collection[str]
     texts: dict[str, object]
@@ -25,8 +25,8 @@ class Header:
 def header(file: IO[bytes]) -> Header:
     """The header at the beginning of a file.
 
-    Raises `EmbeddingError`, without the file's name, where it is no embedding's. What is damaged raises what Python
-    raises over it. Shapes and places are the loader's to check.
+    Raises `EmbeddingError`, without the file's name, if it cannot be an embedding's. A damaged header raises what
+    Python raises for it. The loader checks shapes and places.
     """
     (size,) = struct.unpack("<Q", file.read(8))
     if size > MOST_HEADER:

@@ -81,12 +81,6 @@ class Conditioner:
         self._layouts.clear()
         self._names[name] = None
 
-    def remove_embedding(self, name: str) -> None:
-        """Makes the name plain text again."""
-        self._lookup.remove(name)
-        self._layouts.clear()
-        self._names.pop(name, None)
-
     def embedding_names(self) -> list[str]:
         return list(self._names)
 
