@@ -1,4 +1,4 @@
-"""Cross-attentions as diffusers, LDM, sgm and their descendants write them: with the same names in all of them."""
+"""Cross-attentions of diffusers, LDM, sgm and their descendants, which all use the same names."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def twice(context: Tensor) -> tuple[Tensor, Tensor]:
 class AttentionLayer:
     """`host.CrossAttention` over a module with `to_q`, `to_k`, `to_v` and `to_out`.
 
-    The output is never asked of the module, so it does not matter which implementation of attention is switched on.
+    The module's output is never used, so any implementation of attention may be switched on.
     """
 
     def __init__(self, module: Any, precision: Precision = nullcontext, contexts: Contexts = twice):
-        """`precision` gives what the host calls the module in, autocast for one; `contexts` what it makes of a context
-        for the keys and for the values."""
+        """`precision` gives the context manager that the host calls the module in, such as autocast. `contexts` makes
+        the contexts for the keys and for the values."""
         self.to_q: nn.Module = module.to_q
         self.to_out: nn.Module = module.to_out[0]
         self.heads: int = module.heads
@@ -73,6 +73,6 @@ def _projected_in_fp32(module: nn.Module, context: Tensor) -> Tensor:
 def cross_attentions(
     unet: nn.Module, precision: Precision = nullcontext, contexts: Contexts = twice
 ) -> list[AttentionLayer]:
-    """Those of a U-Net; see `AttentionLayer` for the rest."""
+    """The cross-attentions of a U-Net; see `AttentionLayer` for the arguments."""
     found = [module for name, module in unet.named_modules() if name.endswith(f".{BLOCK}")]
     return [AttentionLayer(module, precision, contexts) for module in found]

@@ -1,4 +1,4 @@
-"""Which texts may be encoded together."""
+"""Which texts may be encoded in one batch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Protocol
 
 
 class Chunk(Protocol):
-    """What a text encoder takes at a time, as WebUIs and the standalone host have it."""
+    """What a text encoder takes at a time, in WebUIs and in the standalone host."""
 
     multipliers: list[float]
 
 
 def independent(texts: Sequence[Sequence[Chunk]]) -> bool:
-    """Whether each text, given its chunks, comes out of a batch of them as it does alone.
+    """Whether each text comes out of a batch of these texts as it does alone. `texts` holds the chunks of each.
 
-    Not with weights, since the emphasis mode "Original" takes its mean over the batch, nor with fewer chunks than
-    another, since a batch has as many of each.
+    Texts with weights do not, because the emphasis mode "Original" takes its mean over the batch. Texts of different
+    numbers of chunks do not either, because a batch fills up the shorter ones.
     """
     weights = {weight for chunks in texts for chunk in chunks for weight in chunk.multipliers}
     return weights <= {1.0} and len({len(chunks) for chunks in texts}) == 1

@@ -1,4 +1,4 @@
-"""A model lent for one job comes back as it was."""
+"""Gives back a model that was lent for one job, as it was."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import nn
 
 @contextmanager
 def given_back(modules: Sequence[nn.Module], *, but: tuple[str, ...] = ()) -> Iterator[None]:
-    """Puts back every attribute of every submodule (mode, hooks, replaced methods) and what parameters carry.
+    """Restores every attribute of every submodule (mode, hooks, replaced methods) and what parameters carry.
 
-    Attributes whose name begins with one of `but` are somebody else's books, and stay as they are by then.
+    Attributes whose names begin with one of `but` belong to somebody else and stay as they are.
     """
     parts = [part for module in modules for part in module.modules()]
     attributes = [dict(vars(part)) for part in parts]
@@ -39,13 +39,14 @@ def given_back(modules: Sequence[nn.Module], *, but: tuple[str, ...] = ()) -> It
 
 
 def _is_table(value: Any) -> bool:
-    """Hooks, parameters, buffers and submodules are in plain dictionaries; configurations are in frozen ones."""
+    """Whether this is a table of hooks, parameters, buffers or submodules: those are plain dictionaries, configurations
+    are frozen ones."""
     return type(value) in (dict, OrderedDict)
 
 
 @contextmanager
 def random_states_kept(device: torch.device) -> Iterator[None]:
-    """Within, whatever draws random numbers changes nothing for who comes after, on the CPU and on that device."""
+    """While active, drawing random numbers on the CPU or on this device does not change the global random states."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     there: dict[str, tuple[Any, Any]] = {
         "cuda": (lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)),
@@ -64,7 +65,7 @@ def random_states_kept(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Within, torch computes on so many threads of the CPU."""
+    """While active, torch computes on this many threads of the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 class GradientScale:
-    """Loss scaling for one pass through a network in fp16, unseen from outside; Micikevicius et al. 2018.
+    """Loss scaling inside one pass through a network in fp16 (Micikevicius et al. 2018). Callers do not see it.
 
-    A gradient of 1e-8, common for a mean over a latent, is zero in fp16. Where it enters the network from its
-    output it is multiplied by what brings its largest element to 1, and where it leaves, in fp32, it is divided by
-    that again. The factor is found on the device in each backward pass, so nobody waits and nothing has to be tuned.
+    A gradient of 1e-8, common for a mean over a latent, is zero in fp16. Where the gradient enters the network at its
+    output, it is multiplied so that its largest element is 1. Where it leaves, in fp32, it is divided by the same
+    factor. The device computes the factor in each backward pass, so nothing waits and nothing needs tuning.
     """
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""A host of its own: models that this process loads by diffusers."""
+"""A host without a WebUI: this process loads the models by diffusers."""

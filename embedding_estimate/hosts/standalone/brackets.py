@@ -1,4 +1,4 @@
-"""The brackets of a prompt: which of them are a schedule or an alternation, and which are text.
+"""Decides which brackets of a prompt are a schedule or an alternation, and which are plain text.
 
 `read` takes linear time, on malformed text too.
 """
@@ -48,13 +48,13 @@ Item: TypeAlias = "str | Pair"
 
 
 def read(text: str) -> list[Item] | None:
-    """The text as words, signs and bracket pairs. None where the prompt as a whole is no schedule."""
+    """The text as words, signs and bracket pairs; None if the whole prompt has no schedule."""
     items = _paired(text)
     return None if items is None else _settled(items)
 
 
 def _paired(text: str) -> list[Item] | None:
-    """Pairs up the brackets."""
+    """The items with their brackets paired."""
     items: list[Item] = []
     opened: list[int] = []  # where open brackets stand among the items
     position = 0
@@ -78,9 +78,9 @@ def _paired(text: str) -> list[Item] | None:
 
 
 def _pair(items: list[Item], start: int, closer: str) -> Pair | None:
-    """The pair that opens at `start`, or None where its inside fits no form: then its brackets are text.
+    """The pair that opens at `start`; None if its inside has no known form, so that its brackets are text.
 
-    Reads no further than to a sign inside, so that brackets in each other are not read again for each of them.
+    It reads only as far as the next sign, so nested brackets are not read again for each level.
     """
     opener = "[" if closer == "]" else "("
     parts: list[list[Item]] = [[]]
@@ -109,10 +109,10 @@ def _pair(items: list[Item], start: int, closer: str) -> Pair | None:
 
 
 def _settled(items: list[Item]) -> list[Item]:
-    """Decides, from the right, which readable pairs stand right before stray brackets and colons become text.
+    """Decides from the right which pairs come right before stray brackets and colons, and turns the others into text.
 
-    "[a:3])" is a schedule and "[a:3]))" is not. The WebUI's own grammar is ambiguous there; this is how its
-    parser, lark 1.3, resolves it (with 1.1.2 the outcome changes from one start of the WebUI to the next).
+    "[a:3])" is a schedule and "[a:3]))" is not. The WebUI's own grammar is ambiguous there; this is how its parser,
+    lark 1.3, resolves it (with 1.1.2 the outcome changes from one start of the WebUI to the next).
     """
     settled: list[Item] = []  # from right to left
     left = list(items)

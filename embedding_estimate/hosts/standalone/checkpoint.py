@@ -1,4 +1,4 @@
-"""Single-file checkpoints in the layout of the original code ("LDM"): opening one and saying what it is."""
+"""Opens single-file checkpoints in the layout of the original code ("LDM") and recognises their family."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ INPUTS = {  # input channels of the U-Net -> what kind of model takes them
 
 
 def refuse_inputs(name: str, channels: int, latent_channels: int) -> None:
-    """Raises ModelError for a U-Net that looks at more than the noisy latent."""
+    """Raises ModelError for a U-Net that takes more inputs than the noisy latent."""
     if channels != latent_channels:
         kind = INPUTS.get(channels, "an unknown kind of model")
         raise ModelError(f"{name}: {kind}, its U-Net takes {channels} channels; choose a plain text-to-image model")
@@ -59,7 +59,7 @@ def refuse_inputs(name: str, channels: int, latent_channels: int) -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An open file, recognised."""
+    """An open checkpoint whose family is known."""
 
     name: str
     file: Any  # safetensors.safe_open
@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def prediction(self) -> Prediction | None:
-        """What the U-Net predicts, where that is written anywhere; None where only trying tells (SD2)."""
+        """What the U-Net predicts, if the file or its .yaml says so. None if only a test can show it (SD2)."""
         if "v_pred" in self.shapes or self.settings.get("parameterization") == "v":
             return "v"
         scaling = self.settings.get("denoiser_config", {}).get("params", {}).get("scaling_config", {})
@@ -96,7 +96,7 @@ class Checkpoint:
 
 @contextmanager
 def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
-    """Opens a `.safetensors` file; raises ModelError if it is broken or not a Stable Diffusion 1, 2 or XL."""
+    """Opens a `.safetensors` file. Raises ModelError if it is damaged or not a Stable Diffusion 1, 2 or XL."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix.lower() != ".safetensors":
@@ -111,7 +111,7 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
 
 
 def recognise(name: str, shapes: Shapes) -> Family:
-    """The family, by the names of the tensors; raises ModelError for everything that is not SD1, SD2 or SDXL."""
+    """The family, by the names of the tensors. Raises ModelError for everything but SD1, SD2 and SDXL."""
     _refuse_others(name, shapes)
 
     def has(prefix: str) -> bool:
@@ -132,7 +132,7 @@ def recognise(name: str, shapes: Shapes) -> Family:
 
 
 def _refuse_others(name: str, shapes: Shapes) -> None:
-    """Raises `ModelError` for what is no whole Stable Diffusion checkpoint for making pictures from text."""
+    """Raises `ModelError` for everything but a complete text-to-image Stable Diffusion checkpoint."""
     kinds = [kind for key, kind in FOREIGN.items() if key in shapes or UNET + key in shapes]
     if any(key.startswith("control_model.") for key in shapes):
         kinds.append("a ControlNet")

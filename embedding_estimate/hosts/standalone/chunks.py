@@ -1,7 +1,7 @@
-"""Tokens to chunks: the rows of 77 that a text encoder takes, laid out as AUTOMATIC1111 1.10.1 lays them out.
+"""Lays out tokens in chunks, the rows of 77 that a text encoder takes, as AUTOMATIC1111 1.10.1 does.
 
-A chunk is a begin mark, 75 tokens and an end mark. Where a word would be torn from its comma, the chunk ends
-behind the comma instead. An embedding takes as many places as it has vectors and is never torn.
+A chunk is a begin mark, 75 tokens and an end mark. If the end would separate a word from its comma, the chunk ends
+after the comma before. An embedding takes as many places as it has vectors and is never divided.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Placed:
 
 
 class Unit(NamedTuple):
-    """What takes places in a chunk: a token, or the embedding that tokens name, the first of them `token`."""
+    """What occupies places in a chunk: a token, or an embedding whose name begins with the token `token`."""
 
     token: int | None
     placed: Placed | None = None
 
 
 class Run(NamedTuple):
-    """Units under one weight; None in place of units is a `BREAK`."""
+    """Units under one weight. A `BREAK` has None in place of units."""
 
     units: Sequence[Unit] | None
     weight: float
 
 
 class Fix(NamedTuple):
-    """Vectors go to the places behind `offset`, counted with the begin mark."""
+    """Vectors for the places after `offset`. The begin mark counts as a place."""
 
     offset: int
     placed: Placed
@@ -48,21 +48,21 @@ class Fix(NamedTuple):
 
 @dataclass
 class Chunk:
-    """As many tokens as the text encoder reads at once, without its begin and end marks."""
+    """The tokens that the text encoder reads at once, without its begin and end marks."""
 
     tokens: list[int] = field(default_factory=list)  # 0 where vectors stand
     multipliers: list[float] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)
 
     def occupied(self, placed: Mapping[str, Placed]) -> Chunk:
-        """The chunk with these vectors, by name, where places were kept for them."""
+        """The chunk with these vectors, by name, in the places that were kept for them."""
         fixes = [fix if fix.placed.vectors else Fix(fix.offset, placed[fix.placed.name]) for fix in self.fixes]
         return Chunk(self.tokens, self.multipliers, fixes)
 
 
 @dataclass(frozen=True)
 class Marks:
-    """The tokens with a meaning of their own. CLIP-L pads with its end mark, OpenCLIP with 0."""
+    """The tokens with special meanings. CLIP-L pads with its end mark, OpenCLIP with 0."""
 
     begin: int
     end: int
@@ -73,16 +73,16 @@ class Marks:
 
 @dataclass
 class _Node:
-    """What may follow upon some tokens: more of a name, or its end."""
+    """A node of the tree of names: the tokens that may follow, and the names that end here."""
 
     following: dict[int, _Node] = field(default_factory=dict)  # by token
     named: dict[str, Placed] = field(default_factory=dict)  # the embeddings whose names end here, in their order
 
 
 class Lookup:
-    """Embeddings by name, found by the tokens that their names consist of.
+    """Finds embeddings by the tokens of their names.
 
-    Where several match, the one with most tokens wins, and among those the one added first.
+    If several names match, the one with the most tokens wins, and among those the one that was added first.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Lookup:
         self._ends: dict[str, _Node] = {}  # by name
 
     def add(self, placed: Placed, tokens: Sequence[int]) -> None:
-        """Adds an embedding, in place of one of the same name. Raises EmbeddingError for a name without tokens."""
+        """Adds an embedding, or replaces the one of the same name. Raises EmbeddingError for a name without tokens."""
         if not tokens:
             raise EmbeddingError(
                 f"{quoted(placed.name)}: the tokenizer finds no token in this name; choose another name"
@@ -103,13 +103,13 @@ class Lookup:
         self._ends[placed.name] = node
 
     def remove(self, name: str) -> None:
-        """Forgets an embedding; an unknown name is left alone."""
+        """Removes an embedding. An unknown name is ignored."""
         node = self._ends.pop(name, None)
         if node is not None:
             del node.named[name]
 
     def units(self, tokens: Sequence[int]) -> Iterator[Unit]:
-        """The tokens with every name among them replaced by its embedding."""
+        """The tokens, with every name among them replaced by its embedding."""
         position = 0
         while position < len(tokens):
             placed, end = self._longest(tokens, position)
@@ -117,7 +117,8 @@ class Lookup:
             position = end
 
     def _longest(self, tokens: Sequence[int], start: int) -> tuple[Placed | None, int]:
-        """The embedding named from `start` on, with the place behind its name; none and the next place otherwise."""
+        """The embedding with the longest name that starts at `start`, and the place after that name; None and the next
+        place if there is none."""
         longest: tuple[Placed | None, int] = None, start + 1
         node = self._root
         for place in range(start, len(tokens)):
@@ -131,9 +132,9 @@ class Lookup:
 
 
 def build(runs: Iterable[Run], marks: Marks, backtrack: int = BACKTRACK) -> tuple[list[Chunk], int]:
-    """The chunks of a prompt, at least one, and how many tokens the prompt counts, its inner padding included.
+    """The chunks of a prompt, at least one, and the number of tokens that the prompt counts, with inner padding.
 
-    Raises EmbeddingError where an embedding has more vectors than a chunk has places.
+    Raises EmbeddingError if an embedding has more vectors than a chunk has places.
     """
     builder = _Builder(marks, backtrack)
     for units, weight in runs:
@@ -146,7 +147,7 @@ def build(runs: Iterable[Run], marks: Marks, backtrack: int = BACKTRACK) -> tupl
 
 
 def empty(marks: Marks) -> Chunk:
-    """The chunk of an empty prompt: what stands beside a longer prompt's further chunks in a batch."""
+    """The chunk of an empty prompt. It fills up a shorter prompt in a batch."""
     return build([], marks)[0][0]
 
 

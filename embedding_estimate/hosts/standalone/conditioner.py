@@ -28,7 +28,7 @@ PRIVATE = range(0xF0000, 0x10FFFE)  # Unicode's private planes, more characters 
 
 
 class Conditioner:
-    """The prompt half of `host.BorrowedModel`."""
+    """The part of `host.BorrowedModel` that reads and encodes prompts."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Conditioner:
         clip_skip: int = 1,
         embeddings: Mapping[str, Vectors] | None = None,
     ):
-        """`embeddings` are the names that prompts are read for, each with its vectors (N, width) by encoder.
+        """`embeddings` holds the embeddings that prompts can use: name -> vectors (N, width) by encoder.
 
-        Only SD1 heeds `clip_skip`, the number of the layer counted from the last, as in the WebUI. Raises
-        SettingsError for an unknown emphasis or a clip skip out of range, EmbeddingError as `add_embedding` does.
+        Only SD1 uses `clip_skip`, the number of the layer counted from the last, as in the WebUI. Raises SettingsError
+        for an unknown emphasis or a clip skip out of range, and EmbeddingError as `add_embedding` does.
         """
         self.family = loaded.family
         self.encoders = {
@@ -63,7 +63,7 @@ class Conditioner:
 
     @contextmanager
     def mode(self, emphasis: str) -> Iterator[None]:
-        """Within, weights are applied as in that mode; brackets are read as ever."""
+        """While active, weights are applied in this emphasis mode. Brackets are read as before."""
         before, self._weigh = self._weigh, by_name(emphasis)
         try:
             yield
@@ -71,9 +71,9 @@ class Conditioner:
             self._weigh = before
 
     def add_embedding(self, name: str, vectors: Vectors) -> None:
-        """Makes a name stand for vectors (N, width) by encoder, in place of what it stood for.
+        """Makes a name stand for vectors (N, width) by encoder, and replaces what it stood for.
 
-        Raises EmbeddingError where they do not fit the model or the name has no token.
+        Raises EmbeddingError if they do not fit the model or the name has no token.
         """
         placed = self._placed(name, vectors)
         [tokens] = self._first.tokenize([name])
@@ -97,8 +97,8 @@ class Conditioner:
     ) -> list[Stage]:
         """`host.BorrowedModel.encode`. `AND` composes in the positive prompt only.
 
-        All stages of a schedule are one batch, over which "Original" takes its mean, and parts of an `AND` are
-        filled up to the longest with their last row: so the WebUI does.
+        As in the WebUI, all stages of a schedule form one batch, over which "Original" takes its mean, and parts of an
+        `AND` are filled up to the longest with their last row.
         """
         parts = [(prompt, 1.0)] if negative else grammar.compose(prompt)
         schedules = []
@@ -122,9 +122,10 @@ class Conditioner:
     def encode_vectors(
         self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
     ) -> list[Conditioning]:
-        """`host.BorrowedModel.encode_vectors`: `{}` takes places as an embedding does and splits what it is glued to.
+        """`host.BorrowedModel.encode_vectors`. `{}` takes places as an embedding does and splits the text that it
+        touches.
 
-        Raises EmbeddingError where the vectors do not fit the model.
+        Raises EmbeddingError if the vectors do not fit the model.
         """
         slots = {slot: span for template in templates for slot, span in _slots(template).items()}
         placed = {
@@ -143,7 +144,7 @@ class Conditioner:
         return conditionings
 
     def _vacant(self, template: str, counts: tuple[tuple[str, int], ...]) -> Mapping[ClipEncoder, Sequence[Chunk]]:
-        """The template's chunks, as each encoder reads them, with so many places kept where each slot stands."""
+        """The template's chunks, as each encoder reads them, with places kept for the vectors of each slot."""
         key = template, counts
         if key not in self._layouts:
             # Characters that the template does not have mark the slots, so that they can be no other text.
@@ -190,11 +191,11 @@ class Conditioner:
         return {key: encoder.table.detach() for key, encoder in self.encoders.items()}
 
     def token_text(self, key: str, token: int) -> str:
-        """What a token of one encoder stands for."""
+        """The text of a token of one encoder."""
         return self.encoders[key].token_text(token)
 
     def layout(self, text: str) -> tuple[list[Chunk], int]:
-        """The first encoder's chunks of a text, and how many tokens it counts."""
+        """The first encoder's chunks of a text, and the number of tokens that it counts."""
         return chunks.build(self._runs(text, {}, self._first), self._first.marks)
 
     def _placed(self, name: str, vectors: Vectors) -> Placed:
@@ -221,7 +222,7 @@ class Conditioner:
         return runs
 
     def _layout(self, texts: Sequence[str], slots: Mapping[str, Placed] = types.MappingProxyType({})) -> Layout:
-        """The chunks of the texts, one that comes back left out."""
+        """The chunks of the texts, as each encoder reads them. A text that occurs several times is there once."""
         return {
             encoder: [chunks.build(self._runs(text, slots, encoder), encoder.marks)[0] for text in dict.fromkeys(texts)]
             for encoder in self.encoders.values()
@@ -230,13 +231,13 @@ class Conditioner:
     def _conditionings(
         self, texts: Sequence[str], layout: Layout, *, width: int, height: int, negative: bool, weights: bool = True
     ) -> list[Conditioning]:
-        """`encoding.conditionings` in the mode of emphasis that holds now."""
+        """`encoding.conditionings` in the current emphasis mode."""
         weigh = self._weigh if weights else unchanged
         return encoding.conditionings(texts, layout, weigh, width=width, height=height, negative=negative)
 
 
 def _slots(template: str) -> dict[str, slice]:
-    """The slots of a template, each with the rows of the vectors that stand there."""
+    """The slots of a template, each with the rows of the vectors that belong there."""
     return {
         slot[0]: slice(int(slot["first"]), int(slot["last"])) if slot["first"] else slice(None)
         for slot in SLOT.finditer(template)
@@ -244,7 +245,8 @@ def _slots(template: str) -> dict[str, slice]:
 
 
 def _output(family: str, key: str, clip_skip: int) -> Output:
-    """SD2 comes without its last layer already; SDXL takes the last but one, and no final norm."""
+    """Which hidden states the family uses: SD2's files lack the last layer; SDXL takes the last but one, without final
+    norm."""
     if family == "sdxl":
         return Output(skip=1, final_norm=False, pooled=key == "clip_g")
     return Output(skip=clip_skip - 1 if family == "sd1" else 0)

@@ -18,7 +18,7 @@ TIME_IDS = 6  # SDXL is told the original size, the crop and the target size, tw
 
 
 class Denoiser:
-    """Wraps diffusers' U-Net; costs nothing beyond calling it: no copy of x, no wait for the device."""
+    """Wraps diffusers' U-Net. It adds no copy of x and no wait for the device."""
 
     def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, prediction: Prediction):
         """`alphas_cumprod` (T,): the model's discrete noise schedule, from its lowest noise to its highest."""
@@ -31,9 +31,11 @@ class Denoiser:
         self.log_sigmas = self.sigmas.log()
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        """x (B, C, h, w) and sigma (B,) in fp32; a conditioning of batch 1 or B; returns (B, C, h, w) in fp32.
+        """Denoises x (B, C, h, w) at sigma (B,), both fp32, with a conditioning of batch 1 or B; returns (B, C, h, w)
+        in fp32.
 
-        Differentiable in x and in the conditioning. In fp16 the gradient passes the U-Net scaled, see `GradientScale`.
+        Differentiable in x and in the conditioning. In fp16 the gradient passes through the U-Net scaled, see
+        `GradientScale`.
         """
         batch = len(x)
         scale = GradientScale() if self.dtype == torch.float16 and torch.is_grad_enabled() else None

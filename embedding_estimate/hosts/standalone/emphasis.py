@@ -1,8 +1,8 @@
-"""How weights act on what a text encoder returns: the WebUI's four modes.
+"""How weights act on the output of a text encoder: the WebUI's four modes.
 
 Every mode is a function of z (B, T, C), the encoder's output for one chunk of each text in the batch, and the
-multipliers m (B, T). The modes "Ignore" and "None" do the same here; "None" differs in the grammar, which then
-takes brackets as text.
+multipliers m (B, T). The modes "Ignore" and "None" do the same here. "None" differs in the grammar, which then reads
+brackets as text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Emphasis = Callable[[Tensor, Tensor], Tensor]
 
 
 def original(z: Tensor, multipliers: Tensor) -> Tensor:
-    """z' = m z, then z' * mean(z) / mean(z'). Both means run over the whole batch, not over one text."""
+    """z' = m z, then z' * mean(z) / mean(z'). Both means are taken over the whole batch, not over one text."""
     scaled = no_norm(z, multipliers)
     return scaled * (z.mean() / scaled.mean())
 
@@ -33,7 +33,7 @@ def unchanged(z: Tensor, multipliers: Tensor) -> Tensor:
 
 
 def by_name(name: str) -> Emphasis:
-    """The mode of that name: "Original", "No norm", "Ignore" or "None".
+    """The mode with this name: "Original", "No norm", "Ignore" or "None".
 
     Raises SettingsError for any other name.
     """

@@ -1,8 +1,8 @@
-"""The WebUI's prompt language as pure text: composition, schedules, emphasis.
+"""The WebUI's prompt language as text: composition, schedules, emphasis.
 
-It behaves as AUTOMATIC1111 1.10.1 does, on malformed prompts too. Three readings follow each other:
-`compose` splits by `AND`, `schedule` unrolls `[from:to:when]` and `[a|b]`, `emphasise` reads the weights.
-All three take linear time, on malformed text too, and none of them knows a token or a tensor.
+It behaves as AUTOMATIC1111 1.10.1 does, on malformed prompts too. Three steps follow each other: `compose` splits by
+`AND`, `schedule` unrolls `[from:to:when]` and `[a|b]`, `emphasise` reads the weights. All three take linear time, and
+none of them needs tokens or tensors.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Brackets:
         self.opened[mark].append(len(self.texts))
 
     def close(self, mark: str | None, number: float | None) -> bool:
-        """Closes a bracket, by `:number)` or by a mark; false where none of its kind is open."""
+        """Closes a bracket by `:number)` or by a mark. Returns False if no bracket of its kind is open."""
         if number is None and mark not in CLOSING:
             return False
         kind, factor = CLOSING[mark] if number is None and mark else ("(", number or 0.0)
@@ -110,7 +110,7 @@ class _Brackets:
         return True
 
     def segments(self) -> list[Segment]:
-        """All text, with neighbours of one weight together. What is open still ends here."""
+        """All text, with neighbours of the same weight joined. Open brackets end here."""
         for kind, factor in CLOSING.values():
             for start in self.opened[kind]:
                 self._scale(start, factor)
@@ -124,7 +124,7 @@ class _Brackets:
 
 
 def _divided(text: str) -> list[str]:
-    """What stands between the words `BREAK`, without the space around them."""
+    """The text between the words `BREAK`, without the spaces around them."""
     first, *rest = _BREAK.split(text)
     if not rest:
         return [first]
@@ -132,9 +132,9 @@ def _divided(text: str) -> list[str]:
 
 
 def _scaled(weights: list[float], scales: list[tuple[slice, float]]) -> list[float]:
-    """The weights times the factors of the brackets around them, one array operation for each bracket.
+    """The weights times the factors of the brackets around them, with one array operation for each bracket.
 
-    Brackets of the two kinds may cross each other. The order of the factors decides the last digit.
+    Brackets of the two kinds may overlap. The order of the factors decides the last digit.
     """
     scaled = np.array(weights)
     with np.errstate(all="ignore"):  # weights may leave the finite numbers, as they do in the WebUI

@@ -1,4 +1,4 @@
-"""The host without a WebUI: a model loaded through diffusers, lent for the length of a job."""
+"""The host without a WebUI: lends a model that was loaded through diffusers for the length of a job."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class StandaloneModel:
 
 
 class StandaloneHost:
-    """`host.Host` for a model that this process has loaded itself."""
+    """`host.Host` for a model that this process has loaded."""
 
     def __init__(self, model: StandaloneModel, modules: Sequence[nn.Module]):
         """`modules` are all that `model` runs on."""
@@ -203,10 +203,10 @@ class StandaloneHost:
         clip_skip: int = 1,
         embeddings: Mapping[str, Vectors] | None = None,
     ) -> StandaloneHost:
-        """A folder in diffusers layout, a `.safetensors` checkpoint or a hub name; see `loading.load`.
+        """Loads a folder in diffusers layout, a `.safetensors` checkpoint or a hub name; see `loading.load`.
 
-        `emphasis` and `clip_skip` mean what they mean in the WebUI. `embeddings` are the names that prompts are read
-        for, each with its vectors (N, width) by encoder. Raises ModelError.
+        `emphasis` and `clip_skip` mean the same as in the WebUI. `embeddings` holds the embeddings that prompts can
+        use: name -> vectors (N, width) by encoder. Raises ModelError.
         """
         loaded = load(model, device=device, dtype=dtype, prediction=prediction)
         return cls.of(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings)
@@ -220,14 +220,15 @@ class StandaloneHost:
         clip_skip: int = 1,
         embeddings: Mapping[str, Vectors] | None = None,
     ) -> StandaloneHost:
-        """The same for a model that is in memory; emphasis, clip skip and embeddings as in `load`."""
+        """A host for a model that is in memory. Emphasis, clip skip and embeddings as in `load`."""
         conditioner = Conditioner(loaded, emphasis=emphasis, clip_skip=clip_skip, embeddings=embeddings or {})
         modules = [loaded.unet, loaded.vae, *(encoder.model for encoder in loaded.text_encoders.values())]
         return cls(StandaloneModel(loaded, conditioner, emphasis=emphasis, clip_skip=clip_skip), modules)
 
     @classmethod
     def of_pipeline(cls, pipeline: Any, *, emphasis: str = "Original", clip_skip: int = 1) -> StandaloneHost:
-        """The same for a pipeline of diffusers that is in memory; the embeddings are those that it has loaded.
+        """A host for a diffusers pipeline that is in memory. Prompts can use the embeddings that the pipeline has
+        loaded.
 
         Raises ModelError for a pipeline that cannot be used, see `pipeline.from_pipeline`.
         """
@@ -240,13 +241,13 @@ class StandaloneHost:
         return self._model.info
 
     def add_embedding(self, name: str, vectors: Vectors) -> None:
-        """Makes prompts read the name as vectors (N, width) by encoder; raises EmbeddingError where they do not fit."""
+        """Lets prompts use the name for vectors (N, width) by encoder. Raises EmbeddingError if they do not fit."""
         with self._lock:
             self._model.add_embedding(name, vectors)
 
     @contextmanager
     def borrow(self, check: Callable[[], None] = lambda: None) -> Iterator[StandaloneModel]:
-        """`host.Host.borrow`; waits for whoever has the model now."""
+        """`host.Host.borrow`. Waits until nobody else has the model."""
         small = self._model.device.type == "cpu" and max(self.info.widths.values()) <= SMALL
         alone = threads(1) if small else nullcontext()
         with self._held(check), given_back(self.modules), random_states_kept(self._model.device), alone:
@@ -264,13 +265,14 @@ class StandaloneHost:
             self._lock.release()
 
     def token_count(self, text: str) -> int:
-        """How many tokens a prompt counts, waiting for nobody. Raises EmbeddingError where a chunk cannot hold it."""
+        """The number of tokens that a prompt counts. Does not wait for the model. Raises EmbeddingError if a chunk
+        cannot hold it."""
         return self._model.token_count(text)
 
     def name_warnings(self, name: str) -> list[str]:
-        """`names.warnings` with this model, waiting for nobody."""
+        """`names.warnings` with this model. Does not wait for the model."""
         return names.warnings(name, self._model.token_ids, self._model.embedding_names())
 
     def show(self, phase: str, done: int, total: int) -> bool:
-        """`host.Host.show`: there is nobody here to show it to."""
+        """`host.Host.show`. There is no WebUI to show it in."""
         return False

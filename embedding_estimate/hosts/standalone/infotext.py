@@ -1,4 +1,4 @@
-"""Reads what a WebUI writes into its images:
+"""Reads the infotext that a WebUI writes into its images:
 
 a prompt, of one line or more
 Negative prompt: of one line or more
@@ -17,7 +17,7 @@ NEGATIVE = "Negative prompt:"
 
 
 def parse(infotext: str) -> dict[str, str]:
-    """Values by the infotext's own words, as the WebUI splits them: "Prompt", "Negative prompt", "Size-1", ..."""
+    """The values by the infotext's own names, as the WebUI splits them: "Prompt", "Negative prompt", "Size-1", ..."""
     *lines, last = infotext.strip().split("\n")
     pairs = [(match[1].strip(), match[2].strip()) for match in PAIR.finditer(last) if match[2] is not None]
     if len(pairs) < FEW:

@@ -1,4 +1,4 @@
-"""The samplers of the package k-diffusion, by which WebUIs draw, where it is installed."""
+"""Samplers of the package k-diffusion, which WebUIs use. They are used if the package is installed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FUNCTIONS = {
 
 
 def installed() -> ModuleType | None:
-    """`k_diffusion.sampling`; None where the package is missing, or where a library that it needs does not load."""
+    """`k_diffusion.sampling`; None if the package is missing, or a library that it needs does not load."""
     try:
         return import_module("k_diffusion.sampling")
     except (ImportError, OSError, RuntimeError) as error:  # OSError and RuntimeError: compiled libraries of its own
@@ -42,7 +42,7 @@ def installed() -> ModuleType | None:
 
 
 def function(k_diffusion: ModuleType | None, sampler: str) -> Callable[..., Tensor] | None:
-    """k-diffusion's own function for a sampler; None where it has none, as early versions of it."""
+    """k-diffusion's function for a sampler; None if it has none, as early versions do."""
     function: Callable[..., Tensor] | None = getattr(k_diffusion, FUNCTIONS.get(sampler, ""), None)
     return function
 

@@ -1,7 +1,7 @@
-"""The modules in a single-file checkpoint of the original code's layout ("LDM"), as diffusers' and transformers' own.
+"""Builds diffusers' and transformers' modules from a single-file checkpoint in the original code's layout ("LDM").
 
-Nothing is fetched. The architecture is read off the tensors' shapes; what shapes do not show (how many heads an
-attention has, the scale of the latents) follows from the family, or from the `.yaml` beside the file.
+Nothing is downloaded. The architecture is read from the shapes of the tensors. What shapes do not show (the number of
+heads, the scale of the latents) follows from the family, or from the `.yaml` beside the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OPEN_CLIP_NAMES = {  # part of a name in open_clip -> in transformers
 
 
 def unet(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
-    """diffusers' U-Net; raises ModelError if tensors are missing or of other shapes than the family's."""
+    """diffusers' U-Net. Raises ModelError if tensors are missing or do not have the family's shapes."""
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
@@ -113,7 +113,7 @@ def _from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unet_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """diffusers' configuration of the U-Net; its `attention_head_dim` means the number of heads."""
+    """diffusers' configuration of the U-Net. Its `attention_head_dim` is the number of heads."""
     shapes = checkpoint.shapes_under(UNET)
     channels: list[list[int]] = [[]]  # of each residual block, per level
     depths = [0]  # transformer blocks in each attention of a level
@@ -192,7 +192,7 @@ def _vae_config(checkpoint: Checkpoint) -> dict[str, Any]:
 def _text_config(checkpoint: Checkpoint, state: Mapping[str, Tensor], activation: str) -> dict[str, Any]:
     """transformers' configuration of a text encoder with these tensors.
 
-    CLIP has 64 channels to a head, unless the .yaml names a folder with a configuration that says otherwise.
+    CLIP has 64 channels per head, unless the .yaml names a folder with a configuration that says otherwise.
     """
     vocabulary, width = state["text_model.embeddings.token_embedding.weight"].shape
     heads = max(width // 64, 1)
@@ -216,7 +216,7 @@ def _text_config(checkpoint: Checkpoint, state: Mapping[str, Tensor], activation
 
 
 def _filled(name: str, build: Callable[[], nn.Module], state: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
-    """The module with the state's tensors, in `dtype`, without initialising it first."""
+    """The module with the state's tensors in `dtype`. It is not initialised first."""
     with torch.device("meta"):
         module = build()
     wanted = module.state_dict()

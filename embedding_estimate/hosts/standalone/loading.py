@@ -38,7 +38,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.safetensors)(?<!\.ckpt)")
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """One text encoder and what it reads."""
+    """One text encoder and its tokenizer."""
 
     model: Any  # transformers' CLIPTextModel, or CLIPTextModelWithProjection (SDXL's second), in fp32
     tokenizer: Any  # transformers' CLIPTokenizer; its pad token is the family's
@@ -69,10 +69,12 @@ def load(
     dtype: torch.dtype | None = None,
     prediction: Prediction | None = None,
 ) -> LoadedModel:
-    """Loads `model` to `device` (the best there is), its U-Net and VAE in `dtype` (fp16 on CUDA, otherwise fp32).
+    """Loads `model` to `device` (default: the fastest available), its U-Net and VAE in `dtype` (default: fp16 on CUDA,
+    otherwise fp32).
 
-    Text encoders are always fp32: they are small, and vectors are trained through them. `prediction` overrules what the
-    model says of itself. Raises ModelError, in one line, for what is not there, not whole, or not such a model.
+    Text encoders are always fp32, because vectors are trained through them; they are small. `prediction` overrides what
+    the model says about its prediction. Raises ModelError, in one line, if the model is missing, incomplete or of
+    another kind.
     """
     device = torch.device(device) if device is not None else _best_device()
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
@@ -119,7 +121,7 @@ def _load_file(path: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _load_folder(model: str, dtype: torch.dtype) -> dict[str, Any]:
-    """A folder in diffusers layout, or the hub's copy of one."""
+    """Loads a folder in diffusers layout, or the hub's copy of one."""
     from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler, UNet2DConditionModel
 
     path = Path(model)
@@ -163,7 +165,7 @@ def _text_encoders(source: dict[str, Any], *, two: bool) -> dict[str, TextEncode
 
 
 def by_key(first: TextEncoder, second: TextEncoder | None = None) -> dict[str, TextEncoder]:
-    """A model's text encoders under the keys of embedding files; only SDXL has a second one."""
+    """A model's text encoders under the keys of embedding files. Only SDXL has a second one."""
     if second is None:
         return {"clip_h" if _is_open_clip(first.model) else "clip_l": first}
     return {"clip_l": first, "clip_g": second}
@@ -178,7 +180,8 @@ def _text_encoder(kind: Any, source: dict[str, Any]) -> Any:
 
 
 def _reading(encoder: Any, source: dict[str, Any]) -> TextEncoder:
-    """An encoder with its tokenizer, whole: of files that are missing transformers makes one without words."""
+    """An encoder with its tokenizer, checked for completeness: transformers makes a tokenizer without words if files
+    are missing."""
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(**source)
@@ -188,12 +191,12 @@ def _reading(encoder: Any, source: dict[str, Any]) -> TextEncoder:
 
 
 def _is_open_clip(encoder: Any) -> bool:
-    """OpenAI's CLIP is alone in its quick approximation of GELU."""
+    """Whether an encoder is OpenCLIP. Only OpenAI's CLIP uses the quick approximation of GELU."""
     return bool(encoder.config.hidden_act != "quick_gelu")
 
 
 def check_configs(model: str, unet: Any, vae: Any) -> None:
-    """Raises ModelError where the configuration of a U-Net or a VAE is not that of a text-to-image model."""
+    """Raises ModelError if the configuration of a U-Net or a VAE is not that of a text-to-image model."""
     refuse_inputs(model, unet.in_channels, vae.latent_channels)
     between(f"{model}: vae/config.json", "scaling_factor", vae.scaling_factor, 0, MOST_SCALE)
     if unet.class_embed_type is not None:
@@ -208,7 +211,7 @@ def family_of(unet: Any, encoders: Mapping[str, TextEncoder]) -> Family:
 
 
 def _component(kind: Any, source: dict[str, Any]) -> Any:
-    """A module from its folder, whole: the libraries fill up missing tensors at random and only log it."""
+    """A complete module from its folder. The libraries only log missing tensors and fill them at random."""
     module, report = kind.from_pretrained(**source, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{source['subfolder']} lacks {len(missing)} tensors, the first is {missing[0]}")
@@ -216,7 +219,7 @@ def _component(kind: Any, source: dict[str, Any]) -> Any:
 
 
 def prediction_of(model: str, schedule: Mapping[str, Any]) -> Prediction:
-    """What the U-Net predicts, by the scheduler's configuration. Raises ModelError for another kind."""
+    """What the U-Net predicts, by the scheduler's configuration. Raises ModelError if that is not supported."""
     predictions: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
     written = schedule.get("prediction_type", "epsilon")
     if not isinstance(written, str) or written not in predictions:
@@ -225,15 +228,15 @@ def prediction_of(model: str, schedule: Mapping[str, Any]) -> Prediction:
 
 
 def vae_overflows(family: Family, dtype: torch.dtype) -> bool:
-    """SDXL's decoder leaves the range of fp16."""
+    """Whether the VAE's decoder overflows in fp16, as SDXL's does."""
     return family == "sdxl" and dtype == torch.float16
 
 
 @torch.no_grad()
 def _probe(unet: Any, alphas_cumprod: Tensor) -> Prediction:
-    """What a U-Net predicts, seen at the noisiest level: there x is nearly the noise, and v nearly -x0.
+    """Finds out what a U-Net predicts, at the noisiest level: there x is nearly the noise, and v nearly -x0.
 
-    For SD2 checkpoints, whose two kinds do not differ in the file.
+    For SD2 checkpoints, whose two kinds look the same in the file.
     """
     noise = torch.randn((1, unet.config.in_channels, 32, 32), generator=torch.Generator().manual_seed(0))
     context = torch.zeros((1, 77, unet.config.cross_attention_dim))
@@ -251,7 +254,7 @@ def _best_device() -> torch.device:
 
 @contextmanager
 def _one_line(model: str) -> Iterator[None]:
-    """Whatever the libraries raise over a broken, missing or foreign model becomes one clear line."""
+    """While active, turns what the libraries raise about a broken, missing or foreign model into one line."""
     try:
         yield
     except ModelError:
@@ -266,7 +269,7 @@ def _one_line(model: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing from the libraries and no bars over local files, for the moment: their errors are raised as well."""
+    """While active, the libraries log nothing and show no progress bars. Their errors are raised anyway."""
     import diffusers.utils.logging
     import huggingface_hub.utils.logging
     import transformers.utils.logging

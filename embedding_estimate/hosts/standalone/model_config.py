@@ -1,4 +1,4 @@
-"""The numbers in a model's configuration files: what they may be, and what follows from them."""
+"""Reads and checks the numbers in a model's configuration files."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SCHEDULE_KEYS = (
 
 
 def contexts(folder: Path) -> dict[str, Contexts]:
-    """The prompts that embeddings are trained in, in the model's own words, by the side of the guidance.
+    """The prompts that embeddings are trained in, in the model's own vocabulary, by side of the guidance.
 
-    They are in `contexts.json` in its folder; without one they are those of every model. Raises `ModelError` for a file
-    that is wrong.
+    They are in `contexts.json` in the model's folder. Without that file, every model has the same ones. Raises
+    `ModelError` if the file is wrong.
     """
     path = folder / "contexts.json"
     if not path.is_file():
@@ -54,7 +54,7 @@ def contexts(folder: Path) -> dict[str, Contexts]:
 
 
 def whole(where: str, key: str, value: Any, low: int, high: int) -> int:
-    """A whole number from `low` to `high` that a file tells. Raises `ModelError`, which begins with `where`."""
+    """A whole number from `low` to `high` in a file. Raises `ModelError`; its message begins with `where`."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ModelError(
             f"{where}: {key}={quoted(value)}: a whole number from {low:,} to {high:,} is needed; {WAY_OUT}"
@@ -63,15 +63,15 @@ def whole(where: str, key: str, value: Any, low: int, high: int) -> int:
 
 
 def between(where: str, key: str, value: Any, low: float, high: float) -> float:
-    """A number above `low` and below `high` that a file tells. Raises `ModelError`, which begins with `where`."""
+    """A number above `low` and below `high` in a file. Raises `ModelError`; its message begins with `where`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
         raise ModelError(f"{where}: {key}={quoted(value)}: a number between {low:g} and {high:g} is needed; {WAY_OUT}")
     return float(value)
 
 
 def sample_size(where: str, value: Any, family: Family, prediction: Prediction) -> int:
-    """The side of a latent, in cells, that a U-Net was trained at: the smaller one where height and width are told, and
-    the family's own where nothing is. Raises `ModelError` for anything else."""
+    """The side of a latent, in cells, that a U-Net was trained at: the smaller one if there are a height and a width,
+    the family's own if there is none. Raises `ModelError` for anything else."""
     if value is None:
         sizes: dict[Family, int] = {"sd1": 64, "sd2": 96 if prediction == "v" else 64, "sdxl": 128}
         return sizes[family]
@@ -80,9 +80,9 @@ def sample_size(where: str, value: Any, family: Family, prediction: Prediction) 
 
 
 def alphas_cumprod(where: str, schedule: Mapping[str, Any]) -> Tensor:
-    """The noise schedule (T,) of a scheduler's configuration; the zero of a zero terminal SNR is made 2^-24.
+    """The noise schedule (T,) of a scheduler's configuration. The zero of a zero terminal SNR becomes 2^-24.
 
-    Raises `ModelError` for values that make none.
+    Raises `ModelError` for values that do not give a schedule.
     """
     from diffusers import EulerDiscreteScheduler
 

@@ -1,4 +1,4 @@
-"""A pipeline of diffusers that is in memory already, for the host to work on. Nothing of it is changed or moved."""
+"""Uses a diffusers pipeline that is already in memory. Nothing in it is changed or moved."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def text_encoders(pipeline: Any) -> dict[str, TextEncoder]:
 
 
 def _check_kind(pipeline: Any) -> None:
-    """Raises ModelError unless it is one of `KINDS`, with all of its parts."""
+    """Raises ModelError unless the pipeline is one of `KINDS`, with all of its parts."""
     import diffusers
 
     kind = type(pipeline).__name__
@@ -90,7 +90,7 @@ def _check_kind(pipeline: Any) -> None:
 
 
 def _device(kind: str, modules: Mapping[str, nn.Module]) -> torch.device:
-    """The device of all modules. Raises ModelError where there are several, or where there are no numbers to use."""
+    """The device of all modules. Raises ModelError if there are several devices, or weights of an unsupported type."""
     places = {parameter.device for module in modules.values() for parameter in module.parameters()}
     if len(places) != 1 or "meta" in {place.type for place in places}:
         devices = ", ".join(sorted(map(str, places)))
@@ -103,7 +103,7 @@ def _device(kind: str, modules: Mapping[str, nn.Module]) -> torch.device:
 
 
 def _check_hooks(kind: str, modules: Mapping[str, nn.Module]) -> None:
-    """Raises ModelError where accelerate or diffusers moves weights behind the caller's back, or reuses results."""
+    """Raises ModelError if accelerate or diffusers moves weights by itself, or reuses results."""
     for name, module in modules.items():
         for part in module.modules():
             if hasattr(part, "_hf_hook"):
@@ -119,7 +119,7 @@ def _check_hooks(kind: str, modules: Mapping[str, nn.Module]) -> None:
 
 
 def _schedule(kind: str, scheduler: Any) -> Mapping[str, Any]:
-    """The configuration of a scheduler. Raises ModelError for one that knows other noise levels than the model's."""
+    """The configuration of a scheduler. Raises ModelError if its noise levels are not the model's."""
     schedule: Mapping[str, Any] = dict(scheduler.config)
     if "beta_start" not in schedule or schedule.get("use_flow_sigmas"):
         raise ModelError(
@@ -130,7 +130,7 @@ def _schedule(kind: str, scheduler: Any) -> Mapping[str, Any]:
 
 
 def _in_fp32(module: Any) -> Any:
-    """The module itself where it is in fp32, otherwise a copy: the pipeline keeps its own."""
+    """The module itself if it is in fp32, otherwise a copy, so that the pipeline's module does not change."""
     if all(parameter.dtype == torch.float32 for parameter in module.parameters()):
         return module
     return copy.deepcopy(module).float()

@@ -1,4 +1,4 @@
-"""What the samplers and sigma schedules of `sampling.py` are called, apart from it: `--help` cannot wait for torch."""
+"""The names of the samplers and sigma schedules, separate from `sampling.py`, because `--help` must not load torch."""
 
 SAMPLER_NAMES = (
     "DPM++ SDE",

@@ -1,7 +1,7 @@
 """Samplers under their WebUI names: k-diffusion's own, or diffusers' schedulers in its form x = x0 + sigma * noise.
 
-A scheduler of diffusers spaces its steps over the noise levels of a model. Each one here is given a model whose
-only levels are those of the chosen schedule, so that every sampler takes every schedule, exactly.
+A diffusers scheduler spaces its steps over the noise levels of a model. Here each scheduler gets a model whose only
+levels are those of the chosen sigma schedule, so every sampler works with every schedule, exactly.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def _middle(sigma: float, following: float) -> float:
 
 
 def _middle_of_ancestral_step(sigma: float, following: float) -> float:
-    """A step to sigma_down, which fresh noise takes back up to the following level (eta = 1)."""
+    """The second evaluation's level of an ancestral step: the step goes to sigma_down, and fresh noise takes it back up
+    to the following level (eta = 1)."""
     sigma_up = following * math.sqrt(1 - (following / sigma) ** 2)
     return math.sqrt(sigma * math.sqrt(following**2 - sigma_up**2))
 
@@ -140,9 +141,10 @@ SAMPLERS: Mapping[str, Sampler] = {
 
 
 def evaluations(sampler: str, steps: int) -> int:
-    """The denoiser evaluations that the WebUI's prompt schedules count: two per step of a second-order sampler.
+    """The number of denoiser evaluations that the WebUI's prompt schedules count: two per step of a second-order
+    sampler.
 
-    The last step of those has only one, so a run makes one less.
+    The last step of such a sampler has only one, so a run makes one less.
     """
     return steps * 2 if _known(sampler).second else steps
 
@@ -217,12 +219,12 @@ def _known(sampler: str) -> Sampler:
 
 
 def _shrink(kind: Sampler, sigma: float) -> float:
-    """How many times smaller than x the scheduler keeps its state."""
+    """The factor by which the scheduler's state is smaller than x."""
     return math.sqrt(1 + sigma**2) if kind.variance_preserving else 1.0
 
 
 def _evaluated_at(kind: Sampler, steps_at: Sequence[float]) -> list[float]:
-    """The level of each evaluation; the last step, to 0, is always a single one."""
+    """The level of each evaluation. The last step, to 0, always has a single one."""
     if kind.second is None:
         return list(steps_at)
     pairs = pairwise(steps_at)
@@ -230,7 +232,7 @@ def _evaluated_at(kind: Sampler, steps_at: Sequence[float]) -> list[float]:
 
 
 def _scheduler(kind: Sampler, steps_at: Sequence[float]) -> Any:
-    """A scheduler of diffusers whose model has just these levels and which visits every one of them."""
+    """A diffusers scheduler whose model has only these levels and which visits each of them."""
     import diffusers
 
     ascending = torch.tensor(steps_at[::-1], dtype=torch.float64)
@@ -250,9 +252,10 @@ def _scheduler(kind: Sampler, steps_at: Sequence[float]) -> Any:
 
 
 def _brownian(x: Tensor, steps_at: Sequence[float], seeds: Sequence[int]) -> Callable[..., Tensor]:
-    """Brownian motion in sigma with one tree per seed, a little wider than the schedule; on the CPU, as other noise is.
+    """Brownian motion in sigma, one tree per seed, on the CPU as other noise is. Its range is a little wider than the
+    schedule.
 
-    diffusers' own ends exactly at the first level, which it then passes by a rounding error.
+    diffusers' own ends exactly at the first level and then exceeds it by a rounding error.
     """
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 

@@ -1,4 +1,4 @@
-"""One CLIP text encoder: text to tokens, and rows of tokens with live vectors among them to hidden states."""
+"""One CLIP text encoder: from text to tokens, and from chunks of tokens and live vectors to hidden states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NESTED = re.compile(rf"&(?:amp;){{{LEVELS},}}")
 
 @dataclass(frozen=True)
 class Output:
-    """Which of its hidden states an encoder gives."""
+    """Which of an encoder's hidden states are used."""
 
     skip: int = 0  # last layers left out
     final_norm: bool = True
@@ -31,13 +31,13 @@ class Output:
 class ClipEncoder:
     """A transformers CLIP text model with its tokenizer, called with chunks.
 
-    Vectors enter behind the token embedding, by a hook that is there only during the call; so is the other
-    change to the model, unneeded layers left out.
+    Vectors enter after the token embedding, by a hook that exists only during the call. Layers that are not needed are
+    left out, also only during the call.
     """
 
     def __init__(self, key: str, model: Any, tokenizer: Any, output: Output):
-        """`model` is a CLIPTextModel or CLIPTextModelWithProjection. The key `clip_l` stands for OpenAI's CLIP,
-        any other for OpenCLIP, which pads and cleans text differently."""
+        """`model` is a CLIPTextModel or CLIPTextModelWithProjection. The key `clip_l` means OpenAI's CLIP. Any other
+        key means OpenCLIP, which pads and cleans text differently."""
         self.key = key
         self.constant = functools.lru_cache(maxsize=1024)(_constant)
         self.model = model
@@ -69,13 +69,13 @@ class ClipEncoder:
         return [list(row) for row in tokens["input_ids"]]
 
     def token_text(self, token: int) -> str:
-        """What a token stands for: a word, or with "..." behind it a piece of one that goes on."""
+        """The text of a token: a word, or a piece of a word with "..." after it."""
         piece = self.tokenizer.convert_ids_to_tokens(token)
         text = self.tokenizer.decode([token]).strip()
         return text if piece is None or piece.endswith(("</w>", "|>")) else f"{text}..."
 
     def encode(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor | None]:
-        """Hidden states z (B, T, C) of B chunks and, where asked for, the pooled ones (B, P).
+        """Hidden states z (B, T, C) of B chunks and, if the output has them, the pooled ones (B, P).
 
         In the parameters' dtype; differentiable in the chunks' vectors.
         """
@@ -106,7 +106,7 @@ def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device)
 
 
 def clean(text: str, *, open_clip: bool) -> str:
-    """Text as the two CLIPs' own tokenizers prepare it: repaired by ftfy, spaces joined, lower case.
+    """Prepares text as the two CLIPs' own tokenizers do: repaired by ftfy, spaces joined, lower case.
 
     OpenCLIP also resolves HTML entities, and its marks are `<start_of_text>` and `<end_of_text>`.
     """
@@ -123,8 +123,8 @@ def clean(text: str, *, open_clip: bool) -> str:
 def _repaired(text: str) -> str:
     """The text as ftfy repairs it.
 
-    ftfy reads a line again for each level of `&amp;amp;...`, and takes off all of them. Up to the line in which `<`
-    tells it that entities are meant as such, a few levels are therefore as good as many.
+    ftfy reads a line again for each level of `&amp;amp;...` and removes all of them. Until a line contains `<`, which
+    makes ftfy keep entities, a few levels give the same result and are all that is passed to it.
     """
     import ftfy
 
@@ -136,7 +136,7 @@ def _repaired(text: str) -> str:
 
 @contextmanager
 def _cut(encoder: Any, depth: int) -> Iterator[None]:
-    """Lets the encoder run its first `depth` layers only."""
+    """While active, the encoder runs its first `depth` layers only."""
     layers = encoder.layers
     encoder.layers = layers[:depth]
     try:
@@ -147,7 +147,7 @@ def _cut(encoder: Any, depth: int) -> Iterator[None]:
 
 @contextmanager
 def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that receives what the module is called with."""
+    """While active, collects the inputs of a module in a list."""
     seen: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     try:
@@ -158,7 +158,7 @@ def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _spliced(embedding: nn.Module, chunks: Sequence[Chunk], key: str) -> Iterator[None]:
-    """Puts the chunks' vectors (N, C) over the rows that the token embedding (B, T, C) gives for their places."""
+    """Puts the chunks' vectors (N, C) into their places in the rows (B, T, C) of the token embedding."""
 
     def splice(_module: nn.Module, _args: object, rows: Tensor) -> Tensor:
         return torch.stack([_row(row, chunk, key) for row, chunk in zip(rows, chunks, strict=True)])

@@ -1,7 +1,7 @@
-"""Embeddings in a pipeline of diffusers: rows of its text encoders, under names that its tokenizers know.
+"""Embeddings in a diffusers pipeline: rows of its text encoders, under names that its tokenizers know.
 
-The vectors of an embedding are the tokens `name`, `name_1`, `name_2` and so on. Where a prompt has the first of them,
-diffusers puts the others behind it (`maybe_convert_prompt`).
+The vectors of an embedding are the tokens `name`, `name_1`, `name_2` and so on. If a prompt has the first of them,
+diffusers adds the others after it (`maybe_convert_prompt`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NUMBERED = re.compile(r"(.+)_\d+", re.DOTALL)  # a further vector of an embeddin
 
 
 def held_by(encoders: Mapping[str, TextEncoder]) -> dict[str, Vectors]:
-    """The embeddings that a pipeline's prompts are read for: name -> encoder key -> vectors (N, width).
+    """The embeddings that a pipeline's prompts can use: name -> encoder key -> vectors (N, width).
 
-    One that not all of the encoders have is left out.
+    An embedding that some of the encoders lack is left out.
     """
     return {
         name: {key: _rows(part, tokens) for key, part in encoders.items()}
@@ -32,11 +32,11 @@ def held_by(encoders: Mapping[str, TextEncoder]) -> dict[str, Vectors]:
 
 
 def add_to(encoders: Mapping[str, TextEncoder], name: str, vectors: Vectors) -> None:
-    """Adds an embedding with its vectors (N, width) by encoder key to all of the encoders and tokenizers.
+    """Adds an embedding with its vectors (N, width) by encoder key to all encoders and tokenizers.
 
-    Prompts then have to spell the name as it is here, capitals included. The precision and the device of the encoders
-    stay. Raises EmbeddingError for a name that cannot be typed, NameTaken for one that the tokenizers know already,
-    ModelError for an encoder whose weights are not there at the moment. Nothing has been changed then.
+    Prompts must spell the name exactly like this, capitals included. The precision and the device of the encoders do
+    not change. Raises EmbeddingError for a name that cannot be typed, NameTaken for a name that the tokenizers know
+    already, and ModelError for an encoder whose weights are offloaded. Nothing has been changed then.
     """
     if not name.strip() or name != name.strip():
         raise EmbeddingError(
@@ -70,12 +70,13 @@ def _names(tokenizers: Sequence[Any]) -> dict[str, list[str]]:
 
 
 def _added(tokenizer: Any) -> list[str]:
-    """The tokens that have been added to a tokenizer, without the marks that it came with."""
+    """The tokens that were added to a tokenizer, without its own special tokens."""
     return [token for token in tokenizer.get_added_vocab() if token not in tokenizer.all_special_tokens]
 
 
 def _first(token: str, added: Iterable[str]) -> str:
-    """The token of an embedding's first vector, where this may be one of the others'; otherwise itself."""
+    """The token of an embedding's first vector, if this token may belong to a later vector; otherwise the
+    token itself."""
     numbered = NUMBERED.fullmatch(token)
     return numbered[1] if numbered is not None and numbered[1] in added else token
 
@@ -86,7 +87,7 @@ def _rows(part: TextEncoder, tokens: list[str]) -> Tensor:
 
 
 def _check_free(name: str, tokens: Sequence[str], tokenizer: Any) -> None:
-    """Raises NameTaken where a prompt with one of the tokens means something else already, or would from now on."""
+    """Raises NameTaken if one of the tokens already has another meaning in prompts, or would give another token one."""
     vocabulary, added = tokenizer.get_vocab(), _added(tokenizer)
     if f"{name.lower()}</w>" in vocabulary:
         raise NameTaken(f"{name}: an ordinary word, which the embedding would replace; choose a made-up token")

@@ -1,4 +1,4 @@
-"""The files of weights that a folder in diffusers layout is loaded from, and their hash."""
+"""Finds the weight files that a folder in diffusers layout is loaded from, and their hash."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ NAME = re.compile(r"(diffusion_pytorch_model|pytorch_model|model)(-\d+-of-\d+)?\
 
 
 def loaded_from(folder: Path) -> list[Path]:
-    """The weights of every part in a fixed order: its .safetensors files, or .bin files where it has none.
+    """The weights of every part in a fixed order: its .safetensors files, or its .bin files if it has no others.
 
-    Variants such as `model.fp16.safetensors` are not what is loaded.
+    Variants such as `model.fp16.safetensors` are left out, because they are not loaded.
     """
     paths: list[Path] = []
     for part in PARTS:
@@ -24,7 +24,7 @@ def loaded_from(folder: Path) -> list[Path]:
 
 
 def short_hash(paths: Sequence[Path]) -> str:
-    """The WebUI's short hash: the first 10 hex digits of the sha256; "" of no files."""
+    """The WebUI's short hash: the first 10 hex digits of the sha256; "" without files."""
     if not paths:
         return ""
     digest = hashlib.sha256()
