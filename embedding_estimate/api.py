@@ -174,7 +174,9 @@ def basic(credentials: Sequence[tuple[str, str]]) -> Callable[..., Any]:
     def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:
         pairs = [f"{user}:{password}".encode() for user, password in credentials]
         offered = f"{given.username}:{given.password}".encode()
-        if not sum(secrets.compare_digest(offered, pair) for pair in pairs):  # all, so that time tells nothing
+        if not sum(
+            secrets.compare_digest(offered, pair) for pair in pairs
+        ):  # compares with all of them, so that the time shows nothing
             raise HTTPException(401, "wrong user or password", {"WWW-Authenticate": "Basic"})
 
     return check

@@ -21,7 +21,7 @@ from embedding_estimate.settings import ONE_WORD, Settings
 from embedding_estimate.teaching.plan import SKETCH, phases
 from embedding_estimate.teaching.teacher import Teacher, Trajectory
 
-MANY = 8  # tokens of the text for each vector, from which on little of its weights arrives
+MANY = 8  # tokens of the text per vector; with more, most of the effect of its weights is lost
 WITHOUT_WEIGHTS = ("sd1", "sd2")  # families whose text encoder ends in a LayerNorm
 _AND = re.compile(r"\bAND\b")
 _BRACKETS = re.compile(r"(?<!\\)[(\[]")

@@ -20,7 +20,7 @@ _FILES = """
     fcneg juggernautneg pureerosface_v1 ulzzang-6500 unaestheticxl unaestheticxlv31 unrealisticdream zpdxl zpdxl2 zpdxl3
 """
 LONGEST = 100  # characters of a word that may be a name
-FILES = frozenset(_FILES.split())  # much used ones of no such shape
+FILES = frozenset(_FILES.split())  # widely used names without such a shape
 _ORDINARY = re.compile(r"(?:non|double|photo|film)[_-]negative|negative[_-]space|(?:sero|photo)negative")
 
 

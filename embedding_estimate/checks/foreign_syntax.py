@@ -31,7 +31,7 @@ class Syntax:
     """One kind of foreign syntax."""
 
     pattern: re.Pattern[str]
-    meaning: str  # what it is, where it means something
+    meaning: str  # what it is in the other program
     instead: Callable[[re.Match[str]], str]  # what to do about it here
 
     def note(self, prompt: str) -> str | None:
@@ -55,9 +55,9 @@ def _in_ascii(match: re.Match[str]) -> str:
     return f"type {text}" if text[0] in "([{" else f"type ({text})"
 
 
-# No pattern may take more than linear time: none begins with a run that another start would scan again, and none
+# Every pattern takes linear time: none begins with a run that another start would scan again, and none
 # divides a run between two of its parts.
-IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
+IN_BRACKETS: tuple[Syntax, ...] = (  # searched in the whole prompt
     Syntax(
         re.compile(
             "\uff08[^\uff08\uff09]*\uff09?|\uff3b[^\uff3b\uff3d]*\uff3d?|\uff5b[^\uff5b\uff5d]*\uff5d?"
@@ -123,7 +123,7 @@ IN_BRACKETS: tuple[Syntax, ...] = (  # looked for in the prompt as it is
     ),
 )
 
-BARE: tuple[Syntax, ...] = (  # looked for where the weights and brackets of the WebUI's own are taken out
+BARE: tuple[Syntax, ...] = (  # searched in the prompt without the WebUI's own weights and brackets
     Syntax(
         re.compile(rf"(?<![\w.])(?P<weight>{_NUMBER})::(?P<text>[^:,]+)::"),
         "NovelAI writes weights like this",

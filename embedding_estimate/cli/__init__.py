@@ -32,7 +32,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         # before torch is imported: threads that spin while they wait make each other wait on a busy machine
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        for stream in (sys.stdout, sys.stderr):  # prompts come in any script, and terminals do not
+        for stream in (sys.stdout, sys.stderr):  # prompts may have characters that the terminal cannot show
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
@@ -44,7 +44,7 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             context.exit(INTERRUPTED)
         except (EstimateError, OSError) as error:
-            if isinstance(error, BrokenPipeError):  # the reader of our output has left: click knows what to do
+            if isinstance(error, BrokenPipeError):  # nobody reads the output any more: click handles that
                 raise
             for line in str(error).splitlines():
                 show(f"Error: {line}", err=True)

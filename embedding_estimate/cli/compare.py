@@ -123,7 +123,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
                 drawn.Report(called, text, facts, figures, pictures=rows, context=figures.pictured_context)
             )
         clip_skip, emphasis = model.info.clip_skip, model.info.emphasis
-    if report:  # before anything is printed, whose reader may have left
+    if report:  # before anything is printed: nobody may read the output any more
         drawn.save(sheet, report)
     show(f"{called} ({embedding.tokens} vectors) compared with {text}; clip skip {clip_skip}, emphasis {emphasis}\n")
     show_figures(figures, embedding.tokens)

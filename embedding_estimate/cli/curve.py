@@ -41,7 +41,7 @@ def run_curve(
     from embedding_estimate.checks import advice
     from embedding_estimate.estimation.curve import advised, curve, variants
 
-    variants(settings, numbers)  # bad settings are told before the model is loaded
+    variants(settings, numbers)  # raises for wrong settings before the model is loaded
     notes = Notes()
     notes(advice.of_settings(advised(settings)))
     host = load(hosted)

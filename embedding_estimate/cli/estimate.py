@@ -175,7 +175,7 @@ def run(
         made = pipeline.run(host, contexts=contexts, beside=beside)
         interrupted = stop.stopped
 
-    if picture and made.report:  # before anything is printed, whose reader may have left
+    if picture and made.report:  # before anything is printed: nobody may read the output any more
         report.save(made.report, picture)
     _tell(made)
     if snapshots.written:

@@ -118,7 +118,7 @@ def _device(name: str | None) -> torch.device | None:
 
     try:
         return None if name is None else torch.zeros(1, device=name).device
-    except Exception as error:  # every kind of device has its own way of not being there
+    except Exception as error:  # each kind of device raises its own exception
         raise ModelError(f"device={quoted(name)}: torch cannot use it here; choose cpu, or leave it out") from error
 
 

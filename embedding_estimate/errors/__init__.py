@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 QUOTED = 80  # characters of a value in a message
-FEW = 5  # lines about things of one kind
+FEW = 5  # lines about problems of one kind
 
 
 def printable(text: str) -> str:
@@ -105,6 +105,6 @@ def nearest(value: str, choices: Iterable[str]) -> str:
     similar."""
     known = list(choices)
     lowered = {choice.lower(): choice for choice in known}
-    typed = value[:QUOTED].lower()  # no choice is as long
+    typed = value[:QUOTED].lower()  # no choice is longer
     near = [lowered[match] for match in difflib.get_close_matches(typed, lowered, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"

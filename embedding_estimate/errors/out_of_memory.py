@@ -17,7 +17,7 @@ WORDS = (
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error reports that memory has run out, on any device."""
-    import torch  # here, for the command line asks without one
+    import torch  # here, because the command line must not load torch for this
 
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True

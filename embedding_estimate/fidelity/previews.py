@@ -42,7 +42,7 @@ class Previews:
         """`on_failure` gets one line."""
         self.on_preview = on_preview
         self.on_failure = on_failure
-        self._lasting: dict[str, Image.Image] = {}  # what does not change with the vectors
+        self._lasting: dict[str, Image.Image] = {}  # pictures that do not change with the vectors
         self._failed = False
 
     def make(self, teacher: Teacher, vectors: Vectors, step: int) -> None:
@@ -55,7 +55,7 @@ class Previews:
             mine = _made(teacher, teacher.student(vectors))
         except Stopped:
             raise
-        except Exception as error:  # pictures on the way are worth no training
+        except Exception as error:  # a failed preview must not end the training
             self._failed = True
             reason = failures.logged(error, logger, f"the preview of step {step}")
             self.on_failure(f"no previews from step {step} on, because the model failed: {reason}")

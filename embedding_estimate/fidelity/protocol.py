@@ -37,7 +37,7 @@ TRAJECTORY = Trajectory("Euler", "Karras", 20, 7.0)
 SEEDS = range(REPORT_SEED, REPORT_SEED + 8)
 IMAGE_SEEDS = range(REPORT_SEED, REPORT_SEED + 16)
 PICTURED = ("prompt", "embedding", "without weights", "empty")  # rows that images are made of
-NO_EMPHASIS = 0.01  # weights that move the prediction less than this share of err(empty) do nothing to speak of
+NO_EMPHASIS = 0.01  # weights with less effect than this share of err(empty) count as no weights
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,24 @@ class Fidelity:
     explained: float
     emphasis_explained: float | None
     explained_without_weights: float  # the prompt's own words, every weight 1
-    explained_truncated: float  # the plain token vectors cut to as many as the embedding has: free of charge
+    explained_truncated: float  # the prompt's first N token vectors, untrained
     explained_in_context: float
     explained_in_context_without_weights: float
     emphasis_in_context: float | None
-    worst_context: str  # where most is lost against the bare words
+    worst_context: str  # the context with the largest loss against the words without weights
     contexts: Sequence[Mapping[str, Any]]  # errors in each: of the embedding, the bare words, nothing
     standard_errors: Mapping[str, float | None]  # of the figures over seeds or contexts, by name
-    image_distance: float | None  # None where not all images were asked for
-    image_distance_without_weights: float | None  # over the distance of the unweighted prompt's images instead
+    image_distance: float | None  # None unless all images were asked for
+    image_distance_without_weights: float | None  # divided by the distance of the unweighted prompt's images
     errors: Mapping[str, float]  # err by row; beside a typed weight also of the bare name and of other modes
     typed_weight: float = 1.0  # that all of the above is measured at, as in (name:1.2)
-    explained_bare: float | None = None  # of the name typed without that weight; None where there is none
+    explained_bare: float | None = None  # of the name typed without that weight; None if there is no such weight
     emphasis_explained_bare: float | None = None
     explained_in_context_bare: float | None = None
     emphasis_in_context_bare: float | None = None
     explained_in_modes: Mapping[str, float] = field(default_factory=dict)
     """Of a typed weight under other settings for emphasis, by `host.MODES`; under "Ignore" it is the bare name."""
-    pictured_context: str = ""  # that images were made in; empty where none were asked for
+    pictured_context: str = ""  # the context of the images; empty if none were asked for
     own_contexts: bool = False  # whether the user gave the contexts, so that the figures there compare with no others
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def measure(
     one_sided = {"empty"} if teacher.other_is_empty(TRAJECTORY) else set()  # both sides of the guidance are one
     known = {"prompt", *same, *one_sided}
     drawn = {name: IMAGE_SEEDS[:images] for name in PICTURED if name not in same}
-    drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the first images are what its states end in
+    drawn["prompt"] = drawn["prompt"][len(SEEDS) :]  # the trajectories of its states end in the first images
     total = _work(len(SEEDS), 2 + len(rows) - len(known))
     templates = contexts or teacher.contexts.report
     total += among_words.work(len(templates), len(weights))

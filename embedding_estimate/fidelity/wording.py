@@ -24,8 +24,8 @@ class Row:
     label: str
     value: float | None  # None: there is no such figure
     meaning: str
-    baseline: bool = False  # to hold the figure above it against
-    share: bool = True  # 1 is all there is to reach; otherwise a distance
+    baseline: bool = False  # a figure to compare the figure above with
+    share: bool = True  # a share of 1; otherwise a distance
 
     @property
     def number(self) -> str:

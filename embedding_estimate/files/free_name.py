@@ -22,7 +22,9 @@ def free_name(text: str, folders: Sequence[Path]) -> str:
         stem = f"{stem}-embedding"
     if not about or names.problems(stem):
         stem = "an-embedding"
-    first = (f"{number}-{stem}" for number in range(2, 10))  # behind it, the name without would begin this one
+    first = (
+        f"{number}-{stem}" for number in range(2, 10)
+    )  # in front, because otherwise the existing name would be the beginning of this one
     beside = [file for folder in folders for file in names.files(folder)]
     clear = (name for name in (stem, *first) if not names.beginning_alike(name, beside))
     return next(clear, f"{secrets.token_hex(3)}-{stem}")

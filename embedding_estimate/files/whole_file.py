@@ -79,7 +79,7 @@ def _move(temporary: Path, path: Path, overwrite: bool) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Makes the new name survive a power cut, if the system can synchronise folders."""
-    with suppress(OSError):  # Windows opens no folders, and some file systems synchronise none
+    with suppress(OSError):  # Windows cannot open folders, and some file systems cannot synchronise them
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -136,7 +136,7 @@ class Result:
         self.tree = tree
         self.on_note = on_note
         self.paths: list[Path] = []  # once they are there
-        self._before: dict[Path, bytes | None] = {}  # what the paths held, where that was overwritten
+        self._before: dict[Path, bytes | None] = {}  # the old content of overwritten paths
 
     def __enter__(self) -> Result:
         return self
@@ -192,7 +192,7 @@ class Result:
         from embedding_estimate.files.embedding import write, write_together
 
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)  # another job may have found it empty at its end
+            self.folder.mkdir(parents=True, exist_ok=True)  # another job may have removed it as empty
             paths = _targets(self.settings, (part.name for part in parts), self.folder, self.tree)
             held = {path: path.read_bytes() if path.exists() else None for path in paths}
             write_together(

@@ -82,10 +82,10 @@ class Snapshots:
         """Restores, removes or reports the snapshots of an earlier job."""
         if aside is None:
             return
-        if not self.folder.exists():  # nothing was written, or it was dropped
+        if not self.folder.exists():  # nothing was written, or the job was discarded
             aside.rename(self.folder)
         elif ended and self.settings.overwrite:
-            # names hold no character that means something in a pattern, see `names.GRAMMAR`
+            # names have no wildcards, see `names.GRAMMAR`
             for path in self.folder.parent.glob(f"{self.folder.name} (before*)"):
                 shutil.rmtree(path, ignore_errors=True)
         else:

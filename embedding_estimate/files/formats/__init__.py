@@ -56,7 +56,7 @@ def contents(path: Path) -> Contents:
         return _contents(path, extension)
     except EmbeddingError as error:
         raise EmbeddingError(f"{path.name}: {error}") from error
-    except Exception as error:  # damaged and hostile files make Python, Pillow and safetensors raise anything
+    except Exception as error:  # damaged and hostile files raise exceptions of every kind
         if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
             raise EmbeddingError(f"{path.name}: cannot be read ({error.strerror}); choose another file") from error
         logger.debug("%s cannot be read", path, exc_info=True)

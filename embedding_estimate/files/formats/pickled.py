@@ -51,7 +51,7 @@ TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 PARAMETER = "torch._utils _rebuild_parameter"
 DICTIONARY = "collections OrderedDict"
 PARAMETERS = "torch.nn.modules.container ParameterDict"  # of the first embeddings ever
-# Mentioned, and nobody looks at them: numbers of numpy, as some tools write the step, and parts of a ParameterDict.
+# Allowed but not used: numpy's numbers, which some tools write for the step, and parts of a ParameterDict.
 UNREAD = (
     *("numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "_codecs encode"),
     *("__builtin__ set", "builtins set"),
@@ -118,7 +118,7 @@ def saved(data: bytes) -> Saved:
 
 
 def _zipped(data: bytes) -> Saved:
-    # a list of files that is longer than the file is worth is not even read; each entry bears this mark
+    # counts the entries by their mark, without reading a list that is too long
     if data.count(b"PK\1\2") > MOST_ENTRIES:
         raise EmbeddingError("is a zip file of more entries than an embedding has; choose an embedding file")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -21,7 +21,7 @@ class Placed:
     """Vectors that stand in a prompt under a name."""
 
     name: str
-    vectors: Vectors  # encoder key -> (N, width); none where places are only kept for them
+    vectors: Vectors  # encoder key -> (N, width); empty if only their places are kept
     count: int  # places they take in a chunk
 
 
@@ -50,7 +50,7 @@ class Fix(NamedTuple):
 class Chunk:
     """The tokens that the text encoder reads at once, without its begin and end marks."""
 
-    tokens: list[int] = field(default_factory=list)  # 0 where vectors stand
+    tokens: list[int] = field(default_factory=list)  # 0 in the places of vectors
     multipliers: list[float] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)
 

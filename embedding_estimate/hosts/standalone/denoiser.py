@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.model.host import Conditioning, Prediction
 
-TIME_IDS = 6  # SDXL is told the original size, the crop and the target size, two numbers each
+TIME_IDS = 6  # SDXL's conditioning holds original size, crop and target size, two numbers each
 
 
 class Denoiser:

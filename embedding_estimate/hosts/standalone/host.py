@@ -38,7 +38,7 @@ from embedding_estimate.model.host import (
 
 WEBUIS_OWN = re.compile(r"<\w+:[^<>]+>|#.*")  # extra networks and comments, of which a WebUI leaves no words
 POLL = 0.1  # seconds between two looks at a stop while others have the model
-SMALL = 256  # width of a text encoder whose products are done before a second thread has woken up
+SMALL = 256  # width of a text encoder; products this small end before a second thread has woken up
 
 
 class StandaloneModel:

@@ -220,7 +220,7 @@ def _filled(name: str, build: Callable[[], nn.Module], state: Mapping[str, Tenso
     with torch.device("meta"):
         module = build()
     wanted = module.state_dict()
-    named = {  # recent versions of transformers have dropped the outermost name
+    named = {  # recent versions of transformers have no outermost name
         key if key in wanted else key.removeprefix("text_model."): value.to(dtype) for key, value in state.items()
     }
     try:

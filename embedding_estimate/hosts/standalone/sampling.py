@@ -98,7 +98,7 @@ class Sampler:
     """How a sampler's name maps to a scheduler of diffusers."""
 
     scheduler: str  # class name
-    automatic: str  # the schedule that the WebUI uses unless told otherwise
+    automatic: str  # the schedule that the WebUI uses by default
     second: Callable[[float, float], float] | None = None  # level of a step's second evaluation, if it has one
     noise: Literal["none", "generators", "brownian"] = "none"
     variance_preserving: bool = False  # keeps x / sqrt(1 + sigma^2)

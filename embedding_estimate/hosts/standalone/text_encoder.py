@@ -110,7 +110,7 @@ def clean(text: str, *, open_clip: bool) -> str:
 
     OpenCLIP also resolves HTML entities, and its marks are `<start_of_text>` and `<end_of_text>`.
     """
-    if not open_clip:  # its marks, typed in a prompt, stay what they are
+    if not open_clip:  # CLIP's marks stay as they are when typed in a prompt
         parts = re.split(r"(<\|(?:start|end)oftext\|>)", text)
         return " ".join(part if n % 2 else " ".join(_repaired(part).split()).lower() for n, part in enumerate(parts))
     text = html.unescape(html.unescape(_repaired(text)))
