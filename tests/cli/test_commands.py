@@ -120,7 +120,7 @@ def test_a_snapshot_is_an_embedding_like_any_other(run: Run, tmp_path: Path) -> 
 
 def test_a_report_among_the_embeddings_is_warned_of(run: Run) -> None:
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--report", "embeddings/r.png")
-    assert result.exit_code == 0 and "WebUIs take a picture there for one" in result.stderr
+    assert result.exit_code == 0 and "where a WebUI may take a picture for an embedding" in result.stderr
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_inspect_shows_own_and_foreign_files(run: Run, tmp_path: Path) -> None:
     result = run("inspect", "y.safetensors")
     assert result.exit_code == 0 and "\x1b" not in result.output and "\x07" not in result.output
     embeddings.write(Embedding("z", {"emb_params": torch.ones(2, 6)}), tmp_path / "z.pt")
-    assert "nothing in the file says" in run("inspect", "z.pt").stdout
+    assert "the file does not say how it was made" in run("inspect", "z.pt").stdout
 
 
 def test_compare_measures_any_file(run: Run, loads: list[dict], tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_typed_weight_goes_with_the_file(run: Run, tmp_path: Path) -> None:
     assert last(shown)["typed_weight"] == 1.3 and "typed as (x1:1.3)" in shown.stdout
 
     measured = run("compare", "embeddings/x1.safetensors", "(red circle:1.3)", "--json")
-    assert measured.stdout.startswith("(x1:1.3) (2 vectors) beside") and "bare name" in measured.stdout
+    assert measured.stdout.startswith("(x1:1.3) (2 vectors) compared with") and "bare name" in measured.stdout
     assert last(measured)["typed_weight"] == 1.3
     assert last(measured)["explained"] == pytest.approx(last(result)["explained"])
     bare = run("compare", "embeddings/x1.safetensors", "(red circle:1.3)", "--typed-weight", "1", "--json")

@@ -31,7 +31,10 @@ BAD = {
     "too long a text": (["<" * 1_000_000], "text has 1,000,000 characters: 100,000 are allowed; shorten it"),
     "negative tokens": (["red", "--tokens", "-3"], "tokens=-3 is out of range"),
     "no number": (["red", "--tokens", "two"], "tokens='two': give a whole number"),
-    "too many tokens for a chunk": (["red", "--tokens", "5"], "tokens=5: a chunk of this model holds 4"),
+    "too many tokens for a chunk": (
+        ["red", "--tokens", "5"],
+        "tokens=5: a prompt chunk of this model holds 4 tokens; choose 4 or fewer",
+    ),
     "unknown optimizer": (["red", "--optimizer", "adm"], "did you mean Adam"),
     "unknown loss": (["red", "--loss", "hubert"], "did you mean Huber"),
     "unknown sampler": (["red", "--tokens", "2", "--sampler", "Eular"], "did you mean Euler"),
@@ -45,7 +48,7 @@ BAD = {
     "no device": (["red", "--device", "abacus"], "device='abacus'"),
     "no embeddings": (["red", "--embeddings", "nowhere"], "nowhere: is not a folder"),
     "no file": (["--from", "nowhere.pt"], "nowhere.pt: no such file"),
-    "no text but bytes": (["\udc80"], "text holds bytes that are no text"),
+    "no text but bytes": (["\udc80"], "text holds bytes that are not text: give it as UTF-8"),
 }
 
 
@@ -73,7 +76,10 @@ def test_a_picture_of_something_else_is_no_report(run: Run, loads: list[dict]) -
     embeddings.write(Embedding("y", {"clip_l": torch.zeros(2, 6)}), Path("y.safetensors"))
     for arguments in (estimate, (*estimate, "--curve", "1"), ("compare", "y.safetensors", "red")):
         result = run(*arguments, "--report", "r.png")
-        assert result.exit_code == 2 and "r.png: is there, and this program has not made it" in result.stderr
+        assert (
+            result.exit_code == 2
+            and "r.png: exists and was not made by this program; give the report another name" in result.stderr
+        )
     assert not loads and Path("r.png").read_bytes() == b"dear"
     Path("r.png").write_bytes(b"")
     assert run(*estimate, "--report", "r.png").exit_code == 0

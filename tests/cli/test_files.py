@@ -101,7 +101,7 @@ def test_inspect_calls_half_of_sdxl_by_its_name(run: Run, tmp_path: Path) -> Non
     assert (
         "  clip_g  " in shown
         and "typed as" not in shown
-        and "half of an embedding for SDXL, which also reads clip_l" in shown
+        and "half of an SDXL embedding: the clip_l vectors are missing; get the whole file" in shown
     )
 
 

@@ -76,7 +76,7 @@ def test_compare_measures_all_words(run: Run, tmp_path: Path) -> None:
     for letter in "ab":
         result = run("compare", f"embeddings/it-{letter}.safetensors", TEXT, "--measure", "Figures", "--json")
         assert result.exit_code == 0, result.output
-        assert result.stdout.startswith(f"{PHRASE} (2 vectors) beside {TEXT}")
+        assert result.stdout.startswith(f"{PHRASE} (2 vectors) compared with {TEXT}")
         told = last(result)
         assert (told["phrase"], told["tokens"]) == (PHRASE, 2)
         for figure in ("explained", "emphasis_explained", "explained_in_context"):
@@ -96,7 +96,7 @@ def test_compare_says_which_word_is_missing(run: Run, made: Path) -> None:
     result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Figures")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].endswith(
-        f"it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not in the same folder; put it there, or "
+        f"it-a.safetensors: is one word of {PHRASE}, but it-b.safetensors is not in the same folder; put it there, or "
         "give --typed-weight to measure this word alone"
     )
 
@@ -107,7 +107,8 @@ def test_inspect_says_which_word_is_missing(run: Run, made: Path) -> None:
     result = run("inspect", "embeddings/it-a.safetensors")
     assert result.exit_code == 0
     assert result.stderr == (
-        f"Note: it-a.safetensors: is typed as {PHRASE}, and it-b.safetensors is not in the same folder; put it there\n"
+        f"Note: it-a.safetensors: is one word of {PHRASE}, but it-b.safetensors is not in the same folder; put it "
+        "there\n"
     )
     assert run("inspect", "embeddings/away.safetensors").stderr == ""  # a copy
 

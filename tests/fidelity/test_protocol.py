@@ -131,7 +131,7 @@ def test_the_words_themselves_are_the_zero_of_emphasis_in_context_and_less_is_to
     figures, _ = protocol.measure(toy, task(), random_vectors(2), batch=8, images=0)
     assert figures.emphasis_in_context is not None and figures.emphasis_in_context < 0
     (line,) = advice.of_figures(figures)
-    assert f"emphasis there {figures.emphasis_in_context:.2f}" in line and figures.worst_context in line
+    assert f"emphasis in context {figures.emphasis_in_context:.2f}" in line and figures.worst_context in line
     better = dataclasses.replace(figures, emphasis_in_context=0.0)
     assert advice.of_figures(better) == advice.of_figures(dataclasses.replace(figures, emphasis_in_context=None)) == []
 
@@ -235,7 +235,7 @@ def test_rows_hold_a_typed_weight_against_the_bare_name(toy: ToyModel) -> None:
     assert labels(0.9) == [
         *("explained", "bare name", "in mode Original", "without weights", "cut to fit"),
         *("emphasis explained", "bare name"),
-        *("explained in context", "bare name", "bare words"),
+        *("explained in context", "bare name", "without weights"),
         *("emphasis in context", "bare name"),
     ]
 

@@ -132,7 +132,7 @@ def test_a_report_is_called_like_the_embedding(place: Place) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_at_once(place: Place, tmp_path: Path) -> None:
     (tmp_path / "embeddings").write_text("a file")
-    with pytest.raises(EmbeddingError, match="cannot be made"):
+    with pytest.raises(EmbeddingError, match="cannot be created"):
         place.start()
 
 
@@ -207,7 +207,7 @@ def test_a_disk_that_fills_up_while_it_is_measured_costs_the_figures(
     fill = partial(monkeypatch.setattr, "embedding_estimate.files.embedding.write_together", full)
     job = measuring(place, monkeypatch, lambda job: fill())
     assert job.state == "done" and job.saved and read(job.saved.path).provenance["fidelity"] is None
-    assert any("The embedding is there, without its figures" in note for note in job.notes)
+    assert any("The embedding is saved without its figures" in note for note in job.notes)
 
 
 def test_a_fault_of_the_measuring_costs_the_figures_and_is_logged(

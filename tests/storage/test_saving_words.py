@@ -110,7 +110,7 @@ def test_figures_that_do_not_fit_leave_the_words(place: Place, monkeypatch: pyte
     fail_at(monkeypatch, "_write_through", 5)  # three words, and the first of them with its figures
     job = words(place)
     assert job.state == "done" and sorted(held(place.embeddings)) == NAMES
-    assert any(note.endswith("The embedding is there, without its figures") for note in job.notes)
+    assert any(note.endswith("The embedding is saved without its figures") for note in job.notes)
     assert [read(place.embeddings / name).provenance["phrase"] for name in NAMES] == ["(it-a:1.5) it-b (it-c:0.6)"] * 3
 
 

@@ -131,9 +131,9 @@ def test_nothing_is_lost_where_jobs_are_killed_while_they_overwrite(job: Job) ->
 
 def test_a_folder_that_cannot_be_made_is_told(job: Job) -> None:
     job.steps.write_text("a file")
-    with pytest.raises(EmbeddingError, match="cannot be made"):
+    with pytest.raises(EmbeddingError, match="cannot be created"):
         job.run(5)
-    with pytest.raises(EmbeddingError, match="cannot be made"):
+    with pytest.raises(EmbeddingError, match="cannot be created"):
         Snapshots(Settings(name="it"), job.tree, StopToken(), on_note=job.notes.append).try_folder()
 
 

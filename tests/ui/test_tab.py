@@ -238,7 +238,11 @@ def test_what_was_filled_in_is_short_and_escaped() -> None:
         ("a,b", False, ["name='a,b': ',' stands for the end of a tag; leave it out"]),
         ("taken", False, ["taken: taken.safetensors has this name already; choose another or overwrite it"]),
         ("taken", True, []),
-        ("red circle", False, ["every prompt with these ordinary words would call it", "ComfyUI's embedding:NAME"]),
+        (
+            "red circle",
+            False,
+            ["every prompt with these ordinary words would call it", "ComfyUI cannot call a name with a space"],
+        ),
     ],
 )
 def test_a_name_is_looked_at(place: Place, tmp_path: Path, name: str, overwrite: bool, said: list[str]) -> None:
