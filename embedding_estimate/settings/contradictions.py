@@ -25,7 +25,7 @@ def contradictions(settings: Settings, sound: Sound) -> list[str]:
 def _prompts(settings: Settings, sound: Sound) -> list[str]:
     problems = []
     if sound("text") and not settings.text.strip():
-        problems.append("text is empty: give the prompt to turn into an embedding")
+        problems.append("text is empty: give a prompt")
     if sound("templates"):
         problems += [f"template {line}" for line in contexts.problems(settings.template_list)]
     if sound("use", "templates") and settings.use == ALONE and set(settings.template_list) != {"{}"}:

@@ -224,7 +224,11 @@ def test_a_typed_weight_goes_with_the_file(run: Run, tmp_path: Path) -> None:
     bare = run("compare", "embeddings/x1.safetensors", "(red circle:1.3)", "--typed-weight", "1", "--json")
     assert last(bare)["typed_weight"] == 1 and last(bare)["explained"] < last(measured)["explained"]
     unsolved = run("compare", "embeddings/x1.safetensors", "red", "--typed-weight", "0")
-    assert unsolved.exit_code == 2 and "typed_weight=0: nothing is solved for here" in unsolved.stderr
+    assert (
+        unsolved.exit_code == 2
+        and "typed_weight=0: compare does not search for a weight; give the weight that the name is typed with"
+        in unsolved.stderr
+    )
 
 
 def test_prompts_may_name_the_embeddings_of_a_folder(run: Run, toy_host: ToyHost, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from embedding_estimate.training import handlers
 from embedding_estimate.training.state import Training
 
 BAD = {
-    "empty text": (["", "--name", "x1"], "text is empty"),
-    "no text": ([], "text is empty"),
+    "empty text": (["", "--name", "x1"], "text is empty: give a prompt"),
+    "no text": ([], "text is empty: give a prompt"),
     "text that says nothing": (["()", "--tokens", "2"], "text='()' does what the empty prompt does"),
     "too long a text": (["<" * 1_000_000], "text has 1,000,000 characters: 100,000 are allowed; shorten it"),
     "negative tokens": (["red", "--tokens", "-3"], "tokens=-3 is out of range"),

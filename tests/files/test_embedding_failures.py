@@ -157,7 +157,8 @@ def test_not_even_a_file(tmp_path: Path) -> None:
     (tmp_path / "huge.safetensors").touch()
     os.truncate(tmp_path / "huge.safetensors", formats.MOST + 1)
     (tmp_path / "dead.pt").symlink_to(tmp_path / "nothing")
-    assert "is not a file; choose an embedding file" in refused(tmp_path / "mine.pt")
+    assert refused(tmp_path / "mine.pt") == "mine.pt: is a folder; choose an embedding file"
+    assert refused(tmp_path) == f"{tmp_path.name}: is a folder; choose an embedding file"
     assert "larger than 8 MiB" in refused(tmp_path / "huge.pt")
     assert "larger than 64 MiB" in refused(tmp_path / "huge.safetensors")
     assert "cannot be read" in refused(tmp_path / "dead.pt")

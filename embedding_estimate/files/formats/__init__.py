@@ -50,6 +50,8 @@ def contents(path: Path) -> Contents:
     extension = path.suffix.lower()
     if not os.path.lexists(path):
         raise EmbeddingError(f"{path.name}: no such file; give the path of an embedding file")
+    if path.is_dir():
+        raise EmbeddingError(f"{path.name}: is a folder; choose an embedding file")
     if extension not in LIMITS:
         raise EmbeddingError(f"{path.name}: is not one of {' '.join(LIMITS)}; choose an embedding file")
     try:

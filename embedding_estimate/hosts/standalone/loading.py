@@ -32,7 +32,7 @@ from embedding_estimate.model.contexts import Contexts
 from embedding_estimate.model.host import Family, Prediction
 
 PADDING = {"clip_l": "<|endoftext|>", "clip_h": "!", "clip_g": "!"}  # encoder key -> what fills its chunks
-CHOICE = "give a folder of diffusers, a .safetensors file or a hub name"
+CHOICE = "give a folder in diffusers layout, a .safetensors checkpoint or a hub name"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.safetensors)(?<!\.ckpt)")
 
 
