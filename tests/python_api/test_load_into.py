@@ -173,9 +173,9 @@ def test_files_of_other_tools_are_read(tmp_path: Path) -> None:
         ((), "Circle", "Circle: an ordinary word of the tokenizer"),
         (("red-disc",), "red-disc", "red-disc: the tokenizer has this token already; choose another token"),
         (("red-disc_1",), "red-disc", "red-disc_1: the tokenizer has this token already"),
-        (("red-disc",), "red-disc_7", "red-disc_7: diffusers would take it for a part of another embedding"),
-        (("disc-it",), "red-disc-it", "red-disc-it: diffusers would mix it up with disc-it, for one is in the other"),
-        (("red-disc-it",), "disc-it", "disc-it: diffusers would mix it up with red-disc-it"),
+        (("red-disc",), "red-disc_7", "red-disc_7: diffusers reads it as a part of another embedding"),
+        (("disc-it",), "red-disc-it", "red-disc-it: diffusers would confuse it with disc-it, because one"),
+        (("red-disc-it",), "disc-it", "disc-it: diffusers would confuse it with red-disc-it"),
     ],
 )
 def test_a_token_that_is_taken_is_refused(load_pipeline: Load, before: tuple[str, ...], token: str, line: str) -> None:

@@ -80,7 +80,7 @@ def test_a_small_model_computes_on_one_thread(folders: dict[Family, Path], monke
 def test_what_only_a_webui_reads_is_told(folders: dict[Family, Path]) -> None:
     with StandaloneHost.load(folders["sd1"], device="cpu").borrow() as model:
         network, comment = model.notes("a <lora:oil:0.8> circle # or a square\non red")
-        assert network.startswith("<lora:oil:0.8> is read as words here")
+        assert network.startswith("<lora:oil:0.8> is read as plain words here, but not in a WebUI: leave it out")
         assert comment.startswith("# or a square is read")
         assert model.notes("a (red:1.5) <circle>") == []
 
@@ -89,5 +89,5 @@ def test_what_only_a_webui_reads_is_told(folders: dict[Family, Path]) -> None:
 def test_a_clip_skip_is_told_where_it_does_something(folders: dict[Family, Path], family: Family, heeded: int) -> None:
     with StandaloneHost.load(folders[family], device="cpu", clip_skip=2).borrow() as model:
         assert model.info.clip_skip == heeded
-        ignored = ["clip skip 2 does nothing in SDXL, as in a WebUI: leave it out"]
+        ignored = ["clip skip 2 has no effect in SDXL, as in a WebUI: leave it out"]
         assert model.notes("a circle") == (ignored if heeded == 1 else [])

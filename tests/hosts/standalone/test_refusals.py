@@ -107,8 +107,8 @@ PLAIN = {f"{UNET}input_blocks.0.0.weight": (320, 4, 3, 3), f"{VAE}decoder.conv_i
         ({"emb_params": (4, 768)}, "embedding"),
         ({"control_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "ControlNet"),
         ({"decoder.conv_in.weight": (512, 4, 3, 3)}, "VAE"),
-        ({"something": (1,)}, "not a Stable Diffusion"),
-        (PLAIN, "no text encoder"),
+        ({"something": (1,)}, "not a Stable Diffusion checkpoint, because it holds no U-Net; choose another file"),
+        (PLAIN, "an incomplete checkpoint without a text encoder; get a complete one"),
     ],
 )
 def test_other_models_are_refused_by_name(shapes: dict[str, tuple[int, ...]], named: str) -> None:

@@ -215,9 +215,9 @@ def test_very_few_steps(sampler: str, steps: int) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(SettingsError, match=r"sampler='Eular': not known; did you mean Euler"):
+    with pytest.raises(SettingsError, match=r"sampler='Eular' is unknown: did you mean Euler"):
         run("Eular")
-    with pytest.raises(SettingsError, match="schedule='Karas': not known; did you mean Karras"):
+    with pytest.raises(SettingsError, match="schedule='Karas' is unknown: did you mean Karras"):
         run("Euler", schedule="Karas")
 
 
