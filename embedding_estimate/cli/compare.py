@@ -80,7 +80,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     from embedding_estimate.files.embedding import read
     from embedding_estimate.objectives.prompts import check_text
     from embedding_estimate.progress import Progress
-    from embedding_estimate.storage.phrases import told_phrase, whole
+    from embedding_estimate.storage.phrases import recorded_phrase, whole
     from embedding_estimate.teaching.teacher import Task, Teacher
     from embedding_estimate.teaching.words import Word
     from embedding_estimate.training.name_weight import told
@@ -91,7 +91,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
         settings = replace(settings, typed_weight=1.0 if words else told(embedding.provenance))
     if line := uncallable(embedding.name):
         note(line)
-    called = told_phrase(embedding, 1.0) if words else typed_name(embedding.name, settings.typed_weight)
+    called = recorded_phrase(embedding, 1.0) if words else typed_name(embedding.name, settings.typed_weight)
     notes = Notes()
     notes(advice.of_settings(settings))
     host = load(HostOptions.of(options).like(embedding.provenance))

@@ -39,16 +39,16 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
     Reads files of other tools too. Code in a file is never run.
     """
     from embedding_estimate.files.embedding import read
-    from embedding_estimate.storage.phrases import lacks, told_phrase, told_words
+    from embedding_estimate.storage.phrases import lacks, recorded_phrase, recorded_words
     from embedding_estimate.training.name_weight import told
 
     embedding = read(file)
     weight = told(embedding.provenance)
-    phrase = told_phrase(embedding, weight)
+    phrase = recorded_phrase(embedding, weight)
     nearest = None if model is None else _nearest(embedding, model)
     for line in _lines(embedding, phrase, nearest or {}):
         show(line)
-    if embedding.name in [word.name for word in told_words(embedding.provenance)]:  # no snapshot or copy
+    if embedding.name in [word.name for word in recorded_words(embedding.provenance)]:  # no snapshot or copy
         for line in lacks(embedding, file):
             note(f"{file.name}: is one word of {phrase}, but {line}")
     if as_json:

@@ -36,7 +36,7 @@ def embedding_of(
     }
     vectors = training.saved or {key: value.float().cpu() for key, value in training.best.items()}
     if task.words:
-        provenance |= phrases.told_of(settings.name, task.words, vectors)
+        provenance |= phrases.record_of(settings.name, task.words, vectors)
     if model.info.networks:
         provenance["networks"] = list(model.info.networks)
     return Embedding(settings.name, vectors, provenance)

@@ -64,7 +64,7 @@ class Estimate:
     @property
     def phrase(self) -> str:
         """What is to be typed."""
-        return phrases.told_phrase(self.embedding, self.typed_weight)
+        return phrases.recorded_phrase(self.embedding, self.typed_weight)
 
 
 def estimate(

@@ -79,7 +79,7 @@ def load_into(pipe: Any, embedding: Embedding | Result | str | Path, token: str 
 
 def _words(embedding: Embedding, name: str) -> list[Embedding]:
     """The embedding under a name, or each of its words; the file of one word tells of the others and holds itself."""
-    words = phrases.told_words(embedding.provenance)
+    words = phrases.recorded_words(embedding.provenance)
     if embedding.tokens == sum(word.tokens for word in words):
         return phrases.parts_of(phrases.renamed(embedding, name))
     return [replace(embedding, name=name)]

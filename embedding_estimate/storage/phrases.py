@@ -20,7 +20,7 @@ from embedding_estimate.teaching.words import Word, spans
 HASH = "vectors_hash"  # in a provenance: of all vectors, those of the other words as well
 
 
-def told_of(name: str, words: Sequence[Word], vectors: Mapping[str, Tensor]) -> dict[str, Any]:
+def record_of(name: str, words: Sequence[Word], vectors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The provenance entries about the words that share an embedding's vectors (N, width) by encoder."""
     names = of_words(name, len(words))
     return {
@@ -41,7 +41,7 @@ def _hash(vectors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-class Told(NamedTuple):
+class RecordedWord(NamedTuple):
     """One word, as a file records it."""
 
     name: str
@@ -49,7 +49,7 @@ class Told(NamedTuple):
     weight: float
 
     @classmethod
-    def of(cls, entry: object) -> Told | None:
+    def of(cls, entry: object) -> RecordedWord | None:
         """The word that an entry of a provenance's `words` describes; None if the entry describes none."""
         values = entry if isinstance(entry, Mapping) else {}
         name, tokens, weight = (values.get(key) for key in ("name", "tokens", "typed_weight"))
@@ -60,27 +60,27 @@ class Told(NamedTuple):
         return cls(name, tokens, float(weight))
 
 
-def told_words(provenance: Mapping[str, Any]) -> list[Told]:
+def recorded_words(provenance: Mapping[str, Any]) -> list[RecordedWord]:
     """All words that this file belongs to, in the order in which they are typed; empty for a file that stands alone."""
     entries = provenance.get("words")
-    words = [Told.of(entry) for entry in entries] if isinstance(entries, list) else []
+    words = [RecordedWord.of(entry) for entry in entries] if isinstance(entries, list) else []
     known = [word for word in words if word]
     return known if len(known) == len(words) > 1 else []
 
 
-def told_phrase(embedding: Embedding, weight: float) -> str:
+def recorded_phrase(embedding: Embedding, weight: float) -> str:
     """What to type for an embedding: all of its words with their weights, or its name with this weight."""
-    return phrase_of(told_words(embedding.provenance) or [Told(embedding.name, embedding.tokens, weight)])
+    return phrase_of(recorded_words(embedding.provenance) or [RecordedWord(embedding.name, embedding.tokens, weight)])
 
 
-def phrase_of(words: Sequence[Told]) -> str:
+def phrase_of(words: Sequence[RecordedWord]) -> str:
     """What to type for these words."""
     return phrase([word.name for word in words], [word.weight for word in words])
 
 
 def parts_of(embedding: Embedding) -> list[Embedding]:
     """The embeddings to save: one for each word, with its typed weight, or the embedding itself if it is one word."""
-    words = told_words(embedding.provenance)
+    words = recorded_words(embedding.provenance)
     return [
         Embedding(
             word.name,
@@ -96,7 +96,7 @@ def renamed(embedding: Embedding, name: str) -> Embedding:
     provenance = dict(embedding.provenance)
     if isinstance(provenance.get("settings"), Mapping):
         provenance["settings"] = {**provenance["settings"], "name": name}
-    if words := told_words(provenance):
+    if words := recorded_words(provenance):
         spelled = of_words(name, len(words))
         provenance["phrase"] = phrase(spelled, [word.weight for word in words])
         provenance["words"] = [
@@ -112,7 +112,7 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
 
     Raises `EmbeddingError` if a file is missing or comes from another estimate.
     """
-    words = told_words(embedding.provenance)
+    words = recorded_words(embedding.provenance)
     if not words:
         return embedding, []
     if lines := lacks(embedding, file):
@@ -131,7 +131,7 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
 def lacks(embedding: Embedding, file: Path) -> list[str]:
     """Why the words of an embedding cannot be typed together: one line for each word whose file is missing, cannot be
     read or comes from another estimate. A kill of the program while it saved them can leave such files."""
-    words, lines = told_words(embedding.provenance), []
+    words, lines = recorded_words(embedding.provenance), []
     for word in words:
         path = _beside(file, word)
         if not path.exists():
@@ -143,10 +143,10 @@ def lacks(embedding: Embedding, file: Path) -> list[str]:
             lines.append(str(error))
             continue
         together = other.provenance.get(HASH) == embedding.provenance.get(HASH)
-        if not together or told_words(other.provenance) != words or other.tokens != word.tokens:
+        if not together or recorded_words(other.provenance) != words or other.tokens != word.tokens:
             lines.append(f"{path.name} comes from another estimate; estimate them again")
     return lines
 
 
-def _beside(file: Path, word: Told) -> Path:
+def _beside(file: Path, word: RecordedWord) -> Path:
     return file.with_name(f"{word.name}{file.suffix}")

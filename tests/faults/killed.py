@@ -36,7 +36,7 @@ from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
-from embedding_estimate.storage.phrases import lacks, parts_of, told_of
+from embedding_estimate.storage.phrases import lacks, parts_of, record_of
 from embedding_estimate.teaching.words import Word
 from embedding_estimate.training import handlers, name_weight
 
@@ -118,7 +118,7 @@ def kill_between_words(number: int, draws: random.Random, folder: Path) -> dict[
 def trained_and_measured(value: float) -> list[Embedding]:
     """A phrase as it is saved first, and with its figures."""
     vectors = {"clip_l": torch.full((3, 8), value)}
-    told = {"stopped": "done", **told_of("it", PHRASE, vectors)}
+    told = {"stopped": "done", **record_of("it", PHRASE, vectors)}
     return [Embedding("it", vectors, told | {"fidelity": figures}) for figures in (None, {"explained": 1})]
 
 

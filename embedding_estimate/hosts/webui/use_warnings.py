@@ -143,7 +143,7 @@ def _other_weight(name: str, provenance: Mapping[str, Any], weights: Iterable[fl
 
 def _missing_words(provenance: Mapping[str, Any], used: Iterable[str]) -> list[str]:
     """The words that an embedding is to be typed together with."""
-    words = phrases.told_words(provenance)
+    words = phrases.recorded_words(provenance)
     missing = [word.name for word in words if word.name not in used]
     phrase = phrases.phrase_of(words)
     return [f"to be typed as {phrase}, and the prompt lacks {', '.join(missing)}"] if missing else []
