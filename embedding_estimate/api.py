@@ -30,6 +30,7 @@ from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.settings.parameters import Parameter
 
 PREFIX = "/embedding-estimate/v1"
+UNAUTHORISED = "user or password is missing or wrong: give those that the program was started with, by HTTP Basic"
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}  # as JSON Schema calls them
 
 
@@ -58,7 +59,7 @@ def router(
         except EstimateError as error:
             raise HTTPException(422, [str(error)]) from error
 
-    @routes.get("/jobs/{job_id}", summary="How a job is doing")
+    @routes.get("/jobs/{job_id}", summary="Progress and result of a job")
     def status(job_id: str, since: int = 0) -> dict[str, Any]:
         described: dict[str, Any] = _sendable(summary.finite(_described(_found(jobs, job_id), since)))
         return described
@@ -171,12 +172,12 @@ def basic(credentials: Sequence[tuple[str, str]]) -> Callable[..., Any]:
     if not credentials:
         return lambda: None
 
-    def check(given: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:
+    def check(given: HTTPBasicCredentials | None = Depends(HTTPBasic(auto_error=False))) -> None:
         pairs = [f"{user}:{password}".encode() for user, password in credentials]
-        offered = f"{given.username}:{given.password}".encode()
+        offered = f"{given.username}:{given.password}".encode() if given else b""
         if not sum(
             secrets.compare_digest(offered, pair) for pair in pairs
         ):  # compares with all of them, so that the time shows nothing
-            raise HTTPException(401, "wrong user or password", {"WWW-Authenticate": "Basic"})
+            raise HTTPException(401, [UNAUTHORISED], {"WWW-Authenticate": "Basic"})
 
     return check
