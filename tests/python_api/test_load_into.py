@@ -170,7 +170,7 @@ def test_files_of_other_tools_are_read(tmp_path: Path) -> None:
     ("before", "token", "line"),
     [
         ((), "circle", "circle: an ordinary word, which the embedding would replace; choose a made-up token"),
-        ((), "Circle", "Circle: an ordinary word of the tokenizer"),
+        ((), "Circle", "Circle: an ordinary word, which the embedding would replace; choose a made-up token"),
         (("red-disc",), "red-disc", "red-disc: the tokenizer has this token already; choose another token"),
         (("red-disc_1",), "red-disc", "red-disc_1: the tokenizer has this token already"),
         (("red-disc",), "red-disc_7", "red-disc_7: diffusers reads it as a part of another embedding"),

@@ -156,7 +156,7 @@ def levels(sampler: str, schedule: str, steps: int, sigmas: Tensor) -> list[floa
     """
     kind = _known(sampler)
     if schedule not in SCHEDULE_NAMES:
-        raise SettingsError([f"schedule={quoted(schedule)}is unknown: {nearest(schedule, SCHEDULE_NAMES)}"])
+        raise SettingsError([f"schedule={quoted(schedule)} is unknown: {nearest(schedule, SCHEDULE_NAMES)}"])
     space = SCHEDULES[kind.automatic if schedule == "Automatic" else schedule]
     own = sigmas.cpu().double().numpy()
     if kind.skips_penultimate:
@@ -214,7 +214,7 @@ def sample(
 
 def _known(sampler: str) -> Sampler:
     if sampler not in SAMPLERS:
-        raise SettingsError([f"sampler={quoted(sampler)}is unknown: {nearest(sampler, SAMPLERS)}"])
+        raise SettingsError([f"sampler={quoted(sampler)} is unknown: {nearest(sampler, SAMPLERS)}"])
     return SAMPLERS[sampler]
 
 
