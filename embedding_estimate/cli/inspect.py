@@ -133,17 +133,27 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield _row(name, value)
     if isinstance(settings, dict):
         yield ""
-        yield "settings that differ from the defaults" + (
-            "" if "text" in settings else "; the prompt was left out of the file"
-        )
+        left_out = "" if "text" in settings else "; the prompt was left out of the file"
+        yield f"settings that differ from the defaults{left_out}"
         for name, value in settings.items():
             if name not in DEFAULTS or DEFAULTS[name] != value:
                 yield _row(name, value)
     if isinstance(figures, dict):
         yield ""
         yield "fidelity"
-        for name, value in figures.items():
+        yield from _figures(figures)
+
+
+def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each figure that there is, and one for each context."""
+    contexts = figures.get("contexts")
+    for name, value in figures.items():
+        if name != "contexts" and value not in (None, "", {}, []):
             yield _row(name, value)
+    if isinstance(contexts, list) and contexts:
+        yield ""
+        yield "errors by context"
+        yield from (f"  {_words(context)}" for context in contexts)
 
 
 def _row(name: str, value: Any) -> str:

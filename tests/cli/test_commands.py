@@ -180,7 +180,14 @@ def test_inspect_shows_own_and_foreign_files(run: Run, tmp_path: Path) -> None:
     result = run("inspect", "embeddings/x1.safetensors", "--json")
     assert result.exit_code == 0 and "red (circle:1.8)" in result.stdout
     told = last(result)
-    assert told["provenance"]["fidelity"]["protocol"] == "v2"
+    fidelity = told["provenance"]["fidelity"]
+    assert fidelity["protocol"] == "v2"
+    shown = result.stdout.splitlines()
+    below = shown[shown.index("errors by context") + 1 :][: len(fidelity["contexts"])]
+    assert [line.split(", embedding ")[0] for line in below] == [
+        f"  context {row['context']}" for row in fidelity["contexts"]
+    ]
+    assert not any(line.startswith("  explained bare") for line in shown)  # it has no typed weight
     assert told["vectors"]["emb_params"]["width"] == 6 and len(told["vectors"]["emb_params"]["norms"]) == 2
 
     hostile = {"settings": {"text": "\x1b[2J"}, "fidelity": 5, "model": ["\x07"]}
