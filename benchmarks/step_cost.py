@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import statistics
 import time
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,10 +26,11 @@ from benchmarks.reference import Reference
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
-from embedding_estimate.model.host import BorrowedModel, Vectors
+from embedding_estimate.model.host import Vectors
+from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives import preparation_of
-from embedding_estimate.progress import Meter, StopToken
+from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import PARTS, Settings
 from embedding_estimate.teaching.plan import phases
 from embedding_estimate.teaching.probes import LayerProbes, heads
@@ -142,7 +142,7 @@ def cost(loaded: LoadedModel, settings: Settings) -> Row:
 
     with StandaloneHost.of(loaded).borrow() as borrowed:
         stop = StopToken()
-        model = typing.cast(BorrowedModel, Meter(borrowed))
+        model = Meter(borrowed)
         task = Task.of(settings, model)
         start = starting_vectors(settings, model)
         *_, phase = phases(settings)

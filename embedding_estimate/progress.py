@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import threading
-import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-
-if typing.TYPE_CHECKING:
-    from torch import Tensor
-
-    from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage
 
 
 @dataclass(frozen=True)
@@ -80,47 +73,3 @@ class StopToken:
         """Raises `Stopped` once `stop` was called."""
         if self.stopped:
             raise Stopped
-
-
-class Meter:
-    """A borrowed model that counts the U-Net's work, in samples. What takes time in it may be interrupted."""
-
-    def __init__(self, model: BorrowedModel, on_pass: Callable[[int], None] = lambda samples: None):
-        """`on_pass` is told of the samples of each call."""
-        self._model = model
-        self._on_pass = on_pass
-        self._check: Callable[[], None] | None = None
-        self.forwards = 0
-        self.backwards = 0
-
-    @contextmanager
-    def interruptible(self, stop: StopToken) -> Iterator[None]:
-        """Within, a call after `stop` was set raises `Stopped`."""
-        before, self._check = self._check, stop.check
-        try:
-            yield
-        finally:
-            self._check = before
-
-    def __getattr__(self, name: str) -> typing.Any:
-        return getattr(self._model, name)
-
-    def encode(self, *arguments: typing.Any, **options: typing.Any) -> list[Stage]:
-        self._heed()
-        return self._model.encode(*arguments, **options)
-
-    def encode_vectors(self, *arguments: typing.Any, **options: typing.Any) -> list[Conditioning]:
-        self._heed()
-        return self._model.encode_vectors(*arguments, **options)
-
-    def _heed(self) -> None:
-        if self._check is not None:
-            self._check()
-
-    def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        self._heed()
-        denoised = self._model.denoise(x, sigma, conditioning)
-        self.forwards += len(x)
-        self.backwards += len(x) if denoised.requires_grad else 0
-        self._on_pass(len(x))
-        return denoised

@@ -9,10 +9,11 @@ from typing import Any
 from embedding_estimate.errors import failures
 from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.model.host import Vectors
+from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives import preparation_of
 from embedding_estimate.objectives.objective import Objective, Preparation, starting_from
-from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopReason
+from embedding_estimate.progress import OnProgress, Progress, Stopped, StopReason
 from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.teaching.words import Plan
@@ -46,7 +47,7 @@ def train_phase(
         return training, teacher
     first = not training.step
     try:
-        with meter.interruptible(watch.stop):
+        with meter.interruptible(watch.stop.check):
             objective = _prepared(preparation_of(phase, teacher), start, teacher, watch.on_progress)
             if not first:
                 objective = starting_from(objective, training.best)

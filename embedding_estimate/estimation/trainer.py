@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,10 +22,11 @@ from embedding_estimate.fidelity import protocol
 from embedding_estimate.fidelity.protocol import Fidelity, Images
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
-from embedding_estimate.model.host import BorrowedModel, Host, Vectors
+from embedding_estimate.model.host import Host, Vectors
+from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import VectorSpace, count
 from embedding_estimate.objectives.prompts import check_text
-from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopReason, StopToken
+from embedding_estimate.progress import OnProgress, Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching import words
@@ -88,9 +88,8 @@ def estimate(
     stop = stop or StopToken()
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         stop.check()
-        meter = Meter(borrowed)
-        model = typing.cast(BorrowedModel, meter)
-        with meter.interruptible(stop):
+        model = Meter(borrowed)
+        with model.interruptible(stop.check):
             settings = check_against(settings, model)
             check_contexts(contexts, settings.negative, model)
             plans = words.plans(settings, model)
@@ -105,7 +104,7 @@ def estimate(
         space = VectorSpace.of(model)
 
         def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
-            with suppress(Stopped), meter.interruptible(stop):
+            with suppress(Stopped), model.interruptible(stop.check):
                 listener.on_preview(teacher, vectors, step)
 
         def snapshot(training: Training, teacher: Teacher, step: int) -> None:
@@ -123,7 +122,7 @@ def estimate(
         )
         started = time.perf_counter()
         trajectory = Trajectory.of(settings)
-        with meter.interruptible(stop):  # a long text takes its time
+        with model.interruptible(stop.check):  # a long text takes its time
             check_text(teacher, trajectory)
             notes = word_notes + _notes(possible or [[settings.name]], settings, teacher, beside)
             notes += advice.of_contexts(contexts, settings, teacher)
@@ -135,18 +134,18 @@ def estimate(
             *before, last = phases(settings)
             for phase in (*before, last):
                 training, teacher = train_phase(
-                    training, plans, start, phase, watch, teacher, space, meter, last=phase is last
+                    training, plans, start, phase, watch, teacher, space, model, last=phase is last
                 )
         else:
             training = Training(exact, stopped=StopReason.EXACT, notes=[exact_note(tokens, count(exact))])
         spent = time.perf_counter() - started
-        forwards, backwards = meter.forwards, meter.backwards
+        forwards, backwards = model.forwards, model.backwards
 
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
             listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
-            with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
+            with suppress(Stopped), _worth_no_loss(training, "not measured"), model.interruptible(stop.check):
                 figures, images = _measure(settings, teacher, training, listener.on_progress, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:

@@ -16,7 +16,6 @@ where the prompt has weights `emphasis_in_context` is the figure to look at; bel
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -27,8 +26,8 @@ from torch import Tensor
 from embedding_estimate.fidelity import among_words
 from embedding_estimate.fidelity.among_words import Context, by_seed, standard_error
 from embedding_estimate.model.host import MODES, BorrowedModel, Vectors
+from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import count, fit
-from embedding_estimate.progress import Meter
 from embedding_estimate.teaching.sides import Side, States, errors, twins
 from embedding_estimate.teaching.teacher import REPORT_SEED, Task, Teacher, Trajectory
 
@@ -118,8 +117,7 @@ def measure(
             on_progress(passed, total)
 
     size = model.info.default_size
-    counted = typing.cast(BorrowedModel, Meter(model, tick))
-    teacher = Teacher(counted, replace(task, width=size, height=size))
+    teacher = Teacher(Meter(model, tick), replace(task, width=size, height=size))
     rows = _rows(teacher, vectors)
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
     same = twins(rows)

@@ -85,11 +85,26 @@ class CrossAttention(Protocol):
 class BorrowedModel(Protocol):
     """The loaded model, frozen, on its device, for the length of one job."""
 
-    info: ModelInfo
-    device: torch.device
-    samplers: Sequence[str]  # names that `sample` takes
-    schedules: Sequence[str]  # names of sigma schedules that `sample` takes
-    emphasis_modes: Sequence[str]  # of `MODES`, those that `mode` takes
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def samplers(self) -> Sequence[str]:
+        """Names that `sample` takes."""
+        ...
+
+    @property
+    def schedules(self) -> Sequence[str]:
+        """Names of sigma schedules that `sample` takes."""
+        ...
+
+    @property
+    def emphasis_modes(self) -> Sequence[str]:
+        """Of `MODES`, those that `mode` takes."""
+        ...
 
     def mode(self, emphasis: str) -> AbstractContextManager[None]:
         """Within, weights are applied as in another of the `emphasis_modes`."""

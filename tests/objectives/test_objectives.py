@@ -9,11 +9,11 @@ from toy import ToyModel
 
 from embedding_estimate.errors import PromptError
 from embedding_estimate.model.host import BorrowedModel
+from embedding_estimate.model.meter import Meter
 from embedding_estimate.objectives import preparation_of, unet
 from embedding_estimate.objectives.attention import WHOLE
 from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.optimizers import LOSSES
-from embedding_estimate.progress import Meter
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.plan import SKETCH, phases
 from embedding_estimate.teaching.teacher import Task, Teacher

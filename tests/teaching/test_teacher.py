@@ -8,7 +8,7 @@ import torch
 from toy import ToyModel
 
 from embedding_estimate.model.host import BorrowedModel, Stage
-from embedding_estimate.progress import Meter, Stopped, StopToken
+from embedding_estimate.model.meter import Meter
 from embedding_estimate.teaching.sides import Side, States, epsilon, error
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
@@ -182,16 +182,3 @@ def test_what_a_seed_gives_does_not_depend_on_the_others(toy: ToyModel, number: 
     side = teacher.replaced("red", PATH)
     together, alone = teacher.run(side, PATH, range(8), 4), teacher.run(side, PATH, range(5, 8), 2)
     torch.testing.assert_close(together[5:], alone)
-
-
-def test_an_interruptible_stretch_may_lie_in_another(toy: ToyModel) -> None:
-    meter, stop = Meter(toy), StopToken()
-    x = torch.zeros(1, 4, 4, 4)
-    conditioning = toy.encode("red", evaluations=1, width=32, height=32)[0].parts[0][0]
-    with meter.interruptible(stop):
-        with meter.interruptible(stop):
-            meter.denoise(x, torch.ones(1), conditioning)
-        stop.stop(save=True)
-        with pytest.raises(Stopped):
-            meter.denoise(x, torch.ones(1), conditioning)
-    meter.denoise(x, torch.ones(1), conditioning)
