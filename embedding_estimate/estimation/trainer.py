@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -13,27 +12,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from embedding_estimate.checks import advice
-from embedding_estimate.checks.model_checks import check_against, check_contexts
 from embedding_estimate.errors import Interrupted, failures
 from embedding_estimate.estimation.listener import NOBODY, Listener
+from embedding_estimate.estimation.opening import opening
 from embedding_estimate.estimation.phase import train_phase
 from embedding_estimate.estimation.result import embedding_of
 from embedding_estimate.fidelity import protocol
 from embedding_estimate.fidelity.protocol import Fidelity, Images
-from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Host, Vectors
 from embedding_estimate.model.meter import Meter
-from embedding_estimate.model.vectors import VectorSpace, count
-from embedding_estimate.objectives.prompts import check_text
+from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.progress import OnProgress, Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
-from embedding_estimate.teaching import words
 from embedding_estimate.teaching.plan import learning_steps, phases
-from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
+from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training.handlers import Watch
-from embedding_estimate.training.start import exact_note, exact_vectors, number_of_vectors, starting_vectors
 from embedding_estimate.training.state import Training
 
 logger = logging.getLogger(__name__)
@@ -89,18 +84,10 @@ def estimate(
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         stop.check()
         model = Meter(borrowed)
-        with model.interruptible(stop.check):
-            settings = check_against(settings, model)
-            check_contexts(contexts, settings.negative, model)
-            plans = words.plans(settings, model)
-            planned = plans[0] if plans else ()
-            tokens = sum(word.tokens for word in planned) or number_of_vectors(settings, model)
-            word_notes = words.notes(settings, plans)
-        settings = replace(settings, tokens=tokens)
-        possible = [names.of_words(settings.name, len(plan)) for plan in plans]
-        if plans:
-            listener.on_names(list(dict.fromkeys(itertools.chain(*possible))))
-        teacher = Teacher(model, Task.of(settings, model, planned))
+        started = time.perf_counter()
+        with model.interruptible(stop.check):  # a long text takes its time
+            begun = opening(settings, model, listener, contexts=contexts, beside=beside)
+        settings, teacher = begun.settings, begun.teacher
         space = VectorSpace.of(model)
 
         def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
@@ -120,24 +107,15 @@ def estimate(
             preview_every=settings.preview_every,
             total_steps=learning_steps(settings),
         )
-        started = time.perf_counter()
-        trajectory = Trajectory.of(settings)
-        with model.interruptible(stop.check):  # a long text takes its time
-            check_text(teacher, trajectory)
-            notes = word_notes + _notes(possible or [[settings.name]], settings, teacher, beside)
-            notes += advice.of_contexts(contexts, settings, teacher)
-            listener.on_notes(notes)
-            start = starting_vectors(settings, model, planned)
-            exact = exact_vectors(teacher, trajectory, tokens, start if planned else None)
-        if exact is None:
-            training = Training(start)
+        if begun.exact is None:
+            training = Training(dict(begun.start))
             *before, last = phases(settings)
             for phase in (*before, last):
                 training, teacher = train_phase(
-                    training, plans, start, phase, watch, teacher, space, model, last=phase is last
+                    training, begun.plans, begun.start, phase, watch, teacher, space, model, last=phase is last
                 )
         else:
-            training = Training(exact, stopped=StopReason.EXACT, notes=[exact_note(tokens, count(exact))])
+            training = Training(dict(begun.exact), stopped=StopReason.EXACT, notes=[begun.exact_note])
         spent = time.perf_counter() - started
         forwards, backwards = model.forwards, model.backwards
 
@@ -146,7 +124,7 @@ def estimate(
             listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), model.interruptible(stop.check):
-                figures, images = _measure(settings, teacher, training, listener.on_progress, contexts)
+                figures, images = measured(settings, teacher, training.best, listener.on_progress, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:
                 with _worth_no_loss(training, "no pictures"):
@@ -160,7 +138,7 @@ def estimate(
             losses=training.losses,
             checks=training.checks,
             # the host may know more than it did
-            notes=list(dict.fromkeys([*notes, *training.notes, *advice.of_prompts(settings, model)])),
+            notes=list(dict.fromkeys([*begun.notes, *training.notes, *advice.of_prompts(settings, model)])),
             norm_ratio=space.norm_ratio(training.saved or training.best),
             seconds_prepare=spent - training.seconds,
             seconds_train=training.seconds,
@@ -171,37 +149,20 @@ def estimate(
         )
 
 
-def _measure(
-    settings: Settings, teacher: Teacher, training: Training, on_progress: OnProgress, contexts: Sequence[str]
+def measured(
+    settings: Settings, teacher: Teacher, vectors: Vectors, on_progress: OnProgress, contexts: Sequence[str]
 ) -> tuple[Fidelity, Images]:
+    """What the settings ask to measure of vectors (N, width) by encoder, among words of `contexts` or the model's."""
     teacher.model.release()
     return protocol.measure(
         teacher.model,
         teacher.task,
-        {key: value.to(teacher.model.device) for key, value in training.best.items()},
+        {key: value.to(teacher.model.device) for key, value in vectors.items()},
         batch=2 * settings.batch,  # no gradient is kept, so twice as many fit
         images=IMAGES.get(settings.measure, 0),
         contexts=contexts,
         on_progress=lambda done, total: on_progress(Progress("measure", done, total)),
     )
-
-
-def _notes(possible: Sequence[Sequence[str]], settings: Settings, teacher: Teacher, beside: Sequence[str]) -> list[str]:
-    """What the user should know, whatever becomes of the training. `possible` are the names that there may be."""
-    model = teacher.model
-    others = [*model.embedding_names(), *beside]
-    found = [
-        line
-        for mine in possible
-        for name in mine
-        for line in names.warnings(name, model.token_ids, dict.fromkeys([*others, *mine]))
-    ]
-    found += advice.of_job(settings, teacher)
-    if model.info.clip_skip != 1:
-        found.append(f"made for clip skip {model.info.clip_skip}: use it with the same")
-    if model.info.emphasis != "Original":
-        found.append(f"made for the emphasis mode {model.info.emphasis}: use it with the same")
-    return found
 
 
 @contextmanager

@@ -32,7 +32,6 @@ from embedding_estimate.teaching.probing import Prober
 from embedding_estimate.teaching.sides import Side, States, error
 from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
 
-SAMPLER = "Euler"  # of all trajectories: cheap, and its latents are like those of use
 PORTIONS = 4  # that the rows are dealt out in: where there are several contexts each reads one of them
 CHECK_EVERY = 10  # a check is a forward pass of the encoder and of fewer rows, a third of a step
 
@@ -73,10 +72,9 @@ class AttentionPreparation:
         self.teacher = teacher
         self.extent = extent
         self._contexts = contexts_of(phase, teacher)
-        self._trajectory = replace(phase.trajectory, sampler=SAMPLER)
         others = len(teacher.task.other_prompts)  # each of which is to be seen, if this allows
         self._select_seeds = max(extent.select_seeds, min(others, extent.train_seeds))
-        evaluations = teacher.model.evaluations(SAMPLER, self._trajectory.steps)
+        evaluations = teacher.model.evaluations(phase.trajectory.sampler, phase.trajectory.steps)
         recorded = evaluations * (extent.train_seeds + self._select_seeds)
         self.states_to_record = recorded + extent.train_states + extent.select_states  # and to probe
         self._notes: list[str] = []
@@ -116,7 +114,7 @@ class AttentionPreparation:
         return starting_from(objective, start).scaled_at(start)
 
     def _side(self, template: str) -> Side:
-        return self.teacher.replaced(template.replace("{}", self.teacher.task.text), self._trajectory)
+        return self.teacher.replaced(template.replace("{}", self.teacher.task.text), self.phase.trajectory)
 
     def _record(
         self, templates: Sequence[str], first_seed: int, seeds: int, states: int
@@ -127,7 +125,7 @@ class AttentionPreparation:
         for place, side in enumerate(sides.values()):
             self._notes += check_matchable(side, "after the cross-attentions")
             own = range(first_seed + place, first_seed + seeds, len(sides))
-            parts.append(self.teacher.record(side, self._trajectory, own, self.phase.batch))
+            parts.append(self.teacher.record(side, self.phase.trajectory, own, self.phase.batch))
         joined = States.join(parts).spread(states)
         whose = (joined.seed - first_seed) % len(sides)
         shared = {each: (side, joined[whose == place]) for place, (each, side) in enumerate(sides.items())}
@@ -148,9 +146,9 @@ class AttentionPreparation:
             true += share * error(student, states, batch)
             foreseen += share * float(probes[template].error(student.stages[0].parts[0][0]))
             if template == "{}":
-                nothing = self.teacher.error_of_nothing(states, self._trajectory, batch)
+                nothing = self.teacher.error_of_nothing(states, self.phase.trajectory, batch)
             else:
-                nothing = error(self.teacher.replaced(template.replace("{}", ""), self._trajectory), states, batch)
+                nothing = error(self.teacher.replaced(template.replace("{}", ""), self.phase.trajectory), states, batch)
             empty += share * nothing
         check_effect(empty, self.teacher.task.text)
         return true / max(foreseen, 1e-30), empty
@@ -175,6 +173,9 @@ class AttentionObjective(Objective[ContextProbes]):
         ]
         scaled = replace(self, scale=max(math.sqrt(mean(squares)), 1e-12))
         return replace(scaled, start=max(float(scaled.loss(start, self.train)), 1e-12))
+
+    def trained_in(self) -> Sequence[ContextProbes]:
+        return self.train
 
     def draw(self, generator: torch.Generator) -> list[ContextProbes]:
         """As many contexts as a batch holds."""

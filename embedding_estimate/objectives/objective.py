@@ -53,6 +53,10 @@ class Objective(ABC, Generic[L]):
     held_out_start: float  # `held_out` of the start
 
     @abstractmethod
+    def trained_in(self) -> Sequence[L]:
+        """What is known of each context that vectors are trained in."""
+
+    @abstractmethod
     def draw(self, generator: torch.Generator) -> Any:
         """What one step is compared on: a template, and states where the part has them."""
 

@@ -94,6 +94,9 @@ class TransformerObjective(Objective[ContextTarget]):
     examples: tuple[ContextTarget, ...]
     start: float = 1.0  # loss at the start, with the differences scaled
 
+    def trained_in(self) -> Sequence[ContextTarget]:
+        return self.examples
+
     def draw(self, generator: torch.Generator) -> ContextTarget:
         return self.examples[int(torch.randint(len(self.examples), (), generator=generator))]
 

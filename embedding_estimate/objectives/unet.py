@@ -129,6 +129,9 @@ class UNetObjective(Objective[ContextStates]):
         losses = [float(scaled.loss(start, (example, example.select))) for example in self.examples]
         return replace(scaled, start=max(mean(losses), 1e-12))
 
+    def trained_in(self) -> Sequence[ContextStates]:
+        return self.examples
+
     def draw(self, generator: torch.Generator) -> tuple[ContextStates, States]:
         """One template, and states spread evenly over the sampling, each drawn within its stretch."""
         example = self.examples[int(torch.randint(len(self.examples), (), generator=generator))]

@@ -15,6 +15,7 @@ from embedding_estimate.teaching.teacher import Trajectory
 SKETCH = "Sketch"  # comes before the Attention part
 SKETCH_STEPS = 20  # learning steps, which are that part's first
 SKETCH_SAMPLING = 6  # steps of the sampler
+ATTENTION_SAMPLER = "Euler"  # whatever is set: cheap, and its latents are like those of use
 REFINE = 1 / 2  # of the learning steps, for the part that only refines
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 
@@ -59,9 +60,10 @@ def learning_steps(settings: Settings) -> int:
 def _single(settings: Settings, part: str) -> Phase:
     optimizer = replace(settings, part=part).optimizer_used
     alone = settings.template_list == ("{}",)
+    trajectory = Trajectory.of(settings)
     return Phase(
         part=part,
-        trajectory=Trajectory.of(settings),
+        trajectory=replace(trajectory, sampler=ATTENTION_SAMPLER) if part == "Attention" else trajectory,
         templates=settings.template_list,
         seed=settings.seed,
         loss=settings.loss,

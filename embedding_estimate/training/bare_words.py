@@ -8,6 +8,7 @@ from embedding_estimate.model.vectors import count, fit
 from embedding_estimate.objectives.objective import Objective, in_words
 from embedding_estimate.progress import StopReason
 from embedding_estimate.settings import ALONE
+from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.teaching.words import Word
 from embedding_estimate.training.state import Training
 
@@ -21,16 +22,21 @@ def error(objective: Objective[Any]) -> float:
     return in_words(objective, words).held_out(plain)
 
 
+def may_be_kept(teacher: Teacher, room: int) -> bool:
+    """Whether the prompt's own words can take the place of so many vectors, typed without a weight."""
+    plain = teacher.model.token_vectors(teacher.task.text)
+    return teacher.task.typed_weight == 1 and not teacher.task.words and 1 <= count(plain) <= room
+
+
 def keep_where_better(training: Training, objective: Objective[Any]) -> None:
     """Takes the prompt's own words without their weights, where these do better among others and there is room, once
     the training is over."""
     if training.stopped not in (StopReason.DONE, StopReason.EARLY):
         return
     teacher, room = objective.teacher, count(training.best)
-    plain = teacher.model.token_vectors(teacher.task.text)
-    if teacher.task.typed_weight != 1 or teacher.task.words or not 1 <= count(plain) <= room:
+    if not may_be_kept(teacher, room):
         return
-    words = fit(plain, room, teacher.model.padding_vectors())
+    words = fit(teacher.model.token_vectors(teacher.task.text), room, teacher.model.padding_vectors())
     ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
     if ours is None or theirs is None or ours <= theirs:
         return

@@ -18,7 +18,7 @@ from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives.objective import Objective, at_weight
 from embedding_estimate.progress import Progress, Stopped, StopReason
 from embedding_estimate.settings import PARAMETERS
-from embedding_estimate.teaching.teacher import SELECT_SEED
+from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
 from embedding_estimate.training.handlers import OnPreview, Watch
 from embedding_estimate.training.loop import train
 from embedding_estimate.training.state import Training
@@ -50,16 +50,18 @@ def solve(objective: Objective[Any], space: VectorSpace, start: Training, watch:
     return weight, found
 
 
+def contexts_of(teacher: Teacher, batch: int) -> list[Context]:
+    """Other prompts, in which harm is looked for."""
+    return [Context.of(teacher, template, SELECT_SEED, batch) for template in teacher.contexts.select[:CONTEXTS]]
+
+
 class _Trials:
     """Trainings at several weights, from one start on one preparation."""
 
     def __init__(self, objective: Objective[Any], space: VectorSpace, start: Training, watch: Watch):
         self.objective, self.space, self.start, self.watch = objective, space, start, watch
         self.batch = objective.phase.batch
-        teacher = objective.teacher
-        self.contexts = [
-            Context.of(teacher, each, SELECT_SEED, self.batch) for each in teacher.contexts.select[:CONTEXTS]
-        ]
+        self.contexts = contexts_of(objective.teacher, self.batch)
         self.total = (len(GRID) + 3) * TRIAL_STEPS + (FINALISTS + 1) * objective.phase.steps
         self.done = 0  # learning steps of all
         self.by_weight: dict[float, Training] = {}
