@@ -65,6 +65,9 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
 FULL = ("LBFGS",)
 """Those that need one function all along: their curvature means nothing where each step draws anew."""
 
+MOST_EVALUATIONS = 27
+"""Of the function in one step of LBFGS: where it stands, and torch's line search of 25 at most behind the first."""
+
 AUTOMATIC = "Automatic"
 BY_PART = {"Attention": "LBFGS"}
 """What `AUTOMATIC` stands for, by training part; Adam where it is not named."""

@@ -81,8 +81,7 @@ class AttentionPreparation:
 
     def prepare(self, start: Vectors) -> AttentionObjective:
         phase, model, contexts, extent = self.phase, self.teacher.model, self._contexts, self.extent
-        numbers = sum(value.numel() for value in start.values())
-        rows = max(extent.rows, math.ceil(extent.readings * numbers / len(model.cross_attentions())))
+        rows = self._rows(start)
         prober = Prober(
             model,
             rows=min(1.0, phase.attention_memory / _megabytes(model, rows + extent.select_rows)),
@@ -112,6 +111,17 @@ class AttentionPreparation:
             calibration=calibration,
         )
         return starting_from(objective, start).scaled_at(start)
+
+    def _rows(self, start: Vectors) -> int:
+        """Of each layer, to train on where there is memory for all."""
+        numbers = sum(value.numel() for value in start.values())
+        layers = len(self.teacher.model.cross_attentions())
+        return max(self.extent.rows, math.ceil(self.extent.readings * numbers / layers))
+
+    def megabytes(self, start: Vectors) -> float:
+        """What the rows take."""
+        wanted = _megabytes(self.teacher.model, self._rows(start) + self.extent.select_rows)
+        return min(wanted, self.phase.attention_memory)
 
     def _side(self, template: str) -> Side:
         return self.teacher.replaced(template.replace("{}", self.teacher.task.text), self.phase.trajectory)

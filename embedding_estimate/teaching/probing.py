@@ -18,6 +18,16 @@ TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes th
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
 
 
+def together(cells: int, batch: int) -> int:
+    """How many states of so many latent cells are probed in one pass."""
+    return max(1, min(batch, TOGETHER // cells))
+
+
+def sparingly(cells: int, checkpointed: bool) -> bool:
+    """Whether states of so many latent cells are probed with checkpoints."""
+    return checkpointed or cells > TOGETHER
+
+
 @dataclass(frozen=True)
 class Way:
     """To find out how much each layer counts."""
@@ -61,12 +71,12 @@ class Prober:
         while True:
             way = self._ways[0]
             try:
-                with self.model.checkpointed() if way.checkpointed or cells > TOGETHER else nullcontext():
+                with self.model.checkpointed() if sparingly(cells, way.checkpointed) else nullcontext():
                     return probe(
                         self.model,
                         [(side, _at_most(way.states / len(seen), states)) for side, states in seen],
                         rows=max(1, int(rows * self.rows)),
-                        batch=max(1, min(way.batch, TOGETHER // cells)),
+                        batch=together(cells, way.batch),
                         generator=self.generator,
                         sensitivity=way.sensitivity,
                         on_pass=self.on_pass,

@@ -62,6 +62,11 @@ def solve(
     return training, taken.objective
 
 
+def steps_of_a_try(steps: int) -> int:
+    """Of so many learning steps those that a try takes."""
+    return math.ceil(SHARE * steps)
+
+
 @dataclass(eq=False)
 class _Try:
     """A plan, and what its training has reached."""
@@ -121,7 +126,7 @@ class _Search:
 
     def _fewer_words(self) -> Iterator[_Try]:
         """The plans but the last, each trained for a while."""
-        steps = math.ceil(SHARE * self._objective.phase.steps)
+        steps = steps_of_a_try(self._objective.phase.steps)
         total = steps * len(self._fewer)
         for number, words in enumerate(self._fewer):
             one = _Try.of(self._objective, words)
