@@ -12,6 +12,7 @@ import click
 
 from embedding_estimate.cli.contexts import contexts_option
 from embedding_estimate.cli.curve import run_curve
+from embedding_estimate.cli.dry_run import run_dry
 from embedding_estimate.cli.figures import print_json, show_figures
 from embedding_estimate.cli.host import HostOptions, host_options, load
 from embedding_estimate.cli.infotext import from_infotext
@@ -27,7 +28,7 @@ from embedding_estimate.cli.options import (
 from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
 from embedding_estimate.cli.sections import Sections
-from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.estimation import summary
 from embedding_estimate.fidelity import wording
 from embedding_estimate.files import names
@@ -99,6 +100,11 @@ def folder_option(command: Any) -> Any:
     is_flag=True,
     help="TEXT is an image's infotext: take prompts, sampler, steps, CFG scale, size and seed from it.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only show the plan: phases, passes of the U-Net, and about how much memory. Trains and saves nothing.",
+)
 @host_options
 @setting_options()
 def estimate(
@@ -110,6 +116,7 @@ def estimate(
     source: Path | None,
     curve: str | None,
     infotext: bool,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Makes an embedding that does what TEXT does.
@@ -121,6 +128,8 @@ def estimate(
     if infotext:
         typed = from_infotext(text or "", typed)
     hosted = HostOptions.of(options)
+    if dry_run and curve is not None:
+        raise SettingsError(["--dry-run: shows the plan of one estimate; leave it out, or leave --curve out"])
     if source is not None:
         typed, hosted = _from_file(source, typed, hosted)
     if curve is not None:
@@ -134,7 +143,10 @@ def estimate(
     if curve is None:
         if contexts and settings.measure == "Nothing":
             note("--contexts: without effect beside --measure Nothing")
-        run(settings, hosted, out, report, contexts).finish(as_json)
+        if dry_run:
+            run_dry(settings, hosted, out, report, contexts, as_json)
+        else:
+            run(settings, hosted, out, report, contexts).finish(as_json)
     else:
         run_curve(settings, hosted, curve, report, as_json, contexts)
 

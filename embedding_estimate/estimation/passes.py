@@ -147,6 +147,8 @@ class Rehearsal:
 
     def _trained(self) -> list[Vectors]:
         """Vectors that the result may be: what is predicted with some of them is known already."""
+        if not self.begun.settings.initial_prompt.strip():  # then the start is the bare words
+            return [self.elsewhere, self.start]
         plain = self.meter.token_vectors(self.begun.settings.text)
         return [self.elsewhere, self.start, fit(plain, count(self.start), self.meter.padding_vectors())]
 
