@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from embedding_estimate.errors.out_of_memory import ran_out
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -38,6 +40,11 @@ class StopReason(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+    @classmethod
+    def of(cls, error: Exception) -> StopReason:
+        """Why what an error has ended was ended."""
+        return cls.NO_MEMORY if ran_out(error) else cls.FAILED
 
     @property
     def by_error(self) -> bool:

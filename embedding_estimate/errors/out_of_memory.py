@@ -1,6 +1,18 @@
-"""How different devices report that memory has run out."""
+"""What is done where memory runs out: `first_that_fits` tries the next way, from the best to the most modest.
+
+A pass is halved (`teaching.sides`), a cheaper way is taken (`teaching.probing`), the training goes on with less memory
+(`training.loop`), a copy is done without (`hosts.webui.exact`). Each says so where the user should know. Where no way
+is left the last one's error is raised, and whoever has something to keep ends with that: see `StopReason.of`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+ADVICE = "out of memory: save memory, lower the states per step, or width and height, and try again"
 
 WORDS = (
     "out of memory",
@@ -13,6 +25,27 @@ WORDS = (
     "out_of_device_memory",  # oneAPI
     "out_of_resources",
 )
+
+
+def first_that_fits(ways: Iterable[Callable[[], T]]) -> T:
+    """What the first of the ways returns for which there is memory; the next one is asked for only when it is needed.
+
+    Raises any other error at once, and the last way's where memory runs out there too. A way that failed has let go of
+    what it held by then, for its error is kept without the traceback.
+
+    >>> first_that_fits([lambda: 1, lambda: 2])
+    1
+    """
+    last: Exception | None = None
+    for way in ways:
+        try:
+            return way()
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            last = error.with_traceback(None)
+            last.__context__ = None
+    raise last or ValueError("there is no way to try")
 
 
 def ran_out(error: BaseException) -> bool:

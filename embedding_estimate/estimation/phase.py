@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from embedding_estimate.errors import failures
-from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import VectorSpace
@@ -65,7 +64,7 @@ def train_phase(
         if first:
             raise
         before = f"before the {phase.part} part"
-        training.stopped = StopReason.NO_MEMORY if ran_out(error) else StopReason.FAILED
+        training.stopped = StopReason.of(error)
         training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
         return training, teacher
     training, objective = _trained(training, objective, plans, space, watch)

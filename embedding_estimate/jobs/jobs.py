@@ -15,7 +15,7 @@ from PIL.Image import Image
 
 from embedding_estimate.checks import advice
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError, failures
-from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.errors.out_of_memory import ADVICE, ran_out
 from embedding_estimate.estimation.curve import Point, advised, curve, numbers, variants
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.previews import Preview
@@ -287,6 +287,4 @@ def _listener(job: Job, host: Host) -> OnProgress:
 
 def _reason(error: Exception) -> str:
     """One line for what no part of this program raised on purpose."""
-    if ran_out(error):
-        return "out of memory: save memory, lower the states per step, or width and height, and try again"
-    return failures.one_line(error)
+    return ADVICE if ran_out(error) else failures.one_line(error)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.teaching.probes import Probes, probe
 from embedding_estimate.teaching.sensitivity import Sensitivity, by_differences, by_gradient, uniform
@@ -67,29 +68,36 @@ class Prober:
 
     def __call__(self, seen: Sequence[tuple[Side, States]], rows: int) -> Probes:
         """Raises the last way's error where there is no memory for that either."""
+        return first_that_fits(self._attempts(seen, rows))
+
+    def _attempts(self, seen: Sequence[tuple[Side, States]], rows: int) -> Iterator[Callable[[], Probes]]:
+        """Each way in turn, and the same again where the host has given memory back. To ask for the next is to say that
+        memory ran out in the last."""
         cells = seen[0][1].x[0, 0].numel()
         while True:
             way = self._ways[0]
-            try:
-                with self.model.checkpointed() if sparingly(cells, way.checkpointed) else nullcontext():
-                    return probe(
-                        self.model,
-                        [(side, _at_most(way.states / len(seen), states)) for side, states in seen],
-                        rows=max(1, int(rows * self.rows)),
-                        batch=together(cells, way.batch),
-                        generator=self.generator,
-                        sensitivity=way.sensitivity,
-                        on_pass=self.on_pass,
-                    )
-            except (RuntimeError, MemoryError) as error:
-                if not ran_out(error) or len(self._ways) == 1:
-                    raise
+            yield partial(self._probe, way, seen, rows)
+            if len(self._ways) == 1:
+                return
             if self.model.release():
                 continue
             del self._ways[0]
             if way.sensitivity is by_gradient and (cells > TOGETHER or (way.batch == 1 and way.checkpointed)):
                 self._ways = [other for other in self._ways if other.sensitivity is not by_gradient]  # the same again
             self.notes.append(f"out of memory: how much each layer counts was found by {self._ways[0].name}")
+
+    def _probe(self, way: Way, seen: Sequence[tuple[Side, States]], rows: int) -> Probes:
+        cells = seen[0][1].x[0, 0].numel()
+        with self.model.checkpointed() if sparingly(cells, way.checkpointed) else nullcontext():
+            return probe(
+                self.model,
+                [(side, _at_most(way.states / len(seen), states)) for side, states in seen],
+                rows=max(1, int(rows * self.rows)),
+                batch=together(cells, way.batch),
+                generator=self.generator,
+                sensitivity=way.sensitivity,
+                on_pass=self.on_pass,
+            )
 
 
 def _at_most(share: float, states: States) -> States:

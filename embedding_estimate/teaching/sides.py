@@ -6,11 +6,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage
 
 ROUNDING = 1e-5  # relative difference of two conditionings that are the same but for rounding
@@ -121,16 +122,19 @@ def _predictions(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: 
 
     Raises the model's own error where there is none for one latent.
     """
-    try:
+    if torch.is_grad_enabled() or len(x) * len(conditionings) == 1:
         return _in_one_pass(model, x, sigma, conditionings)
-    except (RuntimeError, MemoryError) as error:
-        if torch.is_grad_enabled() or len(x) * len(conditionings) == 1 or not ran_out(error):
-            raise
+    ways = (_in_one_pass, _in_parts)
+    return first_that_fits(partial(way, model, x, sigma, conditionings) for way in ways)
+
+
+def _in_parts(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: Sequence[Conditioning]) -> list[Tensor]:
+    """Denoised (B, C, h, w) under each: of one half of the latents after the other, or of one conditioning."""
     if len(x) == 1:
         return [_predictions(model, x, sigma, [conditioning])[0] for conditioning in conditionings]
     halves = zip(x.tensor_split(2), sigma.tensor_split(2), strict=True)
-    found = [_predictions(model, *half, conditionings) for half in halves]
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+    predictions = [_predictions(model, *half, conditionings) for half in halves]
+    return [torch.cat(parts) for parts in zip(*predictions, strict=True)]
 
 
 def _in_one_pass(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: Sequence[Conditioning]) -> list[Tensor]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedding_estimate.errors import failures
-from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.model.vectors import VectorSpace, count
 from embedding_estimate.objectives.objective import Objective, in_words, starting_from
 from embedding_estimate.progress import Progress, StopReason
@@ -51,7 +50,7 @@ def solve(
             raise
         reason = failures.logged(error, logger, "the trials of words")
         taken = search.best_so_far()
-        taken.training.stopped = StopReason.NO_MEMORY if ran_out(error) else StopReason.FAILED
+        taken.training.stopped = StopReason.of(error)
         taken.training.notes.append(f"the trials of words failed: {reason}")
     training = taken.training
     if taken not in search.tries:

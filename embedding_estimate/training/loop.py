@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from embedding_estimate.errors import failures
-from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.optimizers import automatic_rate
@@ -73,52 +75,54 @@ class _Runs:
                 break
 
     def within_memory(self, optimizer: str, rate: float) -> StopReason:
-        """`descend`; once memory runs out with less of it, from the best so far and the step of the last check; the
-        best is kept where it runs out again, and after any other error.
+        """`descend`; where memory runs out with less of it, from the best so far and the step of the last check.
 
-        Raises what the model raised where there is nothing to keep.
+        The best is kept where it runs out all the same, and after any other error. Raises what the model raised where
+        there is nothing to keep.
         """
-        training, model, sparing = self.training, self.objective.teacher.model, self.objective.phase.checkpointing
+        try:
+            return first_that_fits(self._ways(optimizer, rate))
+        except Stopped:
+            raise
+        except Exception as error:
+            return self._ended_by(error)
+
+    def _ways(self, optimizer: str, rate: float) -> Iterator[Callable[[], StopReason]]:
+        """To run the optimizer. To ask for the next is to say that memory ran out in the last."""
+        if not self.objective.phase.checkpointing:
+            yield partial(self._descend, optimizer, rate, sparing=False)
+            self._go_on("went on with less of it, as Save memory does")
         while True:
-            try:
-                with model.checkpointed() if sparing else nullcontext():
-                    return self._descend(optimizer, rate, sparing)
-            except Stopped:
-                raise
-            except Exception as error:
-                if not ran_out(error):
-                    return self._failed(error)
-                released = sparing and model.release(for_good=True)
-                if sparing and not (released or training.something_to_keep):
-                    raise
-            ran_out_at = f"out of memory at step {training.go_back(self.last_step)}: "
-            if not sparing:
-                sparing = True
-                training.notes.append(ran_out_at + "went on with less of it, as Save memory does")
-            elif released:
-                training.notes.append(ran_out_at + "went on without what the host can do without")
-            else:
-                training.notes.append(ran_out_at + training.keep_what_is_known())
-                return StopReason.NO_MEMORY
+            yield partial(self._descend, optimizer, rate, sparing=True)
+            if not self.objective.teacher.model.release(for_good=True):
+                return
+            self._go_on("went on without what the host had kept for speed or precision")
 
-    def _descend(self, optimizer: str, rate: float, sparing: bool) -> StopReason:
-        return descend(
-            self.training,
-            self.objective,
-            self.space,
-            self.watch,
-            self.last_step,
-            optimizer=optimizer,
-            rate=rate,
-            sparing=sparing,
-        )
+    def _go_on(self, how: str) -> None:
+        self.training.notes.append(f"out of memory at step {self.training.go_back(self.last_step)}: {how}")
 
-    def _failed(self, error: Exception) -> StopReason:
-        """Keeps the best vectors after an error that nobody foresaw. Raises it where there are none yet."""
-        training = self.training
+    def _descend(self, optimizer: str, rate: float, *, sparing: bool) -> StopReason:
+        with self.objective.teacher.model.checkpointed() if sparing else nullcontext():
+            return descend(
+                self.training,
+                self.objective,
+                self.space,
+                self.watch,
+                self.last_step,
+                optimizer=optimizer,
+                rate=rate,
+                sparing=sparing,
+            )
+
+    def _ended_by(self, error: Exception) -> StopReason:
+        """Keeps the best vectors after an error. Raises it where there are none yet."""
+        training, reason = self.training, StopReason.of(error)
         if not training.something_to_keep:
             raise error
         step = training.go_back(self.last_step)
-        reason = failures.logged(error, logger, f"step {step} of the training")
-        training.notes.append(f"the model failed at step {step}: {reason}; {training.keep_what_is_known()}")
-        return StopReason.FAILED
+        if reason == StopReason.NO_MEMORY:
+            training.notes.append(f"out of memory at step {step}: {training.keep_what_is_known()}")
+        else:
+            line = failures.logged(error, logger, f"step {step} of the training")
+            training.notes.append(f"the model failed at step {step}: {line}; {training.keep_what_is_known()}")
+        return reason

@@ -8,7 +8,6 @@ import torch
 from shaking import shaken
 from toy import ToyModel
 
-from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.model.host import Conditioning
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching import probing
@@ -50,12 +49,6 @@ def prepared(model: ToyModel) -> tuple[Side, States]:
     teacher = Teacher(model, Task.of(Settings(text="red (circle:1.8)"), model))
     side = teacher.replaced(teacher.task.text, TRAJECTORY)
     return side, teacher.record(side, TRAJECTORY, range(20), 8)
-
-
-def test_what_says_that_there_is_no_memory() -> None:
-    assert ran_out(MemoryError()) and ran_out(FULL) and ran_out(torch.cuda.OutOfMemoryError("CUDA out of memory."))
-    assert ran_out(RuntimeError("Invalid buffer size: 12.00 GiB"))  # Apple's MPS
-    assert not ran_out(RuntimeError("shapes do not fit")) and not ran_out(ValueError("out of memory"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from embedding_estimate.errors.out_of_memory import ran_out
+from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.hosts.webui.replacing import replaced
 
 ROUNDING = {"unet_needs_upcast", "force_fp16"}  # switches of the WebUI's, not all of them in every version
@@ -34,12 +34,10 @@ class ExactCopy:
         """Whether there is a copy, which is made by the first call; not where there is no memory for it."""
         if self._copy is None and not self.refused:
             shared = [self.engine.hijack, getattr(self._own, "tokenizer", None)]
-            try:
-                self._copy = copy.deepcopy(self._own, {id(each): each for each in shared}).float()
-            except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
-                    raise
-                self.refused = True
+            self._copy = first_that_fits(
+                [lambda: copy.deepcopy(self._own, {id(each): each for each in shared}).float(), lambda: None]
+            )
+            self.refused = self._copy is None
         return self._copy is not None
 
     def release(self, for_good: bool) -> bool:
