@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
-    Scheduler = LRScheduler | ReduceLROnPlateau
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,8 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "Lion": OptimizerRow(0.03, module="lion_pytorch", package="lion-pytorch"),
     "Prodigy": OptimizerRow(1.0, 0, "prodigyopt", "prodigyopt"),
     "SGD": OptimizerRow(3.0, 2, options={"momentum": 0.9}),
-    "Adadelta": OptimizerRow(3.0, 0),
     "Adagrad": OptimizerRow(0.3),
     "Adamax": OptimizerRow(0.1),
-    "ASGD": OptimizerRow(3.0, 2),
     "LBFGS": OptimizerRow(
         1.0,
         0,
@@ -55,12 +51,10 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "line_search_fn": "strong_wolfe",
         },
     ),
-    "NAdam": OptimizerRow(0.1),
-    "RAdam": OptimizerRow(0.1),
     "RMSprop": OptimizerRow(0.03),
-    "Rprop": OptimizerRow(0.1),
 }
-
+REMOVED_OPTIMIZERS = ("Adadelta", "ASGD", "NAdam", "RAdam", "Rprop")
+"""Of earlier versions, which older files may name: they were behind the others, or never measured."""
 
 FULL = ("LBFGS",)
 """Those that need one function all along: their curvature means nothing where each step draws anew."""
@@ -109,35 +103,27 @@ def make_optimizer(name: str, parameters: Iterable[Tensor], rate: float) -> Opti
     return typing.cast("Optimizer", kind(list(parameters), lr=rate, **row.options))
 
 
-SCHEDULERS: dict[str, Callable[[Any, Optimizer, int], Scheduler | None]] = {
+SCHEDULERS: dict[str, Callable[[Any, Optimizer, int], LRScheduler | None]] = {
     "constant": lambda s, o, n: None,
     "linear": lambda s, o, n: s.LinearLR(o, 1.0, 0.01, n),
     "cosine": lambda s, o, n: s.CosineAnnealingLR(o, n),
-    "cosine with restarts": lambda s, o, n: s.CosineAnnealingWarmRestarts(o, max(1, n // 4)),
     "one-cycle": lambda s, o, n: s.OneCycleLR(o, _rate(o), total_steps=n + 1, cycle_momentum=False),
-    "cyclic": lambda s, o, n: s.CyclicLR(o, _rate(o) / 10, _rate(o), step_size_up=max(1, n // 8), cycle_momentum=False),
-    "polynomial": lambda s, o, n: s.PolynomialLR(o, n, power=2.0),
-    "exponential": lambda s, o, n: s.ExponentialLR(o, 0.01 ** (1 / n)),
-    "multi-step": lambda s, o, n: s.MultiStepLR(o, sorted({n // 2, n * 3 // 4}), gamma=0.3),
-    "plateau": lambda s, o, n: s.ReduceLROnPlateau(o, factor=0.5, patience=max(1, n // 20)),
 }
 """name -> (torch.optim.lr_scheduler, optimizer, learning steps) -> scheduler; all arguments follow the steps"""
+REMOVED_SCHEDULERS = ("cosine with restarts", "cyclic", "polynomial", "exponential", "multi-step", "plateau")
+"""Of earlier versions, which older files may name: none was ever better than a constant rate."""
 
 
 def _rate(optimizer: Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-def make_scheduler(name: str, optimizer: Optimizer, learning_steps: int) -> Callable[[Tensor], None]:
-    """The rate scheduler of that name over that many steps: called after each step with its loss."""
+def make_scheduler(name: str, optimizer: Optimizer, learning_steps: int) -> Callable[[], None]:
+    """The rate scheduler of that name over that many steps: called after each of them."""
     from torch.optim import lr_scheduler
 
     scheduler = SCHEDULERS[name](lr_scheduler, optimizer, learning_steps)
-    if scheduler is None:
-        return lambda loss: None
-    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-        return lambda loss: scheduler.step(float(loss))
-    return lambda loss: scheduler.step()
+    return scheduler.step if scheduler else lambda: None
 
 
 LOSSES: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {

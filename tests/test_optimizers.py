@@ -59,7 +59,7 @@ def test_every_scheduler_keeps_the_rate_within_bounds(name: str, steps: int) -> 
         leaf.grad = torch.zeros(1)
         optimizer.step()
         rates.append(optimizer.param_groups[0]["lr"])
-        advance(torch.tensor(1.0))
+        advance()
     assert all(0 <= rate <= 1.0 + 1e-9 for rate in rates)
     if name == "constant":
         assert set(rates) == {1.0}

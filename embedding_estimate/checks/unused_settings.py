@@ -13,7 +13,6 @@ COUNTED_BY_SCHEDULES = ("sampler", "steps")  # `[from:to:when]` goes by their nu
 RATES = {
     "LBFGS": "LBFGS finds the length of each step by a line search; the rate is only its first guess",
     "Prodigy": "Prodigy finds its own rate and multiplies it by this one",
-    "Rprop": "Rprop uses the rate for its first steps only and then adapts the steps by itself",
 }
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 
@@ -75,14 +74,11 @@ def _words(settings: Settings) -> list[str]:
 def _optimizers(settings: Settings) -> list[str]:
     parts = [dataclasses.replace(settings, part=part) for part in settings.part.split(" + ")]
     used = dict.fromkeys(part.optimizer_used for part in parts)
-    lines = [
+    return [
         f"rate={settings.rate:g}: {RATES[name]}; 0 chooses a fitting rate"
         for name in used
         if settings.rate and name in RATES
     ]
-    if "Rprop" in used:
-        lines += nothing(changed(settings, ["scheduler"]), "Rprop finds its own step lengths")
-    return lines
 
 
 def _every(settings: Settings) -> list[str]:

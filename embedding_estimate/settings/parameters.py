@@ -25,6 +25,7 @@ class Parameter:
     minimum: float | None
     maximum: float | None
     choices: tuple[str, ...]  # empty: free text or a number
+    removed: tuple[str, ...]  # choices of earlier versions, which older files may name
     longest: int | None  # characters of a text
     lines: int  # the most entries of a setting that takes one per line; 0: it takes one text
 
@@ -36,6 +37,8 @@ class Parameter:
             return f"{self.name}={quoted(value)}: give {_ARTICLES[self.kind]}"
         if excess := self.excess(value):
             return excess
+        if self.choices and spelled(value, self.removed) in self.removed:
+            return f"{self.name}={quoted(value)} is no longer offered: choose {self.default}"
         if self.choices and value not in self.choices:
             return f"{self.name}={quoted(value)} is unknown: {nearest(str(value), self.choices)}"
         return None
@@ -85,6 +88,7 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    removed: tuple[str, ...] = (),
     longest: int | None = None,
     lines: int = 0,
 ) -> Any:
@@ -97,6 +101,7 @@ def setting(
             "minimum": minimum,
             "maximum": maximum,
             "choices": choices,
+            "removed": removed,
             "longest": longest,
             "lines": lines,
         }

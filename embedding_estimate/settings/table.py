@@ -138,6 +138,7 @@ class Settings:
         "Optimizer",
         "Automatic: LBFGS for Attention, Adam for the other parts. LBFGS draws its states once and keeps them.",
         choices=(optimizers.AUTOMATIC, *optimizers.OPTIMIZERS),
+        removed=optimizers.REMOVED_OPTIMIZERS,
     )
     loss: str = setting("MSE", "Loss", "How two predictions are compared.", choices=tuple(optimizers.LOSSES))
     scheduler: str = setting(
@@ -145,6 +146,7 @@ class Settings:
         "Rate scheduler",
         "How the learning rate changes over the learning steps.",
         choices=tuple(optimizers.SCHEDULERS),
+        removed=optimizers.REMOVED_SCHEDULERS,
     )
     batch: int = setting(
         4, "States per step", "Noised latents that are compared in each learning step.", minimum=1, maximum=256

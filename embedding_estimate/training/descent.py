@@ -86,7 +86,7 @@ class _Run:
         before = [leaf.detach().clone() for leaf in self.leaves.values()] if self.full else []
         loss: Any = self.optimizer.step(self.evaluate)
         training.unread.append(loss)
-        self.advance(loss)
+        self.advance()
         self.average.update()
         if not self.full:
             self.evaluate.drawn = [next(self.draws)]

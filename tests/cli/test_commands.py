@@ -149,6 +149,20 @@ def test_a_saved_file_is_estimated_again(run: Run, tmp_path: Path) -> None:
     assert last(other)["tokens"] == 1 and last(other)["stopped"] == "exact"
 
 
+def test_a_file_that_names_a_removed_optimizer_says_so_in_one_line(run: Run, loads: list[dict], tmp_path: Path) -> None:
+    told = {"settings": {"text": "red (circle:1.8)", "name": "old", "optimizer": "Adadelta", "scheduler": "cyclic"}}
+    embeddings.write(Embedding("old", {"clip_l": torch.ones(2, 6)}, told), tmp_path / "old.safetensors")
+    refused = run("estimate", "--from", "old.safetensors", "--name", "x2")
+    assert refused.exit_code == 2 and not loads
+    assert refused.stderr.splitlines() == [
+        "Error: optimizer='Adadelta' is no longer offered: choose Automatic",
+        "Error: scheduler='cyclic' is no longer offered: choose constant",
+    ]
+    options = ("--optimizer", "automatic", "--scheduler", "constant", "--learning-steps", "3", "--measure", "Nothing")
+    again = run("estimate", "--from", "old.safetensors", "--name", "x2", *options)
+    assert again.exit_code == 0, again.output
+
+
 def test_a_private_file_says_what_is_missing(run: Run) -> None:
     run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--private")
     result = run("estimate", "--from", "embeddings/x1.safetensors", "--name", "x2")

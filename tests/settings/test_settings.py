@@ -23,6 +23,22 @@ def problems(**values: object) -> list[str]:
     return Settings.from_mapping({**GOOD, **values}).problems()
 
 
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"optimizer": "Rprop"}, "optimizer='Rprop' is no longer offered: choose Automatic"),
+        ({"optimizer": "nadam"}, "optimizer='nadam' is no longer offered: choose Automatic"),
+        ({"scheduler": "plateau"}, "scheduler='plateau' is no longer offered: choose constant"),
+        (
+            {"scheduler": "cosine with restarts"},
+            "scheduler='cosine with restarts' is no longer offered: choose constant",
+        ),
+    ],
+)
+def test_a_choice_of_earlier_versions_has_a_line_of_its_own(values: dict[str, str], line: str) -> None:
+    assert Settings.from_mapping({"text": "red", "name": "madeup", **values}).problems() == [line]
+
+
 def test_the_defaults_need_a_text_and_a_name_and_nothing_else() -> None:
     assert Settings(**GOOD).problems() == []
     lines = Settings().problems()

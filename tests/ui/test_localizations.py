@@ -46,6 +46,7 @@ NAMES = {*PARTS, *OPTIMIZERS, *FORMATS, *(set(LOSSES) - {"cosine"})}  # that are
 PLACE = re.compile(r"\{(\d*)(t?)\}")  # of a value in a translation; t: it is translated in turn
 NOT_SHOWN = {
     "Zero Terminal SNR",  # a WebUI's setting
+    "cosine with restarts",  # a choice of earlier versions, quoted as it is
     "Embedding Estimate {}",  # on a card
     "For the {}; {} vectors",
     "To be typed as {}",

@@ -96,7 +96,7 @@ def test_a_sampler_draws_the_same_on_every_device(sampler: str, waits: list[str]
         {"part": "U-Net", "text": "red AND (blue:1.2) circle :0.7", "optimizer": "LBFGS", "learning_steps": 1},
         {"part": "Transformer", "prompt_type": "Negative Prompt", "other_prompt": "a\nb", "initial_prompt": "star"},
         {"typed_weight": 1.3, "text": "a [red:(blue:1.3):0.5] circle"},
-        {"tokens": 0, "scheduler": "plateau", "optimizer": "Adam", "learning_steps": 10},
+        {"tokens": 0, "scheduler": "one-cycle", "optimizer": "Adam", "learning_steps": 10},
     ],
 )
 def test_an_estimate_is_the_same_on_every_device(
