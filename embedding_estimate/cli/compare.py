@@ -83,12 +83,12 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     from embedding_estimate.storage.phrases import recorded_phrase, whole
     from embedding_estimate.teaching.teacher import Task, Teacher
     from embedding_estimate.teaching.words import Word
-    from embedding_estimate.training.name_weight import told
+    from embedding_estimate.training.name_weight import recorded_weight
 
     embedding, words = read(file), list[Word]()
     if options["typed_weight"] is None:
         embedding, words = whole(embedding, file)
-        settings = replace(settings, typed_weight=1.0 if words else told(embedding.provenance))
+        settings = replace(settings, typed_weight=1.0 if words else recorded_weight(embedding.provenance))
     if line := uncallable(embedding.name):
         note(line)
     called = recorded_phrase(embedding, 1.0) if words else typed_name(embedding.name, settings.typed_weight)

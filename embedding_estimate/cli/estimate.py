@@ -58,10 +58,10 @@ class Done:
     def finish(self, as_json: bool) -> None:
         """The last line and the exit code."""
         if as_json:
-            told = summary.of_estimate(
+            facts = summary.of_estimate(
                 self.settings, self.made.estimate, self.made.paths, self.made.seconds, self.interrupted
             )
-            print_json(told)
+            print_json(facts)
         if self.interrupted:
             raise click.exceptions.Exit(INTERRUPTED)
         if self.made.estimate.stopped == StopReason.FAILED:
@@ -233,8 +233,8 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
     """
     from embedding_estimate.files.embedding import read
 
-    told = read(source).provenance
-    settings = told.get("settings")
+    provenance = read(source).provenance
+    settings = provenance.get("settings")
     if not isinstance(settings, dict):
         raise EmbeddingError(f"{source.name}: does not say how it was made; give TEXT and the settings instead")
     if "text" not in settings and "text" not in typed:
@@ -242,7 +242,8 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
             f"{source.name}: its prompt was kept out of it; give TEXT, and --other-prompt, --initial-prompt and "
             "--templates where they were used"
         )
-    model = told.get("model")
+    model = provenance.get("model")
     if hosted.model is None and isinstance(model, dict):
         note(f"it was made with the model {model.get('name')}; see --model")
-    return {**{name: value for name, value in settings.items() if name != "overwrite"}, **typed}, hosted.like(told)
+    kept = {name: value for name, value in settings.items() if name != "overwrite"}
+    return {**kept, **typed}, hosted.like(provenance)

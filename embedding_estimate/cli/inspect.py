@@ -40,10 +40,10 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
     """
     from embedding_estimate.files.embedding import read
     from embedding_estimate.storage.phrases import lacks, recorded_phrase, recorded_words
-    from embedding_estimate.training.name_weight import told
+    from embedding_estimate.training.name_weight import recorded_weight
 
     embedding = read(file)
-    weight = told(embedding.provenance)
+    weight = recorded_weight(embedding.provenance)
     phrase = recorded_phrase(embedding, weight)
     nearest = None if model is None else _nearest(embedding, model)
     for line in _lines(embedding, phrase, nearest or {}):

@@ -85,8 +85,8 @@ def numbers(settings: Settings, host: Host, stop: StopToken) -> list[int]:
         unbound = replace(settings, tokens=0)
         own = number_of_vectors(unbound, model)
         least = min(map(len, plans(unbound, model)), default=0)  # a word has a vector of its own
-        found = {2**power for power in range(own.bit_length())} | {own, min(2 * own, model.info.chunk_tokens)}
-        return sorted(number for number in found if number >= least)
+        tried = {2**power for power in range(own.bit_length())} | {own, min(2 * own, model.info.chunk_tokens)}
+        return sorted(number for number in tried if number >= least)
 
 
 def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
@@ -95,7 +95,7 @@ def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
         raise SettingsError(
             [f"token_source={quoted(settings.token_source)}: a curve sets the number itself; leave it out"]
         )
-    (number,) = (replace(each, name="N", minimum=1) for each in PARAMETERS if each.name == "tokens")
+    (number,) = (replace(parameter, name="N", minimum=1) for parameter in PARAMETERS if parameter.name == "tokens")
     problems = [problem for tokens in dict.fromkeys(counts) if (problem := number.problem(tokens))]
     problems += replace(settings, tokens=1).problems()
     if problems:

@@ -12,7 +12,7 @@ from embedding_estimate.progress import OnProgress
 from embedding_estimate.teaching.teacher import Teacher
 
 
-def _nothing(*told: object) -> None:
+def _nothing(*arguments: object) -> None:
     pass
 
 

@@ -18,14 +18,14 @@ def embedding_of(
     settings: Settings, model: BorrowedModel, training: Training, figures: Fidelity | None, task: Task
 ) -> Embedding:
     """The vectors with their provenance: enough to make them again, nothing of the machine."""
-    told = settings.to_dict()
+    made_with = settings.to_dict()
     if settings.private:
         for secret in ("text", "other_prompt", "initial_prompt", "templates"):
-            del told[secret]
+            del made_with[secret]
         figures = figures and figures.without_own_contexts()
     provenance: dict[str, Any] = {
         "version": __version__,
-        "settings": told,
+        "settings": made_with,
         "model": {"name": model.info.name, "hash": model.info.hash, "family": model.info.family},
         "clip_skip": model.info.clip_skip,
         "emphasis": model.info.emphasis,

@@ -26,13 +26,13 @@ class Contexts:
 
 def problems(contexts: Iterable[str]) -> list[str]:
     """What is wrong with prompts that an embedding is to stand in, one line each."""
-    found = []
+    lines = []
     for context in contexts:
         if "{}" not in context:
-            found.append(f"{quoted(context)} has no {{}}: write {{}} where the embedding stands")
+            lines.append(f"{quoted(context)} has no {{}}: write {{}} where the embedding stands")
         elif some := SOME.search(context):
-            found.append(f"{quoted(context)} has {some[0]}, which stands for some of the vectors: leave it out")
-    return found
+            lines.append(f"{quoted(context)} has {some[0]}, which stands for some of the vectors: leave it out")
+    return lines
 
 
 PROMPTS = Contexts(

@@ -41,27 +41,27 @@ class VectorSpace:
 
         Those that are too long are shortened to just under the limit.
         """
-        found = {}
+        leaves = {}
         for key, value in vectors.items():
             there = value.detach().to(device)
             norm = there.norm(dim=1, keepdim=True).clamp(min=1e-12)  # (N, 1)
             share = (norm / self._limit(key)).clamp(max=0.99)
             direction = there / norm
             free = direction * share * self._limit(key) / (1 - share.square()).sqrt()
-            found[key] = (free / self.spread[key]).requires_grad_()
-        return found
+            leaves[key] = (free / self.spread[key]).requires_grad_()
+        return leaves
 
     def vectors(self, leaves: Vectors) -> dict[str, Tensor]:
         """The vectors (N, width) that the leaves stand for, on the model's device; none as long as `NORM_LIMIT`.
 
         |v| = |x| / sqrt(1 + |x|^2 / limit^2): differentiable, and smooth, so that a line search meets no wall.
         """
-        found = {}
+        made = {}
         for key, value in leaves.items():
             free = value * self.spread[key]
             bounded = free / (1 + free.square().sum(dim=1, keepdim=True) / self._limit(key) ** 2).sqrt()
-            found[key] = bounded.to(self.device)
-        return found
+            made[key] = bounded.to(self.device)
+        return made
 
     def _limit(self, key: str) -> float:
         return NORM_LIMIT * self.norm[key]

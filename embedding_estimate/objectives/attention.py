@@ -94,9 +94,9 @@ class AttentionPreparation:
         held_out = self._record(contexts.select, SELECT_SEED, self._select_seeds, extent.select_states)
         portions = prober(list(seen.values()), rows).dealt(min(PORTIONS, len(contexts.train)))
         dealt = itertools.cycle(portions)
-        train = tuple(ContextProbes(each, next(dealt).aimed(self._side(each))) for each in contexts.train)
+        train = tuple(ContextProbes(template, next(dealt).aimed(self._side(template))) for template in contexts.train)
         probes = prober(list(held_out.values()), extent.select_rows)
-        select = tuple(ContextProbes(each, probes.aimed(self._side(each))) for each in contexts.select)
+        select = tuple(ContextProbes(template, probes.aimed(self._side(template))) for template in contexts.select)
         calibration, empty = self._calibrated(start, held_out, select)
         objective = AttentionObjective(
             teacher=self.teacher,
@@ -138,8 +138,8 @@ class AttentionPreparation:
             parts.append(self.teacher.record(side, self.phase.trajectory, own, self.phase.batch))
         joined = States.join(parts).spread(states)
         whose = (joined.seed - first_seed) % len(sides)
-        shared = {each: (side, joined[whose == place]) for place, (each, side) in enumerate(sides.items())}
-        return {each: pair for each, pair in shared.items() if len(pair[1])}
+        shared = {name: (side, joined[whose == place]) for place, (name, side) in enumerate(sides.items())}
+        return {name: pair for name, pair in shared.items() if len(pair[1])}
 
     @torch.no_grad()
     def _calibrated(

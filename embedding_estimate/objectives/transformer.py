@@ -79,7 +79,7 @@ class TransformerPreparation:
             self.teacher.replaced(template.replace("{}", text), trajectory) for text in (self.teacher.task.text, "")
         )
         self._notes += check_matchable(side, "which the text encoder does not see")
-        mine = _encoded(self.teacher, start, template, [each.context for each in _conditionings(side)])
+        mine = _encoded(self.teacher, start, template, [conditioning.context for conditioning in _conditionings(side)])
         target = _average(side, evaluations)
         context, *vector = _average(nothing, evaluations)  # (1, l, C), l <= L
         rows = torch.arange(target[0].shape[1], device=context.device) % context.shape[1]  # chunks that it lacks: again

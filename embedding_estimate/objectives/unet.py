@@ -67,7 +67,8 @@ class UNetPreparation:
     def prepare(self, start: Vectors) -> UNetObjective:
         phase, batch = self.phase, self.phase.batch
         examples = tuple(self._example(number, template) for number, template in enumerate(self._templates))
-        empty = mean([self.teacher.error_of_nothing(each.select, self._select_trajectory, batch) for each in examples])
+        trajectory = self._select_trajectory
+        empty = mean([self.teacher.error_of_nothing(example.select, trajectory, batch) for example in examples])
         check_effect(empty, self.teacher.task.text)
         objective = UNetObjective(
             teacher=self.teacher,
@@ -156,4 +157,6 @@ class UNetObjective(Objective[ContextStates]):
 
     def error_in(self, vectors: Vectors, examples: Sequence[ContextStates]) -> float:
         batch = self.phase.batch
-        return mean([error(self.teacher.student(vectors, each.template), each.select, batch) for each in examples])
+        return mean(
+            [error(self.teacher.student(vectors, example.template), example.select, batch) for example in examples]
+        )

@@ -69,10 +69,10 @@ class Probes:
 
     def read(self, conditioning: Conditioning) -> Tensor:
         """The readings of a conditioning, one number a row; differentiable."""
-        found = [layers.read(conditioning.context).flatten() for layers in self.layers]
+        readings = [layers.read(conditioning.context).flatten() for layers in self.layers]
         if self.vector is not None and conditioning.vector is not None:
-            found.append(self.vector @ conditioning.vector[0])
-        return torch.cat(found)
+            readings.append(self.vector @ conditioning.vector[0])
+        return torch.cat(readings)
 
     def error(self, conditioning: Conditioning) -> Tensor:
         """The error that the rows foresee, in epsilon units; differentiable."""
@@ -143,14 +143,14 @@ def probe(
     for side, chunk in _chunks(seen, batch):
         conditioning = side.stage(int(chunk.evaluation[0])).parts[0][0]
         with _queries(attentions, share, generator) as picked:
-            found = sensitivity(Pass(model, attentions, chunk, conditioning), generator)
-        weights = found.weights / math.sqrt(total)  # (B,)
-        for layer, (attention, gradient) in enumerate(zip(attentions, found.vectors, strict=False)):
+            sensed = sensitivity(Pass(model, attentions, chunk, conditioning), generator)
+        weights = sensed.weights / math.sqrt(total)  # (B,)
+        for layer, (attention, gradient) in enumerate(zip(attentions, sensed.vectors, strict=False)):
             kept[layer].append(picked[layer].with_gradient(attention, gradient, weights))
             with torch.no_grad():
                 aims[layer].append(kept[layer][-1].read(conditioning.context)[0])
         if conditioning.vector is not None:
-            vectors.append(found.vectors[-1] * weights[:, None])
+            vectors.append(sensed.vectors[-1] * weights[:, None])
             aims[-1].append(vectors[-1] @ conditioning.vector[0])
         for readings, those in zip(aims, evaluations, strict=True):
             if readings:
@@ -181,14 +181,14 @@ def _chunks(seen: Sequence[tuple[Side, States]], batch: int) -> Iterator[tuple[S
 
 def _alike(kept: Sequence[Sequence[LayerProbes]]) -> list[list[int]]:
     """Numbers of layers of one shape, as many together as `TOGETHER` allows."""
-    found: dict[tuple[int, int, int], list[list[int]]] = {}
+    by_shape: dict[tuple[int, int, int], list[list[int]]] = {}
     for layer, parts in enumerate(kept):
         size = sum(part.queries.numel() for part in parts)
-        groups = found.setdefault((*parts[0].queries.shape[1::2], size), [[]])  # H, d, and so R
+        groups = by_shape.setdefault((*parts[0].queries.shape[1::2], size), [[]])  # H, d, and so R
         if groups[-1] and (len(groups[-1]) + 1) * size > TOGETHER:
             groups.append([])
         groups[-1].append(layer)
-    return [group for groups in found.values() for group in groups]
+    return [group for groups in by_shape.values() for group in groups]
 
 
 @dataclass(frozen=True)

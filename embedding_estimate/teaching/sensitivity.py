@@ -75,17 +75,17 @@ def by_differences(run: Pass, generator: torch.Generator) -> Sensed:
     """One number for each cross-attention, from a forward pass with random signs added to what it gathers."""
     with torch.no_grad():
         plain = run.denoise(run.vector)
-    found = [
-        _moved(run, layer, plain, generator) * _signs(each.float(), generator)
-        for layer, each in enumerate(_gathered(run))
+    signed = [
+        _moved(run, layer, plain, generator) * _signs(gathered.float(), generator)
+        for layer, gathered in enumerate(_gathered(run))
     ]
-    return Sensed(found, torch.ones_like(run.states.sigma))
+    return Sensed(signed, torch.ones_like(run.states.sigma))
 
 
 def uniform(run: Pass, generator: torch.Generator) -> Sensed:
     """Every cross-attention counts the same, by the relative error of what it gathers."""
-    found = [_signs(g.float(), generator) / max(float(g.float().norm()), 1e-12) for g in _gathered(run)]
-    return Sensed(found, torch.ones_like(run.states.sigma))
+    signed = [_signs(g.float(), generator) / max(float(g.float().norm()), 1e-12) for g in _gathered(run)]
+    return Sensed(signed, torch.ones_like(run.states.sigma))
 
 
 @contextmanager

@@ -96,13 +96,13 @@ class Side:
     def conditionings(self, evaluation: int) -> list[Conditioning]:
         return [conditioning for conditioning, _ in self.stage(evaluation).parts]
 
-    def composed_of(self, found: Sequence[Tensor], evaluation: int, other: Tensor | None = None) -> Tensor:
+    def composed_of(self, predictions: Sequence[Tensor], evaluation: int, other: Tensor | None = None) -> Tensor:
         """Denoised (B, C, h, w) from those under each conditioning; `AND` is composed on the `other` side's
         (B, C, h, w), as Liu et al. 2022."""
         parts = self.stage(evaluation).parts
         if other is None or (len(parts) == 1 and parts[0][1] == 1):
-            return found[0]
-        return other + sum(weight * (one - other) for one, (_, weight) in zip(found, parts, strict=True))
+            return predictions[0]
+        return other + sum(weight * (one - other) for one, (_, weight) in zip(predictions, parts, strict=True))
 
     def denoise(self, x: Tensor, sigma: Tensor, evaluation: int, other: Tensor | None = None) -> Tensor:
         """Denoised (B, C, h, w)."""
@@ -112,9 +112,9 @@ class Side:
 def both_sides(cond: Side, uncond: Side, x: Tensor, sigma: Tensor, evaluation: int) -> tuple[Tensor, Tensor]:
     """What guidance is made of: u and c, denoised (B, C, h, w) each."""
     first = uncond.conditionings(evaluation)
-    found = _predictions(cond.model, x, sigma, [*first, *cond.conditionings(evaluation)])
-    u = uncond.composed_of(found[: len(first)], evaluation)
-    return u, cond.composed_of(found[len(first) :], evaluation, u)
+    predictions = _predictions(cond.model, x, sigma, [*first, *cond.conditionings(evaluation)])
+    u = uncond.composed_of(predictions[: len(first)], evaluation)
+    return u, cond.composed_of(predictions[len(first) :], evaluation, u)
 
 
 def _predictions(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: Sequence[Conditioning]) -> list[Tensor]:
@@ -167,13 +167,13 @@ def error(side: Side, states: States, batch: int) -> float:
 @torch.no_grad()
 def errors(side: Side, states: States, batch: int) -> Tensor:
     """What `error` is the mean of, of each state (S,)."""
-    batch, found = fitting(batch, states.x[0, 0].numel()), []
+    batch, of_chunks = fitting(batch, states.x[0, 0].numel()), []
     order = states.evaluation.argsort(stable=True)  # neighbours share a stage
     for part in by_stage(side, states[order]):
         for chunk in part.split(batch):
             denoised = side.denoise(chunk.x, chunk.sigma, int(chunk.evaluation[0]), chunk.other)
-            found.append(squares(denoised, chunk))
-    return torch.cat(found)[order.argsort()]
+            of_chunks.append(squares(denoised, chunk))
+    return torch.cat(of_chunks)[order.argsort()]
 
 
 def mean_of(values: Tensor) -> float:

@@ -57,24 +57,24 @@ def plans(settings: Settings, model: BorrowedModel) -> list[Plan]:
     most = min(len(weights), model.info.chunk_tokens)
     tokens = min(settings.tokens or most, most)
     separators, fillers = (
-        _among(table, next(iter(model.token_vectors(each).values()))) for each in (SEPARATORS, FILLERS)
+        _among(table, next(iter(model.token_vectors(text).values()))) for text in (SEPARATORS, FILLERS)
     )
     room = min(tokens, len(LETTERS))
     groups = grouped(weights, separators, room)
     # with a vector for each token, what stands there can be typed as it is
     own = grouped(weights, [False] * len(weights), room) if tokens == len(weights) else groups
     if settings.words == FEW_WORDS:
-        fewer = [each for each in _fewer_and_fewer(groups, room) if len(each) < len(own)]
-        found = [*reversed(fewer), *([own] if len(own) <= room else [])]
+        fewer = [grouping for grouping in _fewer_and_fewer(groups, room) if len(grouping) < len(own)]
+        groupings = [*reversed(fewer), *([own] if len(own) <= room else [])]
     else:
         _check_number(settings, len(own), tokens, min(most, len(LETTERS)))
-        found = [own]
+        groupings = [own]
     return [
         tuple(
             Word(round(weight, 2), _chosen(places, share, fillers))
             for (weight, places), share in zip(one, dealt(tokens, one, fillers), strict=True)
         )
-        for one in found
+        for one in groupings
     ]
 
 
@@ -132,8 +132,8 @@ def _fewer_and_fewer(groups: Sequence[Group], room: int) -> list[list[Group]]:
     if len(chain) > 1:
         [(_, places)] = chain[-1]
         chain[-1] = [(1.0, tuple(sorted(places)))]
-    chain = [each for each in chain if len(each) <= room]
-    return [each for each in chain if len(each) in TRIED or each is chain[0]]
+    chain = [step for step in chain if len(step) <= room]
+    return [step for step in chain if len(step) in TRIED or step is chain[0]]
 
 
 def _nearest_merged(groups: Sequence[Group]) -> list[Group]:
@@ -238,14 +238,14 @@ def spans(tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
         first += number
 
 
-def notes(settings: Settings, found: Sequence[Plan]) -> list[str]:
+def notes(settings: Settings, possible: Sequence[Plan]) -> list[str]:
     """What became of the wish for several words, by the plans for them."""
-    if not found:
+    if not possible:
         return []
     lines = []
-    if len(found) == len(found[0]) == 1:
-        weight = found[0][0].weight
+    if len(possible) == len(possible[0]) == 1:
+        weight = possible[0][0].weight
         lines.append(f"words={settings.words!r}: all of the text has the weight {weight:g}, so one word does")
-    if (tokens := sum(word.tokens for word in found[0])) < settings.tokens:
+    if (tokens := sum(word.tokens for word in possible[0])) < settings.tokens:
         lines.append(f"tokens={settings.tokens}: the text has {tokens}, one for each vector, so there are no more")
     return lines

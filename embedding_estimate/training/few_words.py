@@ -157,7 +157,7 @@ class _Search:
     def notes(self, taken: _Try) -> list[str]:
         goal = self._objective.phase.emphasis_goal
         figures = ", ".join(f"{len(one.words)}: {self.emphasis(one):.2f}" for one in self.tries)
-        found = [f"number of words: {len(taken.words)}; emphasis explained by each number tried: {figures}"]
+        lines = [f"number of words: {len(taken.words)}; emphasis explained by each number tried: {figures}"]
         if not taken.ended and not self._reached(taken):
-            found.append(f"emphasis_goal={goal:g}: no number of words reached it, so there is one for each weight")
-        return found
+            lines.append(f"emphasis_goal={goal:g}: no number of words reached it, so there is one for each weight")
+        return lines

@@ -45,9 +45,9 @@ def solve(objective: Objective[Any], space: VectorSpace, start: Training, watch:
         weight = trials.best()
     except Exception as error:
         weight = trials.best_so_far(error)
-    found = trials.by_weight[weight]
-    found.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.by_weight.values())
-    return weight, found
+    best = trials.by_weight[weight]
+    best.seconds = start.seconds + sum(training.seconds - start.seconds for training in trials.by_weight.values())
+    return weight, best
 
 
 def contexts_of(teacher: Teacher, batch: int) -> list[Context]:
@@ -143,7 +143,7 @@ class _Trials:
         return self.by_weight[weight].best_error
 
 
-def told(provenance: Mapping[str, Any]) -> float:
+def recorded_weight(provenance: Mapping[str, Any]) -> float:
     """The weight that a file says its name is typed with; 1 where it says none that can be one."""
     weight = provenance.get("typed_weight")
     (parameter,) = (parameter for parameter in PARAMETERS if parameter.name == "typed_weight")

@@ -39,11 +39,11 @@ class Preconditioned(VectorSpace):
     factors: Mapping[str, Tensor]  # (r,): their eigenvalues^-1/2
 
     def leaves(self, vectors: Vectors, device: torch.device | str) -> dict[str, Tensor]:
-        found = {}
+        leaves = {}
         for key, value in super().leaves(vectors, device).items():
             leaf = _scaled(value.detach() / self.sizes[key], self.directions[key], 1 / self.factors[key])
-            found[key] = leaf.requires_grad_()
-        return found
+            leaves[key] = leaf.requires_grad_()
+        return leaves
 
     def vectors(self, leaves: Vectors) -> dict[str, Tensor]:
         plain = {}
@@ -94,12 +94,14 @@ def _samples(
         return (signs * prediction).sum() / math.sqrt(prediction.numel())
 
     projected = replace(objective, loss_function=signed)
-    found: list[dict[str, Tensor]] = []
+    samples: list[dict[str, Tensor]] = []
     for _ in range(SAMPLES):
         leaves = space.leaves(start, "cpu")
         torch.autograd.backward(projected.loss(space.vectors(leaves), next(draws)))
-        found.append({key: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for key, leaf in leaves.items()})
-    return {key: torch.stack([sample[key] for sample in found]).double() for key in found[0]}
+        samples.append(
+            {key: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for key, leaf in leaves.items()}
+        )
+    return {key: torch.stack([sample[key] for sample in samples]).double() for key in samples[0]}
 
 
 def _scaled(value: Tensor, directions: Tensor, factors: Tensor) -> Tensor:

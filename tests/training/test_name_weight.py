@@ -130,12 +130,12 @@ def test_an_emphasis_mode_that_reads_no_weights_takes_none(toy_host: ToyHost) ->
 
 @pytest.mark.parametrize("told", [None, 0, 0.0, -1, 3, math.nan, math.inf, "1.2", True, [1.2], {}])
 def test_a_file_that_tells_no_weight_means_the_bare_name(told: Any) -> None:
-    assert name_weight.told({"typed_weight": told}) == name_weight.told({}) == 1.0
+    assert name_weight.recorded_weight({"typed_weight": told}) == name_weight.recorded_weight({}) == 1.0
 
 
 @pytest.mark.parametrize("told", [1.2, 0.9, 2])
 def test_a_file_tells_its_weight(told: float) -> None:
-    assert name_weight.told({"typed_weight": told}) == told
+    assert name_weight.recorded_weight({"typed_weight": told}) == told
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def _other_settings(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def _other_weight(name: str, provenance: Mapping[str, Any], weights: Iterable[float]) -> list[str]:
-    made_for = name_weight.told(provenance)
+    made_for = name_weight.recorded_weight(provenance)
     others = [weight for weight in weights if not math.isclose(weight, made_for, rel_tol=0, abs_tol=SAME_WEIGHT)]
     return [f"to be typed as {typed_name(name, made_for)}, and has the weight {others[0]:g} here"] if others else []
 
