@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,22 +133,30 @@ def estimate(
     if source is not None:
         typed, hosted = _from_file(source, typed, hosted)
     if curve is not None:
-        if idle := [f"--{name.replace('_', '-')}" for name in OF_FILES if options[name] is not None]:
-            note(f"{', '.join(idle)}: without effect beside --curve, which tries numbers of vectors and saves none")
-        typed["name"] = "curve"  # nothing is saved
-    if "name" not in typed:  # in which a private prompt must not show
-        about = "" if typed.get("private") else str(typed.get("text", ""))[:1000]  # its first words are enough
-        typed["name"] = free_name(about, [folder for folder in (out, hosted.embeddings) if folder])
-    settings = checked(typed)
-    if curve is None:
-        if contexts and settings.measure == "Nothing":
-            note("--contexts: without effect beside --measure Nothing")
-        if dry_run:
-            run_dry(settings, hosted, out, report, contexts, as_json)
-        else:
-            run(settings, hosted, out, report, contexts).finish(as_json)
+        run_curve(_of_a_curve(typed, options), hosted, curve, report, as_json, contexts)
+        return
+    settings = checked(_named(typed, [folder for folder in (out, hosted.embeddings) if folder]))
+    if contexts and settings.measure == "Nothing":
+        note("--contexts: without effect beside --measure Nothing")
+    if dry_run:
+        run_dry(settings, hosted, out, report, contexts, as_json)
     else:
-        run_curve(settings, hosted, curve, report, as_json, contexts)
+        run(settings, hosted, out, report, contexts).finish(as_json)
+
+
+def _named(typed: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    """What was typed, with a name that is free in the folders; a private prompt does not show in it."""
+    if "name" in typed:
+        return {**typed}
+    about = "" if typed.get("private") else str(typed.get("text", ""))[:1000]  # its first words are enough
+    return {**typed, "name": free_name(about, folders)}
+
+
+def _of_a_curve(typed: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
+    """The settings of a curve, which saves nothing."""
+    if idle := [f"--{name.replace('_', '-')}" for name in OF_FILES if options[name] is not None]:
+        note(f"{', '.join(idle)}: without effect beside --curve, which tries numbers of vectors and saves none")
+    return checked({**typed, "name": "curve"})
 
 
 def run(

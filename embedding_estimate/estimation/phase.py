@@ -51,26 +51,36 @@ def train_phase(
             if not first:
                 objective = starting_from(objective, training.best)
             if phase.finds_weight:
-                weight, solved = solve(objective, space, training, watch)
-                if watch.stop.stopped:
-                    solved.stopped = StopReason.INTERRUPTED
-                return solved, teacher.typed(weight)
-    except Stopped:
-        if first:
-            raise
-        training.stopped = StopReason.INTERRUPTED
-        return training, teacher
+                return _at_the_best_weight(training, objective, space, watch)
     except Exception as error:
         if first:
             raise
-        before = f"before the {phase.part} part"
-        training.stopped = StopReason.of(error)
-        training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
+        _keep_what_was_reached(training, error, phase)
         return training, teacher
     training, objective = _trained(training, objective, plans, space, watch)
     if last:
         bare_words.keep_where_better(training, objective)
     return training, objective.teacher
+
+
+def _at_the_best_weight(
+    training: Training, objective: Objective[Any], space: VectorSpace, watch: Watch
+) -> tuple[Training, Teacher]:
+    """The training with the weight that gets it furthest, and the teacher of that weight."""
+    weight, best = solve(objective, space, training, watch)
+    if watch.stop.stopped:
+        best.stopped = StopReason.INTERRUPTED
+    return best, objective.teacher.typed(weight)
+
+
+def _keep_what_was_reached(training: Training, error: Exception, phase: Phase) -> None:
+    """Ends a training before one of its later phases; a stop of the user's needs no note."""
+    if isinstance(error, Stopped):
+        training.stopped = StopReason.INTERRUPTED
+        return
+    before = f"before the {phase.part} part"
+    training.stopped = StopReason.of(error)
+    training.notes.append(f"{failures.logged(error, logger, before)} {before}: what was reached by then is kept")
 
 
 def _trained(
