@@ -11,7 +11,7 @@ from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.sides import Side, alike
 from embedding_estimate.teaching.teacher import Teacher, Trajectory
 
-SCHEDULED = "the prompt changes with the step and an embedding does not: it is matched on average"
+SCHEDULED = "the prompt changes during sampling and an embedding cannot: it is matched on average"
 FEW = 3  # of the model's contexts, for parts in which each has a cost of its own
 
 
@@ -29,8 +29,8 @@ def check_effect(empty: float, text: str) -> None:
     model gives no numbers."""
     if not math.isfinite(empty):
         raise ModelError(
-            "the model's predictions are not finite numbers, as half precision makes of some models: run it in fp32, "
-            "in a WebUI with 'Upcast cross attention layer to float32' or --no-half"
+            "the model's predictions are not finite numbers, which half precision causes with some models: run it "
+            "in fp32, in a WebUI with 'Upcast cross attention layer to float32' or --no-half"
         )
     if empty == 0:
         raise PromptError(f"text={quoted(text)} does what the empty prompt does: write another")

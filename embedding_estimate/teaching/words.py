@@ -245,7 +245,7 @@ def notes(settings: Settings, possible: Sequence[Plan]) -> list[str]:
     lines = []
     if len(possible) == len(possible[0]) == 1:
         weight = possible[0][0].weight
-        lines.append(f"words={settings.words!r}: all of the text has the weight {weight:g}, so one word does")
+        lines.append(f"words={settings.words!r}: the whole text has the weight {weight:g}, so one word is enough")
     if (tokens := sum(word.tokens for word in possible[0])) < settings.tokens:
-        lines.append(f"tokens={settings.tokens}: the text has {tokens}, one for each vector, so there are no more")
+        lines.append(f"tokens={settings.tokens}: the text has only {tokens} tokens, so there are no more vectors")
     return lines

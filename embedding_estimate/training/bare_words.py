@@ -42,6 +42,6 @@ def keep_where_better(training: Training, objective: Objective[Any]) -> None:
         return
     training.keep(words, objective.held_out(words))
     training.notes.append(
-        "among other words the prompt's own words without weights do better than what was trained, and were kept: type "
-        f"the prompt to have its weights, or choose use={ALONE!r}"
+        "among other words the prompt's words without weights do better than the trained vectors, and were kept: type "
+        f"the prompt itself to have its weights, or choose use={ALONE!r}"
     )

@@ -91,12 +91,12 @@ class _Runs:
         """To run the optimizer. To ask for the next is to say that memory ran out in the last."""
         if not self.objective.phase.checkpointing:
             yield partial(self._descend, optimizer, rate, sparing=False)
-            self._go_on("went on with less of it, as Save memory does")
+            self._go_on("continued with less memory, as with Save memory")
         while True:
             yield partial(self._descend, optimizer, rate, sparing=True)
             if not self.objective.teacher.model.release(for_good=True):
                 return
-            self._go_on("went on without what the host had kept for speed or precision")
+            self._go_on("continued without what the host had kept for speed or precision")
 
     def _go_on(self, how: str) -> None:
         self.training.notes.append(f"out of memory at step {self.training.go_back(self.last_step)}: {how}")

@@ -67,5 +67,5 @@ def exact_vectors(
 
 def exact_note(tokens: int, used: int) -> str:
     """What is said where `exact_vectors` were found; `tokens` were asked for."""
-    note = "the prompt's own token vectors do exactly what it does: saved without training"
+    note = "the prompt's own token vectors have exactly its effect: no training is needed"
     return note if used == tokens else f"{note}, N = {used} instead of {tokens}"

@@ -74,7 +74,7 @@ def test_each_phase_says_how_it_is_trained(run: Run) -> None:
 
 def test_a_prompt_that_needs_no_training_says_so(run: Run) -> None:
     result = run("estimate", "red circle", "--name", "madeup", "--measure", "Nothing", "--dry-run", "--json")
-    assert "  none; the prompt's own token vectors do exactly what it does: saved without training\n" in result.stdout
+    assert "  none; the prompt's own token vectors have exactly its effect: no training is needed\n" in result.stdout
     assert last(result)["exact"] is True and last(result)["phases"] == []
 
 

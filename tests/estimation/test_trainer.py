@@ -441,7 +441,7 @@ def short_of_memory(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> set[s
 def test_training_goes_on_with_checkpoints_where_memory_runs_out(toy_host: ToyHost, short_of_memory: set[str]) -> None:
     result = run(toy_host)
     assert (result.stopped, result.steps, len(result.losses)) == ("done", 60, 60)
-    assert any("out of memory at step 1: went on with less of it" in note for note in result.notes)
+    assert any("out of memory at step 1: continued with less memory" in note for note in result.notes)
     short_of_memory.clear()
     wide = run(toy_host)
     assert torch.equal(result.embedding.vectors["clip_l"], wide.embedding.vectors["clip_l"])
@@ -462,7 +462,7 @@ def test_what_the_host_can_do_without_goes_where_checkpoints_are_no_help(
     monkeypatch.setattr(toy_host.model, "release", release)
     result = run(toy_host, measure="Figures")
     assert asked == [True, False]  # while training, and before measuring
-    assert "out of memory at step 1: went on without what the host had kept for speed or precision" in result.notes
+    assert "out of memory at step 1: continued without what the host had kept for speed or precision" in result.notes
 
 
 @pytest.mark.parametrize("steps", [60, 15])  # with a sketch before, and without
@@ -482,7 +482,7 @@ def test_templates_go_one_at_a_time_where_there_is_no_memory_for_more(
     monkeypatch.setattr(toy_host.model, "encode_vectors", encode_vectors)
     result = run(toy_host, **values)
     assert (result.stopped, result.steps) == ("done", steps)
-    assert any("went on with less of it" in note for note in result.notes)
+    assert any("continued with less memory" in note for note in result.notes)
     # Not the vectors: rounding moves them along what changes no output.
     assert result.losses == pytest.approx(wide.losses, rel=1e-3)
     assert [error for _, error in result.checks] == pytest.approx([error for _, error in wide.checks], rel=1e-3)
@@ -506,7 +506,7 @@ def test_what_a_check_had_no_memory_for_is_trained_again(
     result = run(toy_host, part="Transformer")
     assert (result.stopped, result.steps, len(result.losses)) == ("done", 60, 60)
     assert [step for step, _ in result.checks] == [10, 20, 30, 40, 50, 60]
-    assert any(f"out of memory at step {min(10 * check + 1, 60)}: went on" in note for note in result.notes)
+    assert any(f"out of memory at step {min(10 * check + 1, 60)}: continued" in note for note in result.notes)
 
 
 def test_what_was_reached_is_kept_where_nothing_helps(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:

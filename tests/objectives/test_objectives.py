@@ -186,7 +186,7 @@ def test_transformer_matches_the_average_of_a_schedule(toy: ToyModel) -> None:
     example = objective.draw(torch.Generator())
     torch.testing.assert_close(example.target[0], (a + b) / 2)
     assert list(objective.notes) == [
-        "the prompt changes with the step and an embedding does not: it is matched on average"
+        "the prompt changes during sampling and an embedding cannot: it is matched on average"
     ]
 
 
@@ -203,7 +203,7 @@ def test_attention_refuses_and(toy: ToyModel) -> None:
 def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> None:
     objective = prepared(toy, part="Attention", text="[red:green:2] circle")
     assert list(objective.notes) == [
-        "the prompt changes with the step and an embedding does not: it is matched on average"
+        "the prompt changes during sampling and an embedding cannot: it is matched on average"
     ]
     [example] = objective.draw(torch.Generator())
     contexts = [

@@ -147,8 +147,8 @@ def test_a_prompt_of_one_weight_has_one_word(toy_host: ToyHost, text: str, weigh
     assert (result.typed_weight, result.phrase, names, result.stopped) == (weight, phrase, ["it"], "exact")
     assert parts_of(result.embedding) == [result.embedding]
     one, fewer, *_ = result.notes
-    assert one == f"words='One per weight': all of the text has the weight {weight:g}, so one word does"
-    assert fewer == "tokens=4: the text has 2, one for each vector, so there are no more"
+    assert one == f"words='One per weight': the whole text has the weight {weight:g}, so one word is enough"
+    assert fewer == "tokens=4: the text has only 2 tokens, so there are no more vectors"
 
 
 def test_names_are_told_before_the_work_and_may_end_it(toy_host: ToyHost) -> None:
