@@ -5,9 +5,9 @@ import torch
 from toy import ToyModel
 
 from embedding_estimate.objectives import preparation_of
-from embedding_estimate.objectives.attention import SAMPLER, WHOLE
+from embedding_estimate.objectives.attention import WHOLE
 from embedding_estimate.settings import Settings
-from embedding_estimate.teaching.plan import phases
+from embedding_estimate.teaching.plan import ATTENTION_SAMPLER, phases
 from embedding_estimate.teaching.sides import error
 from embedding_estimate.teaching.teacher import SELECT_SEED, Task, Teacher, Trajectory
 
@@ -21,7 +21,7 @@ def test_held_out_is_the_true_error_of_the_start(toy: ToyModel, text: str) -> No
     start = {"clip_l": 0.1 * torch.randn(2, 6, dtype=torch.float64)}
     objective = preparation_of(phase, teacher).prepare(start)
 
-    trajectory = Trajectory(SAMPLER, settings.schedule, settings.steps, settings.guidance_scale)
+    trajectory = Trajectory(ATTENTION_SAMPLER, settings.schedule, settings.steps, settings.guidance_scale)
     seeds = range(SELECT_SEED, SELECT_SEED + WHOLE.select_seeds)
     states = teacher.record(teacher.replaced(text, trajectory), trajectory, seeds, 4).spread(WHOLE.select_states)
     expected = error(teacher.student(start), states, 4)
