@@ -248,7 +248,8 @@ def test_running_out_of_memory_says_what_to_lower(place: Place, monkeypatch: pyt
 
     monkeypatch.setattr(place.host.model, "denoise", exhausted)
     job = place.finished()
-    assert job.state == "failed" and "save memory, lower the states per step" in job.problems[0]
+    line = "out of memory: turn on Save memory, lower States per step, Width or Height, and try again"
+    assert job.state == "failed" and job.problems == [line]
     assert not place.host.lent
 
 
