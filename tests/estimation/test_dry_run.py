@@ -154,7 +154,7 @@ def test_a_dry_run_trains_nothing(toy_host: ToyHost) -> None:
 def test_what_an_estimate_refuses_is_refused() -> None:
     with pytest.raises(PromptError, match="composes predictions with AND"):
         planned(text="red AND star")
-    with pytest.raises(SettingsError, match="a chunk of this model holds 4"):
+    with pytest.raises(SettingsError, match="a prompt chunk of this model holds 4 tokens"):
         planned(tokens=5)
 
 
