@@ -26,7 +26,7 @@ from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Host, Vectors
 from embedding_estimate.model.vectors import VectorSpace, count
 from embedding_estimate.objectives.prompts import check_text
-from embedding_estimate.progress import Meter, OnProgress, Progress, Stopped, StopReason, StopToken
+from embedding_estimate.progress import Meter, Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching import words
@@ -147,7 +147,7 @@ def estimate(
             listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), meter.interruptible(stop):
-                figures, images = _measure(settings, teacher, training, listener.on_progress, contexts)
+                figures, images = _measure(settings, teacher, training, listener, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:
                 with _worth_no_loss(training, "no pictures"):
@@ -173,7 +173,7 @@ def estimate(
 
 
 def _measure(
-    settings: Settings, teacher: Teacher, training: Training, on_progress: OnProgress, contexts: Sequence[str]
+    settings: Settings, teacher: Teacher, training: Training, listener: Listener, contexts: Sequence[str]
 ) -> tuple[Fidelity, Images]:
     teacher.model.release()
     return protocol.measure(
@@ -183,7 +183,8 @@ def _measure(
         batch=2 * settings.batch,  # no gradient is kept, so twice as many fit
         images=IMAGES.get(settings.measure, 0),
         contexts=contexts,
-        on_progress=lambda done, total: on_progress(Progress("measure", done, total)),
+        on_progress=lambda done, total: listener.on_progress(Progress("measure", done, total)),
+        on_figures=listener.on_figures,
     )
 
 
