@@ -296,5 +296,5 @@ def _listener(job: Job, host: Host) -> OnProgress:
 def _reason(error: Exception) -> str:
     """One line for what no part of this program raised on purpose."""
     if ran_out(error):
-        return "out of memory: save memory, lower the states per step, or width and height, and try again"
+        return "out of memory: save memory, lower the batch size, or width and height, and try again"
     return failures.one_line(error)

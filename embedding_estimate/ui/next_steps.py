@@ -21,7 +21,7 @@ def next_steps(settings: Settings, figures: Mapping[str, float | None], in_webui
     weighted = figures[names[0]] is not None
     elsewhere = verdict(figures, ALONE)
     steps = {
-        "Type the prompt itself: its words alone do better than this embedding.": reached is Verdict.WORSE,
+        "Type the prompt itself: even without weights its words do better.": reached is Verdict.WORSE,
         "Choose Attention as Training part: Transformer cannot carry weights in SD1 and SD2.": (
             weighted and settings.part == "Transformer"
         ),

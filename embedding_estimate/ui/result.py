@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 from embedding_estimate.checks import advice
@@ -35,7 +36,7 @@ ENDS = {  # by why the training ended; {} is the number of learning steps
     StopReason.NO_MEMORY: "The memory ran out after {} steps. The best vectors so far are saved.",
     StopReason.FAILED: "The model failed after {} steps. The best vectors so far are saved.",
 }
-UNTRAINED = "No training was needed: the prompt's own token vectors do exactly what it does."
+UNTRAINED = "No training was needed."
 
 
 class Headline(NamedTuple):
@@ -62,7 +63,7 @@ def saved_so_far(job: Job, in_webui: bool) -> str:
     """Of a job whose embedding is there and is being measured, with the figures that are known."""
     return (
         f"{_to_type(job, job.typed, job.trained, in_webui)}<p>{word(MEASURED_NEXT)}</p>"
-        f"{_verdict(job.settings, job.figures)}{_headlines(job.settings, job.figures)}"
+        f"{_saved_as(job.trained)}{_verdict(job.settings, job.figures)}{_headlines(job.settings, job.figures)}"
     )
 
 
@@ -83,7 +84,11 @@ def done(job: Job, saved: Saved, in_webui: bool) -> str:
     )
 
 
-def _to_type(job: Job, typed: str, paths: Sequence[object], in_webui: bool) -> str:
+def _saved_as(paths: Sequence[Path]) -> str:
+    return markup.small(listed(paths), word("Saved as") + " ")
+
+
+def _to_type(job: Job, typed: str, paths: Sequence[Path], in_webui: bool) -> str:
     negative = job.settings.negative
     return (
         f"<p>{word(TO_TYPE[negative])} <code>{escape(typed)}</code></p>"
@@ -172,7 +177,7 @@ def _details(job: Job, saved: Saved, in_webui: bool) -> str:
     return (
         f'<details class="{PREFIX}details"><summary>{word(DETAILS)}</summary>{all_figures}'
         f"{''.join(f'<p>{line}</p>' for line in _sentences(result))}"
-        f"{markup.small(listed(saved.paths), word('Saved as') + ' ')}{markup.small('', word(CARD)) if in_webui else ''}"
+        f"{_saved_as(saved.paths)}{markup.small('', word(CARD)) if in_webui else ''}"
         f"{markup.report(saved.report) or chart.svg(job.curve, job.steps)}</details>"
     )
 

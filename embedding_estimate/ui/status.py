@@ -17,9 +17,9 @@ SHOWN = 40  # letters of a prompt that was filled in
 MANY = "How many tokens?"
 ROW = "A row sets Tokens."
 HELLO = (
-    "Type a prompt with weights as Text.",
-    "Choose a made-up word as Name. You will type it instead of the prompt.",
-    "Press Estimate!. What to type and how close it comes will stand here.",
+    "Type a prompt as Text. It may have weights, as in (red:1.5).",
+    "Type a made-up word as Name. It will stand for the prompt.",
+    "Press Estimate! This page then shows what to type, and how close it comes to the prompt.",
 )
 EXAMPLE = "Fill in an example"
 

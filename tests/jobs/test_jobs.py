@@ -248,7 +248,7 @@ def test_running_out_of_memory_says_what_to_lower(place: Place, monkeypatch: pyt
 
     monkeypatch.setattr(place.host.model, "denoise", exhausted)
     job = place.finished()
-    assert job.state == "failed" and "save memory, lower the states per step" in job.problems[0]
+    assert job.state == "failed" and "save memory, lower the batch size" in job.problems[0]
     assert not place.host.lent
 
 

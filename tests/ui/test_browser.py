@@ -169,7 +169,7 @@ def test_what_is_read_from_an_infotext_is_said(opened: Tab, shots: Path) -> None
     settings = "Steps: 4, Sampler: Euler a, Schedule type: Karras, CFG scale: 6.5, Size: 64x32, Seed: 12"
     opened.fill(text=f"a (red:1.5) circle\nNegative prompt: grey\n{settings}")
     opened.press("read")
-    opened.says("filled", "Filled in: Text a (red:1.5) circle, Other side's text grey")  # quotes are drawn
+    opened.says("filled", "Filled in: Text a (red:1.5) circle, Other prompt grey")  # quotes are drawn
     for filled in (
         "Sampler Euler a",
         "Sampling steps 4",

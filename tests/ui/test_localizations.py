@@ -125,6 +125,10 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         for each in (*both(), Job("1", settings, trained=[folder / str(n)])):
             each.stop.stop(save=save)
             yield each
+    for known in ({}, {"explained": n / 10, "emphasis_explained": None}):
+        job = Job("1", settings, trained=[folder / str(n)], typed=name, figures=known)
+        job.follow(Progress("measure", n, 10 * n))
+        yield job
     pictures = dict.fromkeys(("prompt", "embedding", "empty"), Image.new("RGB", (8, 8)))
     for emphasis in (None, n / 10):
         _, done = both("done")
