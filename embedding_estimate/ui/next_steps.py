@@ -21,26 +21,26 @@ def next_steps(settings: Settings, figures: Mapping[str, float | None], in_webui
     weighted = figures[names[0]] is not None
     elsewhere = verdict(figures, ALONE)
     steps = {
-        "Type the prompt itself: even without weights its words do better.": reached is Verdict.WORSE,
-        "Choose Attention as Training part: Transformer cannot carry weights in SD1 and SD2.": (
+        "Type the prompt itself. Even without weights its words come closer.": reached is Verdict.WORSE,
+        "Set Training part to Attention. Transformer cannot keep the weights in SD1 and SD2.": (
             weighted and settings.part == "Transformer"
         ),
-        "Choose Alone as Use, if it is always the whole prompt: alone it does better.": (
+        "Set Use to Alone if you always type it as the whole prompt. Alone it comes closer.": (
             not alone and elsewhere is not None and elsewhere.good
         ),
-        "Choose One per weight as Words: each weight gets a word of its own, which comes closer.": (
+        "Set Words to One per weight. Each weight then gets a word of its own, which comes closer.": (
             weighted and settings.words == ONE_WORD
         ),
-        "Press From my prompts at Training contexts: it is then trained in prompts like yours.": (
+        "Press From my prompts below Training contexts. It is then trained in prompts like yours.": (
             not alone and not settings.template_list and in_webui
         ),
-        "Give prompts like yours as Training contexts, one per line.": (
+        "Fill Training contexts with prompts like yours, one per line.": (
             not alone and not settings.template_list and not in_webui
         ),
         "Press How many tokens? to see how close other numbers of vectors come.": not weighted or settings.tokens > 0,
-        "Set Typed weight to 0: the best weight for the name is then found.": (
+        "Set Typed weight to 0. The best weight for the name is then found.": (
             weighted and settings.typed_weight == 1 and settings.words == ONE_WORD
         ),
-        "Choose Attention + U-Net as Training part: it is slower and may come closer.": settings.part == "Attention",
+        "Set Training part to Attention + U-Net. It is slower and may come closer.": settings.part == "Attention",
     }
     return [line for line, fits in steps.items() if fits][:MOST]

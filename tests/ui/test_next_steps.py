@@ -28,7 +28,7 @@ def steps(among_words: float | None, alone: float | None, *, in_webui: bool = Fa
 
 def _about(line: str) -> str:
     for name, label in LABELS.items():
-        if f"as {label}" in line or f"at {label}:" in line or f"Set {label} to" in line:
+        if line.startswith((f"Set {label} to ", f"Fill {label} with ")):
             return name
     return line
 
@@ -52,7 +52,7 @@ def test_the_settings_that_help(expected: list[str], reached: tuple[float, float
 
 def test_the_prompt_itself_is_better_than_what_is_worse() -> None:
     typed, *rest = steps(-0.1, 0.3)
-    assert typed == "Type the prompt itself: even without weights its words do better." and rest == [
+    assert typed == "Type the prompt itself. Even without weights its words come closer." and rest == [
         "words",
         "templates",
     ]
@@ -65,7 +65,7 @@ def test_other_numbers_of_vectors_help_a_prompt_without_weights() -> None:
 
 def test_a_webui_has_prompts_to_train_in() -> None:
     lines = next_steps(Settings(text="(a:1.5)", words="One per weight"), figures(0.2, 0.3), in_webui=True)
-    assert "Press From my prompts at Training contexts: it is then trained in prompts like yours." in lines
+    assert "Press From my prompts below Training contexts. It is then trained in prompts like yours." in lines
 
 
 def test_nothing_is_said_of_what_is_not_measured() -> None:
