@@ -61,7 +61,6 @@ class Form:
     def first(self) -> None:
         """What every estimate needs."""
         self._rows(FIRST)
-        self.name_remarks = gr.HTML(elem_id=f"{PREFIX}name_remarks")
 
     def folds(self) -> None:
         """Everything else."""
@@ -95,6 +94,8 @@ class Form:
                         self._own_prompts()
                 else:
                     self.components[name] = component(parameter, self._names(name))
+        if "name" in names:
+            self.name_remarks = gr.HTML(elem_id=f"{PREFIX}name_remarks")
 
     def _own_prompts(self) -> None:
         """A button that fills in contexts, and what is said of that."""

@@ -131,8 +131,8 @@ def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, 
 
 
 def test_a_typed_weight_is_told_and_copied(opened: Tab, shots: Path) -> None:
-    opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", typed_weight="1.3", name="disc")
     opened.page.get_by_text("More settings").click()
+    opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", typed_weight="1.3", name="disc")
     opened.choose("measure", "Figures")
     opened.press("estimate")
     assert "bare name" in opened.result("(disc:1.3)")
