@@ -171,7 +171,7 @@ def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, s
 def test_a_job_is_dropped(opened: Tab, folder: Path) -> None:
     opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="unwanted")
     opened.press("estimate")
-    opened.says("state", "training")
+    opened.moves()
     opened.press("interrupt_drop")
     assert "the result was dropped" in opened.state("dropped", "done", "failed")
     assert not (folder / "embeddings" / "unwanted.safetensors").exists()
