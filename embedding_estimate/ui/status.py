@@ -15,7 +15,7 @@ from embedding_estimate.ui import PREFIX, chart, markup, result, word
 
 SHOWN = 40  # letters of a prompt that was filled in
 MANY = "How many tokens?"
-ROW = "A row sets Tokens."
+ROW = "Click a row to set Tokens."
 HELLO = (
     "Type a prompt as Text. It may have weights, as in (red:1.5).",
     "Type a made-up word as Name. It will stand for the prompt.",

@@ -152,11 +152,11 @@ def remarks(place: Place, name: str, file_format: str, overwrite: bool) -> list[
         return []
 
 
-def filled(place: Place, prompt_type: str, told: Mapping[str, Any], else_say: str = "") -> list[Any]:
-    """What is wrong, what was filled in, the fold, and the new values of `filling.FILLED`; where nothing is told
+def filled(place: Place, prompt_type: str, infotext: Mapping[str, Any], else_say: str = "") -> list[Any]:
+    """What is wrong, what was filled in, the fold, and the new values of `filling.FILLED`; where it is no infotext
     `else_say` and none."""
-    values, refused = filling.read(told, prompt_type == "Negative Prompt", place.choices)
-    if else_say and not filling.tells(told):
+    values, refused = filling.read(infotext, prompt_type == "Negative Prompt", place.choices)
+    if else_say and not filling.is_infotext(infotext):
         values, refused = {}, [else_say]
     kept = (gr.update(value=values[name]) if name in values else gr.update() for name in filling.FILLED)
     fold = gr.update(open=True) if values else gr.update()
@@ -187,11 +187,11 @@ def as_style(place: Place) -> tuple[str, list[str], Sequence[str]]:
 
 def counts(place: Place, texts: tuple[str, ...]) -> Any:
     """The token count of each text, as HTML."""
-    found = []
+    lines = []
     for text in texts:
         try:
             tokens = None if PROMPT.excess(text) else place.token_count(text)
-            found.append(f"{'?' if tokens is None else tokens} {word('token' if tokens == 1 else 'tokens')}")
+            lines.append(f"{'?' if tokens is None else tokens} {word('token' if tokens == 1 else 'tokens')}")
         except EstimateError:  # what is wrong is said when the job starts
-            found.append(f"? {word('tokens')}")
-    return found
+            lines.append(f"? {word('tokens')}")
+    return lines
