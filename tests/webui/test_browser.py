@@ -190,7 +190,7 @@ def test_a_second_estimate_is_refused_and_the_hosts_interrupt_saves(opened: Tab,
     txt2img(opened, "a circle")
     opened.page.click("#txt2img_generate")  # waits behind the job
     opened.page.click("#txt2img_interrupt")
-    opened.result("half-way")
+    opened.says("state", "Type this in your prompt: half-way")
     assert read(data / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"
     opened.page.locator("#txt2img_gallery img").first.wait_for()
 
