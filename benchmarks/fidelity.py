@@ -16,7 +16,7 @@ from benchmarks.prompts import Prompt
 from benchmarks.summary import CEILING, REFERENCE, RIVALS, Row, summarise
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.errors import PromptError
-from embedding_estimate.fidelity.protocol import NO_EMPHASIS
+from embedding_estimate.fidelity.among_words import NO_EMPHASIS
 from embedding_estimate.model.host import Host
 
 ALL = (REFERENCE, *METHODS)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from embedding_estimate.fidelity.among_words import Context
-from embedding_estimate.fidelity.protocol import NO_EMPHASIS, SEEDS, TRAJECTORY
+from embedding_estimate.fidelity.among_words import NO_EMPHASIS, Context
+from embedding_estimate.fidelity.protocol import SEEDS, TRAJECTORY
 from embedding_estimate.model.host import BorrowedModel, Vectors
 from embedding_estimate.teaching.sides import States, error
 from embedding_estimate.teaching.teacher import Task, Teacher

@@ -45,7 +45,7 @@
     });
 
     function changed(field) {
-        if (!field.closest?.("#embedding_estimate_form")) return;
+        if (!field.closest?.("#embedding_estimate_form, #embedding_estimate_settings")) return;
         if (document.querySelector(OUTDATED)) find("clear").click();
         if (field.closest(".embedding_estimate_counted")) soon("count");
         if (field.closest(CHECKED)) soon("check");
@@ -68,6 +68,7 @@
         else if (use === "open") open(button.querySelector("img"));
         else if (use === "tokens") choose(button);
         else if (use === "style") find("save_style").click();
+        else if (use === "example") find("example").click();
         else type(use, button.dataset.typed);
     });
 
@@ -112,7 +113,7 @@
         if (!Object.keys(window.localization ?? {}).length) return;
         const all = () => GENERATED.map(find).filter(Boolean).forEach(translate); // what is in a closed fold is not there
         all();
-        for (const half of ["form", "side"]) new MutationObserver(all).observe(find(half), { childList: true, subtree: true });
+        for (const half of ["form", "side", "settings"]) new MutationObserver(all).observe(find(half), { childList: true, subtree: true });
     }
 
     function translate(part) {

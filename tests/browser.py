@@ -129,6 +129,14 @@ class Tab:
             box = self.page.locator(f"#embedding_estimate_{name} :is(textarea, input)").first
             playwright.expect(box).to_have_value(wanted, timeout=LONG)
 
+    def result(self, typed: str) -> str:
+        """Waits until the job is over and has made what is typed like this; returns what is shown, fold and all."""
+        shown = self.page.locator("#embedding_estimate_state [data-state=done]")
+        playwright.expect(shown.locator("code").first).to_have_text(typed, timeout=LONG)
+        shown.locator("summary").click()
+        text: str = shown.inner_text()
+        return text
+
     def moves(self) -> None:
         """Waits until the training is a step further."""
         self.says("state", "training")

@@ -18,7 +18,7 @@ def from_infotext(text: str, typed: Mapping[str, Any]) -> dict[str, Any]:
     Raises `SettingsError` if the text is not an infotext.
     """
     parsed = infotext.parse(filling.bare(text))
-    if not filling.tells(parsed):
+    if not filling.is_infotext(parsed):
         raise SettingsError(
             [
                 "--infotext: TEXT is not an infotext; give all lines that PNG Info shows for an image, also the one "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from embedding_estimate.fidelity.protocol import Images
+from embedding_estimate.fidelity.protocol import Images, OnFigures
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Vectors
 from embedding_estimate.progress import OnProgress
@@ -34,6 +34,8 @@ class Listener:
     """The teacher, the vectors beside it and their step, at every `settings.preview_every`-th step."""
     on_trained: Callable[[Embedding], None] = _nothing
     """The embedding before it is measured, which may take longer than the training."""
+    on_figures: OnFigures = _nothing
+    """Figures by their names in `Fidelity`, each as soon as it is measured."""
     on_images: Callable[[BorrowedModel, Images], None] = _nothing
     """The latents of the images, while the model is there to decode them."""
 

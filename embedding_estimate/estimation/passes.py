@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from embedding_estimate.estimation.listener import NOBODY
 from embedding_estimate.estimation.opening import Opening
 from embedding_estimate.estimation.trainer import measured
 from embedding_estimate.fidelity.protocol import IMAGE_SEEDS, TRAJECTORY
@@ -135,7 +136,7 @@ class Rehearsal:
 
     def _measuring(self, teacher: Teacher, vectors: Vectors) -> Passes:
         settings = self.begun.settings
-        return self.asked(lambda: measured(settings, teacher, vectors, lambda progress: None, self.contexts))
+        return self.asked(lambda: measured(settings, teacher, vectors, NOBODY, self.contexts))
 
     def _typed(self, teacher: Teacher) -> list[Teacher]:
         """The ways of typing the result that differ in work."""

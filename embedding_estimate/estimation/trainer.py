@@ -23,7 +23,7 @@ from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Host, Vectors
 from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import VectorSpace
-from embedding_estimate.progress import OnProgress, Progress, Stopped, StopReason, StopToken
+from embedding_estimate.progress import Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching.plan import learning_steps, phases
@@ -124,7 +124,7 @@ def estimate(
             listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
             with suppress(Stopped), _worth_no_loss(training, "not measured"), model.interruptible(stop.check):
-                figures, images = measured(settings, teacher, training.best, listener.on_progress, contexts)
+                figures, images = measured(settings, teacher, training.best, listener, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:
                 with _worth_no_loss(training, "no pictures"):
@@ -150,7 +150,7 @@ def estimate(
 
 
 def measured(
-    settings: Settings, teacher: Teacher, vectors: Vectors, on_progress: OnProgress, contexts: Sequence[str]
+    settings: Settings, teacher: Teacher, vectors: Vectors, listener: Listener, contexts: Sequence[str]
 ) -> tuple[Fidelity, Images]:
     """What the settings ask to measure of vectors (N, width) by encoder, among words of `contexts` or the model's."""
     teacher.model.release()
@@ -161,7 +161,8 @@ def measured(
         batch=2 * settings.batch,  # no gradient is kept, so twice as many fit
         images=IMAGES.get(settings.measure, 0),
         contexts=contexts,
-        on_progress=lambda done, total: on_progress(Progress("measure", done, total)),
+        on_progress=lambda done, total: listener.on_progress(Progress("measure", done, total)),
+        on_figures=listener.on_figures,
     )
 
 

@@ -6,8 +6,9 @@ T[nothing]. Errors are summed over the contexts, so a context counts by how much
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from embedding_estimate.teaching.sides import Side, States, error
 from embedding_estimate.teaching.teacher import Teacher, Trajectory
 
 TRAJECTORY = Trajectory("Euler", "Karras", 10, 7.0)
+NO_EMPHASIS = 0.01  # weights with less effect than this share of err(empty) count as no weights
 PICTURED_SEEDS = 2  # of the images in one of the contexts
 
 
@@ -97,3 +99,47 @@ def by_seed(errors: Tensor, states: States) -> Tensor:
     device has."""
     errors, seeds = errors.cpu().double(), states.seed.cpu()
     return torch.stack([errors[seeds == seed].mean() for seed in dict.fromkeys(seeds.tolist())])
+
+
+@dataclass(frozen=True)
+class InContexts:
+    """The figures over all contexts."""
+
+    explained: float
+    without_weights: float
+    emphasis: float | None
+    worst: str
+    rows: Sequence[Mapping[str, Any]]
+    standard_errors: Mapping[str, float | None]
+
+    @classmethod
+    def of_weight(cls, measured: Sequence[tuple[float, Context, float]], weight: float) -> InContexts:
+        """The figures for one typed weight, from (typed weight, context, error)."""
+        return cls.of([(here, error) for typed, here, error in measured if typed == weight])
+
+    @classmethod
+    def of(cls, measured: Sequence[tuple[Context, float]]) -> InContexts:
+        mine = [error for _, error in measured]
+        words, nothing = [here.words for here, _ in measured], [here.nothing for here, _ in measured]
+        emphasised = sum(words) >= NO_EMPHASIS * sum(nothing)
+        worst, _ = max(measured, key=lambda pair: pair[1] - pair[0].words)
+        tensors = [torch.tensor(values, dtype=torch.float64) for values in (mine, words, nothing)]
+        return cls(
+            explained=1 - ratio(sum(mine), sum(nothing)),
+            without_weights=1 - ratio(sum(words), sum(nothing)),
+            emphasis=1 - ratio(sum(mine), sum(words)) if emphasised else None,
+            worst=worst.template,
+            rows=[
+                {"context": here.template, "embedding": error, "without weights": here.words, "nothing": here.nothing}
+                for here, error in measured
+            ],
+            standard_errors={
+                "explained_in_context": standard_error(tensors[0], tensors[2]),
+                "emphasis_in_context": standard_error(tensors[0], tensors[1]) if emphasised else None,
+            },
+        )
+
+
+def ratio(a: float, b: float) -> float:
+    """a / b; 0 if both are 0, infinite if only b is 0."""
+    return a / b if b else (0.0 if a == 0 else float("inf"))

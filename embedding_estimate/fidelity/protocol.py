@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.fidelity import among_words
-from embedding_estimate.fidelity.among_words import Context, by_seed, standard_error
+from embedding_estimate.fidelity.among_words import NO_EMPHASIS, Context, InContexts, by_seed, ratio, standard_error
 from embedding_estimate.model.host import MODES, BorrowedModel, Vectors
 from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import count, fit
@@ -36,7 +36,8 @@ TRAJECTORY = Trajectory("Euler", "Karras", 20, 7.0)
 SEEDS = range(REPORT_SEED, REPORT_SEED + 8)
 IMAGE_SEEDS = range(REPORT_SEED, REPORT_SEED + 16)
 PICTURED = ("prompt", "embedding", "without weights", "empty")  # rows that images are made of
-NO_EMPHASIS = 0.01  # weights with less effect than this share of err(empty) count as no weights
+OnFigures = Callable[[Mapping[str, float | None]], None]
+"""Gets figures by their names in `Fidelity`, as soon as they are measured."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def measure(
     images: int = len(IMAGE_SEEDS),
     contexts: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_figures: OnFigures = lambda figures: None,
 ) -> tuple[Fidelity, Images]:
     """Measures vectors against the task's prompt by protocol v2.
 
@@ -107,6 +109,7 @@ def measure(
             distances are None.
         contexts: the user's own, each with `{}` where the embedding stands. Empty: those of the model's report.
         on_progress: gets the passes of one latent so far and in all. A prompt with `AND` needs more than foreseen.
+        on_figures: gets the figures alone, and then those in contexts, each as soon as they are measured.
     """
     passed = total = 0
 
@@ -144,7 +147,11 @@ def measure(
         elif name != "prompt":
             squares[name] = errors(side, states, batch)
 
+    explained, emphasis = _alone({name: float(by_seed(value, states).mean()) for name, value in squares.items()})
+    on_figures({"explained": explained, "emphasis_explained": emphasis})
     measured = _among_words(teacher, vectors, templates, weights, batch)
+    among = InContexts.of_weight(measured, task.typed_weight)
+    on_figures({"explained_in_context": among.explained, "emphasis_in_context": among.emphasis})
     latents: dict[str, Tensor] = {}
     for name, seeds in drawn.items() if images else ():
         parts = [ends[:images]] if name == "prompt" else []
@@ -215,16 +222,17 @@ def _figures(
     rows = {name: by_seed(value, states) for name, value in squares.items()}  # (seeds,)
     err = {name: float(value.mean()) for name, value in rows.items()}
     empty, unweighted, bare = err["empty"], err["without weights"], err.get("bare name")
-    emphasised = unweighted >= NO_EMPHASIS * empty
+    explained, emphasis = _alone(err)
+    emphasised = emphasis is not None
     distance = {name: _distance(value, latents["prompt"]) for name, value in latents.items()}
-    inside = _InContexts.of([(here, error) for weight, here, error in measured if weight == typed_weight])
-    inside_bare = _InContexts.of([(here, error) for weight, here, error in measured if weight == 1])
+    inside = InContexts.of_weight(measured, typed_weight)
+    inside_bare = InContexts.of_weight(measured, 1)
     return Fidelity(
         protocol=PROTOCOL,
-        explained=1 - _ratio(err["embedding"], empty),
-        emphasis_explained=1 - _ratio(err["embedding"], unweighted) if emphasised else None,
-        explained_without_weights=1 - _ratio(unweighted, empty),
-        explained_truncated=1 - _ratio(err["truncated"], empty),
+        explained=explained,
+        emphasis_explained=emphasis,
+        explained_without_weights=1 - ratio(unweighted, empty),
+        explained_truncated=1 - ratio(err["truncated"], empty),
         explained_in_context=inside.explained,
         explained_in_context_without_weights=inside.without_weights,
         emphasis_in_context=inside.emphasis,
@@ -235,57 +243,25 @@ def _figures(
             "emphasis_explained": standard_error(rows["embedding"], rows["without weights"]) if emphasised else None,
             **inside.standard_errors,
         },
-        image_distance=_ratio(distance["embedding"], distance["empty"]) if distance else None,
+        image_distance=ratio(distance["embedding"], distance["empty"]) if distance else None,
         image_distance_without_weights=(
-            _ratio(distance["embedding"], distance["without weights"]) if distance and emphasised else None
+            ratio(distance["embedding"], distance["without weights"]) if distance and emphasised else None
         ),
         errors=err,
         typed_weight=typed_weight,
-        explained_bare=None if bare is None else 1 - _ratio(bare, empty),
-        emphasis_explained_bare=None if bare is None or not emphasised else 1 - _ratio(bare, unweighted),
+        explained_bare=None if bare is None else 1 - ratio(bare, empty),
+        emphasis_explained_bare=None if bare is None or not emphasised else 1 - ratio(bare, unweighted),
         explained_in_context_bare=None if bare is None else inside_bare.explained,
         emphasis_in_context_bare=None if bare is None else inside_bare.emphasis,
-        explained_in_modes={mode: 1 - _ratio(err[mode], empty) for mode in MODES if mode in err},
+        explained_in_modes={mode: 1 - ratio(err[mode], empty) for mode in MODES if mode in err},
     )
 
 
-@dataclass(frozen=True)
-class _InContexts:
-    """The figures over all contexts."""
-
-    explained: float
-    without_weights: float
-    emphasis: float | None
-    worst: str
-    rows: Sequence[Mapping[str, Any]]
-    standard_errors: Mapping[str, float | None]
-
-    @classmethod
-    def of(cls, measured: Sequence[tuple[Context, float]]) -> _InContexts:
-        mine = [error for _, error in measured]
-        words, nothing = [here.words for here, _ in measured], [here.nothing for here, _ in measured]
-        emphasised = sum(words) >= NO_EMPHASIS * sum(nothing)
-        worst, _ = max(measured, key=lambda pair: pair[1] - pair[0].words)
-        tensors = [torch.tensor(values, dtype=torch.float64) for values in (mine, words, nothing)]
-        return cls(
-            explained=1 - _ratio(sum(mine), sum(nothing)),
-            without_weights=1 - _ratio(sum(words), sum(nothing)),
-            emphasis=1 - _ratio(sum(mine), sum(words)) if emphasised else None,
-            worst=worst.template,
-            rows=[
-                {"context": here.template, "embedding": error, "without weights": here.words, "nothing": here.nothing}
-                for here, error in measured
-            ],
-            standard_errors={
-                "explained_in_context": standard_error(tensors[0], tensors[2]),
-                "emphasis_in_context": standard_error(tensors[0], tensors[1]) if emphasised else None,
-            },
-        )
-
-
-def _ratio(a: float, b: float) -> float:
-    """a / b; 0 if both are 0, infinite if only b is 0."""
-    return a / b if b else (0.0 if a == 0 else float("inf"))
+def _alone(err: Mapping[str, float]) -> tuple[float, float | None]:
+    """`explained` and `emphasis_explained` by the error of each row. The latter is None if weights have no effect."""
+    emphasised = err["without weights"] >= NO_EMPHASIS * err["empty"]
+    emphasis = 1 - ratio(err["embedding"], err["without weights"]) if emphasised else None
+    return 1 - ratio(err["embedding"], err["empty"]), emphasis
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
@@ -299,4 +275,4 @@ def ratio_of_sums(rows: Sequence[Fidelity], against: str) -> float:
     For "without weights", prompts whose weights have almost no effect are left out.
     """
     counted = [row for row in rows if against == "empty" or row.emphasis_explained is not None]
-    return 1 - _ratio(sum(row.errors["embedding"] for row in counted), sum(row.errors[against] for row in counted))
+    return 1 - ratio(sum(row.errors["embedding"] for row in counted), sum(row.errors[against] for row in counted))

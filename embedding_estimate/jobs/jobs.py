@@ -21,6 +21,7 @@ from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.previews import Preview
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.files.free_name import free_name
 from embedding_estimate.jobs.pipeline import Made, Pipeline
 from embedding_estimate.jobs.readings import Reading, Readings
 from embedding_estimate.model.host import Host
@@ -28,6 +29,7 @@ from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
+from embedding_estimate.storage.phrases import recorded_phrase
 from embedding_estimate.storage.snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,8 @@ class Job:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # why it failed, one line each
     trained: Sequence[Path] = ()  # the embedding's files, from when they are there to be measured
+    typed: str = ""  # what is typed for these files
+    figures: dict[str, float | None] = field(default_factory=dict)  # of `Fidelity` by name, as they are measured
     saved: Saved | None = None
     phase_began: float = field(default_factory=time.monotonic)
     done_before: int = 0  # when it began; a second training part counts on
@@ -175,6 +179,10 @@ class Jobs:
             return str(error).splitlines()
         return []
 
+    def free_name(self, text: str) -> str:
+        """A name for an embedding of this text that is free now."""
+        return free_name(text, [self._tree()])
+
     def explore(self, settings: Settings) -> Curve:
         """Starts a curve and returns at once. The settings' name and number of tokens do not matter.
 
@@ -241,10 +249,10 @@ class Jobs:
 
     def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
         def saved(embedding: Embedding, paths: Sequence[Path]) -> None:
-            job.trained = paths
+            job.typed, job.trained = recorded_phrase(embedding, embedding.provenance["typed_weight"]), paths
 
         host = self._host(job.settings)
-        pipeline = Pipeline(
+        made = Pipeline(
             settings=job.settings,
             folder=folder,
             tree=tree,
@@ -254,9 +262,9 @@ class Jobs:
             on_notes=job.note,
             on_progress=_listener(job, host),
             on_saved=saved,
+            on_figures=job.figures.update,
             on_preview=job.show,
-        )
-        made = pipeline.run(host)
+        ).run(host)
         job.trained = made.paths
         return Saved(made.estimate, made.paths, made.pictures, self._put(job, made), made.seconds)
 

@@ -15,7 +15,7 @@ from embedding_estimate.estimation import trainer
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.previews import Preview, Previews
-from embedding_estimate.fidelity.protocol import Images
+from embedding_estimate.fidelity.protocol import Images, OnFigures
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import BorrowedModel, Host
 from embedding_estimate.progress import OnProgress, StopToken
@@ -48,6 +48,7 @@ class Pipeline:
     on_notes: Callable[[Sequence[str]], None]  # what is known before the work
     on_progress: OnProgress
     on_saved: Callable[[Embedding, Sequence[Path]], None]  # the embedding is there, and not measured yet
+    on_figures: OnFigures = lambda figures: None  # each as soon as it is measured
     on_preview: Callable[[Preview], None] | None = None  # None: previews are drawn beside the snapshots
     tree: Path | None = None  # that names have to be new in, where the folder lies deeper
     draws_report: bool = True
@@ -79,6 +80,7 @@ class Pipeline:
                 on_snapshot=self.snapshots.write,
                 on_preview=Previews(self.on_preview or self.snapshots.draw, on_failure=self.on_note).make,
                 on_trained=lambda embedding: self.on_saved(embedding, file.save(embedding)),
+                on_figures=self.on_figures,
                 on_images=decode,
             )
             result = trainer.estimate(settings, host, listener, contexts=contexts, beside=beside, stop=self.stop)

@@ -37,89 +37,89 @@ class Settings:
     text: str = setting(
         "", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.", longest=LONGEST_PROMPT
     )
-    prompt_type: str = setting("Prompt", "Prompt type", "Where the embedding will be typed.", choices=PROMPT_TYPES)
+    prompt_type: str = setting("Prompt", "Prompt type", "Where you will type the embedding.", choices=PROMPT_TYPES)
     use: str = setting(
         AMONG_WORDS,
         "Use",
-        "Among other words: the embedding is trained in contexts of many kinds. Alone: it is the whole "
-        "prompt, and carries more of the weights.",
+        "How you will type the embedding. Among other words: it is trained in prompts of many kinds. Alone: it is "
+        "the whole prompt, and keeps more of the weights' effect.",
         choices=USES,
     )
     other_prompt: str = setting(
         "",
-        "Other side's text",
-        "The negative prompt that is used beside the text. For a negative embedding: the positive prompts, "
-        "one per line. Several keep it from fitting one picture only.",
+        "Other prompt",
+        "The negative prompt that you use with the text. For a negative embedding: some positive prompts that you "
+        "use with it, one per line, so that it does not fit a single picture only.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )
     part: str = setting(
         "Attention",
         "Training part",
-        "What is matched. Attention: what the U-Net reads of the prompt; quick, carries the weights. U-Net: "
-        "its prediction; slow, carries the weights, takes AND. Attention + U-Net: both in turn. Transformer: "
-        "the text encoder's hidden states; quickest, but without the weights in SD1 and SD2.",
+        "What is matched. Attention: what the U-Net's cross-attentions read; quick, keeps the weights. U-Net: its "
+        "predictions; slow, keeps the weights, takes AND. Attention + U-Net: both in turn. Transformer: the text "
+        "encoder's hidden states; quickest, but loses the weights in SD1 and SD2.",
         choices=PARTS,
     )
     tokens: int = setting(
         0,
         "Tokens",
-        "Number of vectors. 0 = as many as the text has tokens, so that the words behind the embedding keep "
-        "their places.",
+        "Number of vectors. 0 = as many as the text has tokens, so that the words after the embedding keep their "
+        "places.",
         minimum=0,
         maximum=75,
     )
     token_source: str = setting(
         "Number",
         "Token count from",
-        "Where the number of vectors comes from: the setting Tokens, or the tokens of the initial prompt.",
+        "Where the number of vectors comes from: the setting Tokens, or the token count of the initial prompt.",
         choices=TOKEN_SOURCES,
     )
     initial_prompt: str = setting(
         "",
         "Initial prompt",
-        "The prompt whose token vectors the training starts from. Embeddings may be named in it. Empty: the "
-        "text itself. Too many vectors are cut, missing ones are zeros.",
+        "The training starts from the token vectors of this prompt. It may contain embeddings. Empty: the text. "
+        "Surplus vectors are cut, and missing ones are zeros.",
         longest=LONGEST_PROMPT,
     )
     typed_weight: float = setting(
         1.0,
         "Typed weight",
-        "The weight that is typed with the name, as in (name:1.2). It has effects that vectors cannot have. 1 "
-        "= no weight, 0 = the best weight is found.",
+        "The weight that you will type with the name, as in (name:1.2). It has effects that vectors cannot have. "
+        "1 = no weight, 0 = find the best weight.",
         minimum=0.0,
         maximum=2.0,
     )
     words: str = setting(
         ONE_WORD,
         "Words",
-        "One: one word stands for the prompt. One per weight: a word for each stretch of the text that has "
-        "one weight, typed as in (name-a:1.4) name-b; closer, and more to type. As few as needed: the fewest "
-        "words that reach the emphasis goal.",
+        "One: one word stands for the prompt. One per weight: one word for each part of the text that has its own "
+        "weight, typed as in (name-a:1.4) name-b; closer, but more to type. As few as needed: the fewest words "
+        "that reach the emphasis goal.",
         choices=WORDS,
     )
     emphasis_goal: float = setting(
         0.9,
         "Emphasis goal",
-        "For Words: As few as needed. The share of the weights' effect that has to be explained in the "
-        "contexts that vectors are chosen by.",
+        "Used by Words: As few as needed. The share of the weights' effect that the words must reach, measured "
+        "in the contexts that the best vectors are chosen by.",
         minimum=0.0,
         maximum=1.0,
     )
     templates: str = setting(
         "",
         "Training contexts",
-        "Prompts to train in, one per line, with {} where the embedding stands. Empty: contexts of many kinds "
-        "and the embedding by itself; with Use: Alone, only the latter. LBFGS takes all of them in each step, "
-        "other optimizers some.",
+        "Prompts to train in, one per line, with {} in place of the embedding. Empty: prompts of many kinds and "
+        "the embedding by itself; with Use: Alone, only the embedding by itself. LBFGS uses all of them in each "
+        "step, other optimizers some.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )
     learning_steps: int = setting(
         0,
         "Learning steps",
-        f"Updates of the vectors. 0 = automatic: {optimizers.FEW_STEPS} for Attention with LBFGS "
-        f"({optimizers.CHEAP_STEPS} for Use: Alone), {optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise "
+        f"Number of updates of the vectors. 0 = choose automatically: {optimizers.FEW_STEPS} for Attention with LBFGS "
+        f"({optimizers.CHEAP_STEPS} with Use: Alone), {optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise "
         f"{optimizers.OptimizerRow.steps}.",
         unit="steps",
         minimum=0,
@@ -128,33 +128,32 @@ class Settings:
     rate: float = setting(
         0.0,
         "Learning rate",
-        "In units of the spread of the model's token vectors. 0 = automatic, by the optimizer.",
-        unit="spreads",
+        "Step size, in standard deviations of the model's token vectors. 0 = choose automatically.",
         minimum=0.0,
         maximum=1000.0,
     )
     optimizer: str = setting(
         optimizers.AUTOMATIC,
         "Optimizer",
-        "Automatic: LBFGS for Attention, Adam for the other parts. LBFGS draws its states once and keeps them.",
+        "Automatic: LBFGS for Attention, Adam for the other parts. LBFGS draws its latents once and keeps them.",
         choices=(optimizers.AUTOMATIC, *optimizers.OPTIMIZERS),
         removed=optimizers.REMOVED_OPTIMIZERS,
     )
     loss: str = setting("MSE", "Loss", "How two predictions are compared.", choices=tuple(optimizers.LOSSES))
     scheduler: str = setting(
         "constant",
-        "Rate scheduler",
-        "How the learning rate changes over the learning steps.",
+        "Learning rate scheduler",
+        "How the learning rate changes during the training.",
         choices=tuple(optimizers.SCHEDULERS),
         removed=optimizers.REMOVED_SCHEDULERS,
     )
     batch: int = setting(
-        4, "States per step", "Noised latents that are compared in each learning step.", minimum=1, maximum=256
+        4, "Batch size", "Noisy latents that are compared in each learning step.", minimum=1, maximum=256
     )
     attention_memory: int = setting(
         512,
         "Attention memory",
-        "Memory for the rows of cross-attentions that the Attention part records. Less memory keeps fewer rows.",
+        "Memory for what the Attention part records of the cross-attentions. With less memory it records less.",
         unit="MB",
         minimum=1,
         maximum=65536,
@@ -162,12 +161,12 @@ class Settings:
     checkpointing: bool = setting(
         False,
         "Save memory",
-        "Less memory, more time: gradient checkpointing in the U-Net, and one context at a time.",
+        "Takes less memory and more time: gradient checkpointing in the U-Net, and one context at a time.",
     )
     early_stop: int = setting(
         0,
         "Early stop",
-        "Stop after so many checks in a row without progress on held-out states. 0 = never.",
+        "Stop after this number of checks in a row without progress on held-out latents. 0 = never.",
         unit="checks",
         minimum=0,
         maximum=1000,
@@ -175,34 +174,36 @@ class Settings:
     sampler: str = setting(
         "Euler",
         "Sampler",
-        "Draws the latents that the vectors are trained on. The Attention part always takes Euler.",
+        "Draws the latents that the vectors are trained on. The Attention part always uses Euler.",
         longest=LONGEST_NAME,
     )
     schedule: str = setting(
-        "Karras", "Sigma schedule", "The noise levels of the sampler that draws the latents.", longest=LONGEST_NAME
+        "Karras", "Schedule type", "Noise levels of the sampler that draws the latents.", longest=LONGEST_NAME
     )
-    steps: int = setting(10, "Sampling steps", "Steps of the sampler that draws the latents.", minimum=1, maximum=150)
+    steps: int = setting(
+        10, "Sampling steps", "Number of steps of the sampler that draws the latents.", minimum=1, maximum=150
+    )
     guidance_scale: float = setting(
-        7.0, "CFG scale", "Classifier-free guidance of the sampler that draws the latents.", minimum=1.0, maximum=30.0
+        7.0, "CFG scale", "Guidance scale of the sampler that draws the latents.", minimum=1.0, maximum=30.0
     )
     width: int = setting(
-        0, "Width", "Width of the picture. 0 = the model's own.", unit="pixels", minimum=0, maximum=2048
+        0, "Width", "Image width of the latents. 0 = the model's own.", unit="pixels", minimum=0, maximum=2048
     )
     height: int = setting(
-        0, "Height", "Height of the picture. 0 = the model's own.", unit="pixels", minimum=0, maximum=2048
+        0, "Height", "Image height of the latents. 0 = the model's own.", unit="pixels", minimum=0, maximum=2048
     )
     seed: int = setting(
         0, "Seed", "Random seed of the latents and of all other random choices.", minimum=0, maximum=SEED_LIMIT
     )
     name: str = setting("", "Name", "The word to type in prompts. Choose a made-up word.")
-    overwrite: bool = setting(False, "Overwrite", "Replace an embedding that has this name.")
+    overwrite: bool = setting(False, "Overwrite", "Replace the embedding that has this name.")
     format: str = setting(
         "safetensors", "File format", "Choose pt only for programs that cannot read safetensors.", choices=FORMATS
     )
     save_every: int = setting(
         0,
         "Save every n steps",
-        "Also save the best vectors so far at every n-th step. 0 = only the result.",
+        "Also save the best vectors so far, every n steps. 0 = save only the result.",
         unit="steps",
         minimum=0,
         maximum=100_000,
@@ -210,7 +211,7 @@ class Settings:
     preview_every: int = setting(
         0,
         "Preview every n steps",
-        "Pictures of one seed at every n-th step: the prompt's, the embedding's and the empty prompt's. 0 = none.",
+        "Make pictures of one seed, every n steps: of the prompt, the embedding and the empty prompt. 0 = none.",
         unit="steps",
         minimum=0,
         maximum=100_000,
@@ -218,12 +219,12 @@ class Settings:
     measure: str = setting(
         "Figures and images",
         "Measure",
-        "What is measured once the embedding is saved. Images of 16 seeds (70 pictures) are most of the work, "
-        "images of one seed (7 pictures) little of it.",
+        "What is measured after the embedding is saved. Images of 16 seeds (70 pictures) take most of the time, "
+        "images of one seed (7 pictures) take little.",
         choices=MEASURES,
     )
     private: bool = setting(
-        False, "Keep the prompt out of the file", "The file then holds neither the text nor any other prompt."
+        False, "Keep the prompt out of the file", "The file then contains neither the text nor any other prompt."
     )
 
     @property

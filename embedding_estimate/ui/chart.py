@@ -19,7 +19,7 @@ ANEW = "each part is measured anew"
 
 def svg(curve: Readings, total: int) -> str:
     """Loss and explained over the learning steps: lines of their own for each stretch, the earlier ones pale."""
-    stretches = [Stretch(each.name, _finite(each.readings)) for each in curve.stretches]
+    stretches = [Stretch(stretch.name, _finite(stretch.readings)) for stretch in curve.stretches]
     stretches = [stretch for stretch in stretches if stretch.readings]
     if not stretches:
         return ""

@@ -22,7 +22,7 @@ WORDS = {  # the infotext's -> a setting
     "Seed": "seed",
 }
 FILLED = ("text", "other_prompt", *WORDS.values())
-AUTOMATIC = "Automatic"  # the schedule where none is told
+AUTOMATIC = "Automatic"  # the schedule where the infotext names none
 NO_INFOTEXT = (
     "there is no infotext in Text: paste there all that PNG Info shows for an image, "
     "down to the line that begins with Steps:"
@@ -45,42 +45,45 @@ def bare(text: str) -> str:
     return rest.strip() if first.strip() == HEADING and rest.strip() else text
 
 
-def tells(told: Mapping[str, Any]) -> bool:
+def is_infotext(infotext: Mapping[str, Any]) -> bool:
     """Whether it was an infotext, and no mere prompt."""
-    return "Steps" in told or bool(told.get("Negative prompt"))
+    return "Steps" in infotext or bool(infotext.get("Negative prompt"))
 
 
-def read(told: Mapping[str, Any], negative: bool, names: Names) -> tuple[dict[str, Any], list[str]]:
+def read(infotext: Mapping[str, Any], negative: bool, names: Names) -> tuple[dict[str, Any], list[str]]:
     """Settings by name, and a line for each value that the form cannot take.
 
     `negative` is whether the embedding is for the negative prompt; `names` are the place's samplers and schedules.
     """
-    prompt, other = str(told.get("Prompt", "")), str(told.get("Negative prompt", ""))
+    prompt, other = str(infotext.get("Prompt", "")), str(infotext.get("Negative prompt", ""))
     text, beside = (other, prompt) if negative else (prompt, other)
-    values: dict[str, Any] = {"text": text, "other_prompt": " ".join(beside.splitlines())}  # each line would be one
+    values: dict[str, Any] = {
+        "text": text,
+        "other_prompt": " ".join(beside.splitlines()),
+    }  # one line, for each line of it would be a prompt
     refused = []
     known = {parameter.name: parameter for parameter in PARAMETERS}
-    for word, value in _split(told, names).items():
+    for word, value in _split(infotext, names).items():
         parameter = known[WORDS[word]]
-        found = _value(parameter, str(value), names(parameter.name))
-        if found is not None:
-            values[parameter.name] = found
+        taken = _value(parameter, str(value), names(parameter.name))
+        if taken is not None:
+            values[parameter.name] = taken
         elif word != "Seed":  # it may be random, or larger than ours may be; any other does as well
             refused.append(f"{word} {str(value)[:QUOTED]}: the form cannot take it, {parameter.label} stays as it is")
     return values, refused
 
 
-def _split(told: Mapping[str, Any], names: Names) -> dict[str, Any]:
+def _split(infotext: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """The words that are settings; a sampler of an older WebUI, `DPM++ 2M Karras`, apart from its schedule."""
-    found = {word: told[word] for word in WORDS if told.get(word) not in (None, "")}
-    sampler = str(found.get("Sampler"))
+    written = {word: infotext[word] for word in WORDS if infotext.get(word) not in (None, "")}
+    sampler = str(written.get("Sampler"))
     if sampler in names("sampler"):
-        return {"Schedule type": AUTOMATIC, **found}
+        return {"Schedule type": AUTOMATIC, **written}
     for schedule in names("schedule"):
         plain = sampler.removesuffix(f" {schedule}")
         if plain in names("sampler"):
-            return {**found, "Sampler": plain, "Schedule type": schedule}
-    return found
+            return {**written, "Sampler": plain, "Schedule type": schedule}
+    return written
 
 
 def _value(parameter: Parameter, written: str, names: Sequence[str]) -> Any:

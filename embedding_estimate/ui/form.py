@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -13,16 +13,28 @@ from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.settings.parameters import Parameter
 from embedding_estimate.ui import PREFIX
 
-OPEN: tuple[tuple[str, ...], ...] = (  # rows; all other settings follow in an accordion
-    ("prompt_type", "steps"),
-    ("text",),
+Rows = tuple[tuple[str, ...], ...]  # of settings by name, side by side
+
+FIRST: Rows = (("text",), ("prompt_type",), ("name", "overwrite"), ("tokens",))
+TRAINING: Rows = (
+    ("part",),
     ("use",),
-    ("part", "tokens"),
+    ("steps", "learning_steps"),
     ("rate", "optimizer"),
-    ("loss", "learning_steps"),
+    ("loss", "token_source"),
     ("initial_prompt",),
-    ("token_source", "typed_weight"),
-    ("name", "overwrite"),
+)
+MORE: Rows = (  # and behind these all that are named nowhere here
+    ("other_prompt", "templates"),
+    ("words", "emphasis_goal"),
+    ("typed_weight", "scheduler"),
+    ("batch", "early_stop"),
+    ("sampler", "schedule"),
+    ("guidance_scale", "seed"),
+    ("width", "height"),
+    ("attention_memory", "checkpointing"),
+    ("measure", "format"),
+    ("save_every", "preview_every"),
 )
 COUNTED = ("text", "initial_prompt")  # prompts with a token count beside them
 STOPS = 300  # that can still be hit on a slider
@@ -32,33 +44,44 @@ Names = Callable[[str], Sequence[str]]  # what a setting without choices of its 
 
 
 class Form:
-    """Builds the components where it is made, within gradio's blocks."""
+    """The components of all settings. `first` and then `folds` build them, each within gradio's blocks."""
 
     def __init__(self, names: Names, defaults: Mapping[str, Any], *, keeps_prompts: bool = False):
         """`defaults` are what settings start from by the place's own settings, the rest start from their own.
         `keeps_prompts` is whether the place has prompts of the user's to make contexts of."""
         self._names = names
         self._keeps_prompts = keeps_prompts
+        self._defaults = defaults
         self._left = {parameter.name: parameter for parameter in PARAMETERS}
         for name, value in defaults.items():
             self._left[name] = replace(self._left[name], default=value)
         self.components: dict[str, Any] = {}
         self.counts: dict[str, Any] = {}  # the token counts
-        for row in OPEN:
-            self._row(row)
-        self.name_remarks = gr.HTML(elem_id=f"{PREFIX}name_remarks")
+
+    def first(self) -> None:
+        """What every estimate needs."""
+        self._rows(FIRST)
+
+    def folds(self) -> None:
+        """Everything else."""
+        with gr.Accordion("Training", open=True, elem_id=f"{PREFIX}training"):
+            self._rows(TRAINING)
         with gr.Accordion("More settings", open=False, elem_id=f"{PREFIX}more") as self.more:
-            for pair in _pairs(list(self._left)):
-                self._row(pair)
-        for name in defaults:
+            self._rows(MORE)
+            self._rows(_pairs(list(self._left)))
+        for name in self._defaults:
             self.components[name].do_not_save_to_config = True  # else the WebUI would put back its first value for ever
 
     def settings(self, values: Sequence[Any]) -> Settings:
         """What the components' values say, unchecked."""
         return Settings.from_mapping({name: _plain(value) for name, value in zip(self.components, values, strict=True)})
 
+    def _rows(self, rows: Iterable[Sequence[str]]) -> None:
+        for names in rows:
+            self._row(names)
+
     def _row(self, names: Sequence[str]) -> None:
-        with gr.Row() if len(names) > 1 else nullcontext():
+        with gr.Row(elem_id=f"{PREFIX}{names[0]}_row") if len(names) > 1 else nullcontext():
             for name in names:
                 parameter = self._left.pop(name)
                 if name in COUNTED:
@@ -71,6 +94,8 @@ class Form:
                         self._own_prompts()
                 else:
                     self.components[name] = component(parameter, self._names(name))
+        if "name" in names:
+            self.name_remarks = gr.HTML(elem_id=f"{PREFIX}name_remarks")
 
     def _own_prompts(self) -> None:
         """A button that fills in contexts, and what is said of that."""

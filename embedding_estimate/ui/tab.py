@@ -16,28 +16,35 @@ from embedding_estimate.ui.compat import LATEST, QUIET
 from embedding_estimate.ui.form import Form
 from embedding_estimate.ui.place import Place
 
+EXAMPLE = "(red:1.5) circle"
 REFRESH = "The button beside the list of styles reads them anew."
 
 
 def build(place: Place) -> None:
     """Fills the blocks it is called within. On the page it needs style.css and the javascript, which keeps it live."""
     neighbours = place.txt2img()
-    with gr.Row(elem_id=f"{PREFIX}tab"):
-        with gr.Column(scale=3, min_width=320, elem_id=f"{PREFIX}form"):
+    form = Form(place.choices, place.defaults(), keeps_prompts=place.in_webui)
+    with gr.Row(elem_id=f"{PREFIX}tab"):  # style.css puts the second beside the others where there is room
+        with gr.Column(elem_id=f"{PREFIX}form"):
             with gr.Row(elem_id=f"{PREFIX}sources"):
                 taken = gr.Button("From txt2img", size="sm", elem_id=f"{PREFIX}take", visible=bool(neighbours))
                 infotext = gr.Button("Read infotext", size="sm", elem_id=f"{PREFIX}read")
             filled_in = gr.HTML(elem_id=f"{PREFIX}filled")
-            form = Form(place.choices, place.defaults(), keeps_prompts=place.in_webui)
-        with gr.Column(scale=2, min_width=320, elem_id=f"{PREFIX}side"):
+            form.first()
+        with gr.Column(elem_id=f"{PREFIX}side"):
             estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
             explore = gr.Button("How many tokens?", size="sm", elem_id=f"{PREFIX}explore")
-            with gr.Row(elem_classes=[f"{PREFIX}interrupts"]):
-                save = gr.Button("Interrupt (save)", interactive=False, elem_id=f"{PREFIX}interrupt_save")
-                drop = gr.Button("Interrupt (not save)", interactive=False, elem_id=f"{PREFIX}interrupt_drop")
+            with gr.Row(elem_id=f"{PREFIX}interrupts"):
+                save = gr.Button("Interrupt (save)", size="sm", interactive=False, elem_id=f"{PREFIX}interrupt_save")
+                drop = gr.Button(
+                    "Interrupt (not save)", size="sm", interactive=False, elem_id=f"{PREFIX}interrupt_drop"
+                )
             problems = gr.HTML(elem_id=f"{PREFIX}problems")
             state = gr.HTML(elem_id=f"{PREFIX}state")
+        with gr.Column(elem_id=f"{PREFIX}settings"):
+            form.folds()
     poll, restore, clear, count, check = map(_pressed_by_the_javascript, ("poll", "restore", "clear", "count", "check"))
+    example = _pressed_by_the_javascript("example")
     save_style = _pressed_by_the_javascript("save_style")
 
     def now() -> tuple[Any, ...]:
@@ -80,6 +87,10 @@ def build(place: Place) -> None:
     check.click(*checking, **LATEST)
     restoring = (lambda: restored(place, form)), None, list(form.components.values())
     restore.click(*restoring, **QUIET).then(*counting, **QUIET).then(*checking, **QUIET)
+
+    of_example = [form.components[name] for name in ("text", "name", "overwrite")]
+    fill_in = example.click(lambda: (EXAMPLE, place.jobs.free_name(EXAMPLE), False), None, of_example, **QUIET)
+    fill_in.then(*counting, **QUIET).then(*checking, **QUIET)
 
     def take(prompt_type: str, *values: Any) -> list[Any]:
         return filled(place, prompt_type, place.told(dict(zip(neighbours, values, strict=True))))
@@ -141,11 +152,11 @@ def remarks(place: Place, name: str, file_format: str, overwrite: bool) -> list[
         return []
 
 
-def filled(place: Place, prompt_type: str, told: Mapping[str, Any], else_say: str = "") -> list[Any]:
-    """What is wrong, what was filled in, the fold, and the new values of `filling.FILLED`; where nothing is told
+def filled(place: Place, prompt_type: str, infotext: Mapping[str, Any], else_say: str = "") -> list[Any]:
+    """What is wrong, what was filled in, the fold, and the new values of `filling.FILLED`; where it is no infotext
     `else_say` and none."""
-    values, refused = filling.read(told, prompt_type == "Negative Prompt", place.choices)
-    if else_say and not filling.tells(told):
+    values, refused = filling.read(infotext, prompt_type == "Negative Prompt", place.choices)
+    if else_say and not filling.is_infotext(infotext):
         values, refused = {}, [else_say]
     kept = (gr.update(value=values[name]) if name in values else gr.update() for name in filling.FILLED)
     fold = gr.update(open=True) if values else gr.update()
@@ -176,11 +187,11 @@ def as_style(place: Place) -> tuple[str, list[str], Sequence[str]]:
 
 def counts(place: Place, texts: tuple[str, ...]) -> Any:
     """The token count of each text, as HTML."""
-    found = []
+    lines = []
     for text in texts:
         try:
             tokens = None if PROMPT.excess(text) else place.token_count(text)
-            found.append(f"{'?' if tokens is None else tokens} {word('token' if tokens == 1 else 'tokens')}")
+            lines.append(f"{'?' if tokens is None else tokens} {word('token' if tokens == 1 else 'tokens')}")
         except EstimateError:  # what is wrong is said when the job starts
-            found.append(f"? {word('tokens')}")
-    return found
+            lines.append(f"? {word('tokens')}")
+    return lines

@@ -269,6 +269,20 @@ def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: 
 
 
 @pytest.mark.parametrize("weight", [1.0, 1.2])
+def test_figures_are_told_as_soon_as_they_are_measured(toy: ToyModel, weight: float) -> None:
+    asked = dataclasses.replace(task(), typed_weight=weight)
+    told: list[tuple[int, Mapping[str, float | None]]] = []  # beside the work that was done before
+    figures, _ = protocol.measure(
+        toy, asked, random_vectors(2), batch=8, on_figures=lambda known: told.append((toy.denoised, known))
+    )
+    names = [("explained", "emphasis_explained"), ("explained_in_context", "emphasis_in_context")]
+    whole = figures.to_dict()
+    assert [known for _, known in told] == [{name: whole[name] for name in pair} for pair in names]
+    (alone, _), (inside, _) = told
+    assert alone < inside < toy.denoised  # the contexts come after the first, the images after the second
+
+
+@pytest.mark.parametrize("weight", [1.0, 1.2])
 def test_images_in_a_context_are_of_the_same_seeds_and_change_no_figure(toy: ToyModel, weight: float) -> None:
     vectors, asked = random_vectors(1), dataclasses.replace(task(), typed_weight=weight)
     figures, images = protocol.measure(toy, asked, vectors, batch=4)

@@ -185,6 +185,17 @@ def test_the_embedding_is_there_before_it_is_measured(place: Place, monkeypatch:
     assert before.provenance == {**after.provenance, "fidelity": None}
 
 
+def test_a_job_that_is_measured_knows_what_to_type_and_the_figures_so_far(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, dict[str, float | None]]] = []
+    job = measuring(place, monkeypatch, lambda job: seen.append((job.typed, dict(job.figures))), typed_weight=1.2)
+    assert seen == [("(it:1.2)", {})]
+    assert job.saved and job.saved.estimate.fidelity
+    whole = job.saved.estimate.fidelity.to_dict()
+    assert len(job.figures) == 4 and all(whole[name] == value for name, value in job.figures.items())
+
+
 @pytest.mark.parametrize("before", [None, b"an older one"])
 def test_a_stop_while_it_is_measured(place: Place, monkeypatch: pytest.MonkeyPatch, before: bytes | None) -> None:
     path = place.embeddings / "it.safetensors"
@@ -248,7 +259,7 @@ def test_running_out_of_memory_says_what_to_lower(place: Place, monkeypatch: pyt
 
     monkeypatch.setattr(place.host.model, "denoise", exhausted)
     job = place.finished()
-    line = "out of memory: turn on Save memory, lower States per step, Width or Height, and try again"
+    line = "out of memory: turn on Save memory, lower Batch size, Width or Height, and try again"
     assert job.state == "failed" and job.problems == [line]
     assert not place.host.lent
 

@@ -54,6 +54,14 @@ def shots(folder: Path) -> Path:
     return Path(os.environ.get("SCREENSHOTS", folder))
 
 
+def test_an_example_is_filled_in(opened: Tab, folder: Path, shots: Path) -> None:
+    """Only a page without any job offers it; this one's server has none yet."""
+    opened.page.get_by_role("button", name="Fill in an example").click()
+    opened.has(text="(red:1.5) circle", name="red-circle")
+    opened.says("text_count", "2 tokens")
+    opened.shoot("example", shots)
+
+
 def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -> None:
     opened.fill(text="(red:1.5) circle", steps="4", tokens="3", learning_steps="5", name="no,name")
     opened.says("text_count", "2 tokens")
@@ -66,9 +74,9 @@ def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -
     opened.page.get_by_text("More settings").click()
     opened.choose("measure", "Figures")
     opened.press("estimate")
-    result = opened.state("done", "failed")
-    assert "typed as the word red-disc" in result and "emphasis explained" in result
-    assert "5 steps (done)" in result
+    result = opened.result("red-disc")
+    assert result.startswith("Type this in your prompt: red-disc") and "emphasis explained" in result
+    assert "The embedding has 3 vectors." in result and "The training took 5 steps." in result
     assert opened.page.locator(".embedding_estimate_report img").evaluate("picture => picture.naturalWidth") > 500
     assert opened.page.locator("#embedding_estimate_problems li").count() == 0
     assert read(folder / "embeddings" / "red-disc.safetensors").tokens == 3
@@ -77,6 +85,27 @@ def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -
 
     opened.fill(text="red-disc")
     opened.says("text_count", "3 tokens")  # the word is read as the embedding now
+
+
+def bottom(tab: Tab, selector: str) -> float:
+    """Where an element ends, in pixels from the top of the page."""
+    end: float = tab.page.locator(selector).first.evaluate("it => it.getBoundingClientRect().bottom + scrollY")
+    return end
+
+
+@pytest.mark.parametrize("width", [420, 900, 1400])
+def test_the_button_and_the_progress_are_in_sight(opened: Tab, width: int) -> None:
+    """Nobody has to scroll past the form, which takes some 2,000 pixels on the narrowest of these pages."""
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name=f"in-sight-{width}")
+    opened.press("estimate")
+    opened.moves()
+    assert bottom(opened, "#embedding_estimate_estimate") < 900
+    assert bottom(opened, "#embedding_estimate_interrupts") < 900
+    assert bottom(opened, "#embedding_estimate_state [role=progressbar]") < 900
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    opened.press("interrupt_drop")
+    opened.state("dropped")
 
 
 def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, shots: Path) -> None:
@@ -97,17 +126,16 @@ def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, 
     opened.page.get_by_text("More settings").click()
     opened.choose("measure", "Nothing")
     opened.press("estimate")
-    opened.says("state", "typed as the word four")
+    assert "The embedding has 4 vectors." in opened.result("four")
     assert read(folder / "embeddings" / "four.safetensors").tokens == 4  # the form knows what was clicked
 
 
 def test_a_typed_weight_is_told_and_copied(opened: Tab, shots: Path) -> None:
-    opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", typed_weight="1.3", name="disc")
     opened.page.get_by_text("More settings").click()
+    opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", typed_weight="1.3", name="disc")
     opened.choose("measure", "Figures")
     opened.press("estimate")
-    opened.says("state", "typed as (disc:1.3)")
-    assert "bare name" in opened.state("done")
+    assert "bare name" in opened.result("(disc:1.3)")
     opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened.page.get_by_role("button", name="Copy").click()
     opened.page.get_by_role("button", name="Copied").wait_for()
@@ -135,7 +163,7 @@ def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, s
         assert "half-way" in other.state("done", "failed")
         other.lacks("problems", "half-way")
 
-    assert "typed as the word half-way" in opened.state("done")
+    assert "The training was interrupted after" in opened.result("half-way")
     assert read(folder / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"
     assert opened.page.is_disabled("#embedding_estimate_interrupt_save")
 
@@ -143,7 +171,7 @@ def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, s
 def test_a_job_is_dropped(opened: Tab, folder: Path) -> None:
     opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="unwanted")
     opened.press("estimate")
-    opened.says("state", "training")
+    opened.moves()
     opened.press("interrupt_drop")
     assert "the result was dropped" in opened.state("dropped", "done", "failed")
     assert not (folder / "embeddings" / "unwanted.safetensors").exists()
@@ -169,7 +197,7 @@ def test_what_is_read_from_an_infotext_is_said(opened: Tab, shots: Path) -> None
     settings = "Steps: 4, Sampler: Euler a, Schedule type: Karras, CFG scale: 6.5, Size: 64x32, Seed: 12"
     opened.fill(text=f"a (red:1.5) circle\nNegative prompt: grey\n{settings}")
     opened.press("read")
-    opened.says("filled", "Filled in: Text a (red:1.5) circle, Other side's text grey")  # quotes are drawn
+    opened.says("filled", "Filled in: Text a (red:1.5) circle, Other prompt grey")  # quotes are drawn
     for filled in (
         "Sampler Euler a",
         "Sampling steps 4",
@@ -199,5 +227,5 @@ def test_lines_with_values_are_translated_as_a_webui_would_have_it(browser, url:
         tab.page.get_by_text("More settings").click()
         tab.choose("measure", "Figures")
         tab.press("estimate")
-        assert "5 \u30b9\u30c6\u30c3\u30d7" in tab.state("done", "failed")
+        assert "\u5b66\u7fd2\u306f 5 \u30b9\u30c6\u30c3\u30d7\u3067\u3057\u305f" in tab.result("kyokuchi")
         tab.shoot("japanese", shots)

@@ -42,12 +42,12 @@ def test_an_infotext_is_split_as_the_webui_splits_it() -> None:
 @pytest.mark.parametrize("text", ["", "a red circle", "one: a, two: b", "(a:1.2), (b:1.3)"])
 def test_a_prompt_is_no_infotext(text: str) -> None:
     told = infotext.parse(text)
-    assert told == {"Prompt": text, "Negative prompt": ""} and not filling.tells(told)
+    assert told == {"Prompt": text, "Negative prompt": ""} and not filling.is_infotext(told)
 
 
 def test_a_negative_prompt_is_enough_to_tell_one() -> None:
     told = infotext.parse("a\nNegative prompt: b")
-    assert filling.tells(told) and filling.read(told, False, names) == ({"text": "a", "other_prompt": "b"}, [])
+    assert filling.is_infotext(told) and filling.read(told, False, names) == ({"text": "a", "other_prompt": "b"}, [])
 
 
 @pytest.mark.parametrize("heading", ["parameters\n\n", "parameters\r\n", "\nparameters \n"])

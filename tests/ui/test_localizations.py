@@ -36,6 +36,7 @@ from embedding_estimate.optimizers import LOSSES, OPTIMIZERS
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import FORMATS, PARAMETERS, PARTS, Settings
 from embedding_estimate.ui import PREFIX, status, tab
+from embedding_estimate.ui.result import PICTURED
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # see conftest.py
 
@@ -126,6 +127,10 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         for each in (*both(), Job("1", settings, trained=[folder / str(n)])):
             each.stop.stop(save=save)
             yield each
+    for known in ({}, {"explained": n / 10, "emphasis_explained": None}):
+        job = Job("1", settings, trained=[folder / str(n)], typed=name, figures=known)
+        job.follow(Progress("measure", n, 10 * n))
+        yield job
     pictures = dict.fromkeys(("prompt", "embedding", "empty"), Image.new("RGB", (8, 8)))
     for emphasis in (None, n / 10):
         _, done = both("done")
@@ -135,7 +140,8 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         saved = unmeasured(name, folder / str(n))
         result = replace(saved.estimate, fidelity=figures, typed_weight=1 + n / 10, steps=n)
         result = replace(result, embedding=Embedding(name, {"clip_l": torch.ones(n, 6)}))
-        saved = replace(saved, estimate=result)
+        images = {row: [pictures["prompt"]] for row in PICTURED}
+        saved = replace(saved, estimate=result, pictures=images if emphasis else {})
         yield Job("1", settings, state="done", saved=saved, preview=Preview(n, pictures))
     for tokens in (1, n):
         bare = replace(

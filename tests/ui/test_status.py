@@ -16,14 +16,16 @@ from jobs.test_jobs import Place
 from PIL import Image
 from toy import ToyHost
 
+from embedding_estimate.checks import advice
 from embedding_estimate.estimation.curve import Point
 from embedding_estimate.estimation.trainer import Estimate
+from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.jobs.jobs import Curve, Job, Saved
 from embedding_estimate.jobs.readings import MOST, Reading, Readings
-from embedding_estimate.progress import Progress
+from embedding_estimate.progress import Progress, StopReason
 from embedding_estimate.settings import Settings
-from embedding_estimate.ui import chart, status
+from embedding_estimate.ui import chart, markup, result, status
 
 NASTY = '<img src=x onerror="alert(1)"> & (b:1.2)'
 
@@ -39,13 +41,15 @@ def job(**settings: Any) -> Job:
 
 def unmeasured(name: str, folder: Path) -> Saved:
     embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
-    result = Estimate(embedding, 1.0, None, 7, "interrupted", [], [], [], 1.0, 1.0, 1.0, 1, 1)
-    return Saved(result, [folder / "it.safetensors"], {}, None, 2.0)
+    made = Estimate(embedding, 1.0, None, 7, StopReason.INTERRUPTED, [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    return Saved(made, [folder / "it.safetensors"], {}, None, 2.0)
 
 
-def test_before_the_first_job() -> None:
+def test_before_the_first_job_it_says_what_to_do() -> None:
     html = status.render(None, "the <folder>", in_webui=False)
     assert 'data-state="idle"' in html and "the &lt;folder&gt;" in html
+    assert re.findall("<li>(.*?)</li>", html) == list(status.HELLO) and len(status.HELLO) == 3
+    assert f'data-embedding-estimate="example">{status.EXAMPLE}</button>' in html
 
 
 def test_a_job_that_runs() -> None:
@@ -90,19 +94,19 @@ def test_a_job_that_is_done(place: Place) -> None:
         assert f"<dt>{label}</dt>" in html
     assert "data:image/png;base64," in html
     assert html.index("txt2img_prompt") < html.index("txt2img_neg_prompt")
-    assert status.CARD in html
-    assert "txt2img" not in (alone := status.render(done, "", in_webui=False)) and status.CARD not in alone
+    assert result.CARD in html
+    assert "txt2img" not in (alone := status.render(done, "", in_webui=False)) and result.CARD not in alone
 
     done.saved.report.unlink()
-    assert "data:image" not in status.render(done, "", in_webui=True)
+    assert "data:image/png" not in status.render(done, "", in_webui=True)
 
 
 def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
     html = status.render(finished(place, measure="Figures", typed_weight=1.2), "", in_webui=True)
-    assert "typed as</span> <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
+    assert "Type this in your prompt:</span> <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
     assert "<dt>bare name</dt>" in html
     html = status.render(finished(place, measure="Nothing", overwrite=True), "", in_webui=True)
-    assert "typed as the word</span> <code>it</code>" in html and html.count('data-typed="it"') == 3
+    assert "Type this in your prompt:</span> <code>it</code>" in html and html.count('data-typed="it"') == 3
 
 
 def test_figures_without_images(place: Place) -> None:
@@ -116,21 +120,26 @@ def test_the_latest_preview_is_shown_while_nothing_better_is_there(place: Place)
     html = status.render(done, "", in_webui=False)
     assert html.count("data:image/jpeg;base64,") == 3 and "The same seed at step</span> 2<" in html
     better = finished(place, preview_every=2, overwrite=True)
-    assert "image/jpeg" not in status.render(better, "", in_webui=False)
+    html = status.render(better, "", in_webui=False)
+    assert re.findall('<img alt="" src="data:image/jpeg[^>]+><small>(.*?)</small>', html) == list(result.PICTURED)
+    assert "The same seed</span><" in html and "at step" not in html
     better.state = "running"
-    assert "image/jpeg" in status.render(better, "", in_webui=False)
+    assert "The same seed at step</span> 2<" in status.render(better, "", in_webui=False)
 
 
 def test_a_preview_is_made_small() -> None:
     large = Image.new("RGB", (2048, 1024))
-    shown = status._thumbnail(large)
+    shown = markup.thumbnail(large)
     with Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))) as small:
         assert small.size == (256, 128)
     assert large.size == (2048, 1024)
 
 
-def test_a_negative_embedding_goes_to_the_negative_prompt_first() -> None:
-    html = status._uses("it", negative=True, in_webui=True, several=False)
+def test_a_negative_embedding_goes_to_the_negative_prompt_first(tmp_path: Path) -> None:
+    done = job(prompt_type="Negative Prompt")
+    done.state, done.saved = "done", unmeasured("it", tmp_path)
+    html = status.render(done, "", in_webui=True)
+    assert "Type this in your negative prompt:" in html
     assert html.index("txt2img_neg_prompt") < html.index('"txt2img_prompt"')
 
 
@@ -138,7 +147,8 @@ def test_a_job_that_was_interrupted_has_no_figures(tmp_path: Path) -> None:
     done = job()
     done.state, done.saved = "done", unmeasured("it", tmp_path)
     html = status.render(done, "", in_webui=False)
-    assert "7 steps (interrupted; the best of them was saved without being measured)" in html and "<dl" not in html
+    assert result.UNMEASURED in html and "<dl" not in html and "verdict" not in html
+    assert "<p>The training was interrupted after 7 steps. The best vectors so far are saved.</p>" in html
 
 
 def point(tokens: int, explained: float, emphasis: float | None) -> Point:
@@ -171,15 +181,102 @@ def test_a_curve_that_is_done_is_a_chart_and_rows_to_choose_from() -> None:
     assert max(below) <= chart.HEIGHT and "nan" not in lines[0][1]
 
 
-def test_a_job_that_is_measured_says_where_the_file_is(tmp_path: Path) -> None:
+def measured(folder: Path) -> Job:
+    """One whose embedding is there already."""
     running = job()
     running.follow(Progress("measure", 1, 1600))
-    running.trained = [tmp_path / "it.safetensors"]
-    assert f"{tmp_path / 'it.safetensors'}</p>" in status.render(running, "", in_webui=True)
+    running.typed, running.trained = "(it:1.2)", [folder / "it.safetensors"]
+    return running
+
+
+def test_a_job_that_is_measured_can_be_used_already(tmp_path: Path) -> None:
+    running = measured(tmp_path)
+    html = status.render(running, "", in_webui=True)
+    assert f"{tmp_path / 'it.safetensors'}</p>" in html and result.MEASURED_NEXT in html
+    assert "<code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
     running.stop.stop(save=True)
     assert "stopping; without figures" in status.render(running, "", in_webui=True)
     running.stop.stop(save=False)
     assert "stopping; the embedding will be removed" in status.render(running, "", in_webui=True)
+
+
+def headlines(html: str) -> list[tuple[str, str, str]]:
+    """Title, value and meaning of the figures above the fold."""
+    return re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>.*?<dd>(.*?)</dd></div>", html.partition("<details")[0])
+
+
+def verdicts(html: str) -> list[tuple[str, str]]:
+    """Kind and sentence, the first one large."""
+    lines = re.search('<p class="embedding_estimate_verdict">(.*?)</p>', html)
+    return re.findall(r'<span class="embedding_estimate_(\w+)">(.*?)</span>', lines[1]) if lines else []
+
+
+def test_figures_fill_in_as_they_are_measured(tmp_path: Path) -> None:
+    running = measured(tmp_path)
+    waits = ("-", "being measured")
+    html = status.render(running, "", in_webui=False)
+    assert headlines(html) == [("Among other words", *waits), ("Typed alone", *waits)] and verdicts(html) == []
+
+    running.figures.update(explained=0.97, emphasis_explained=0.93)
+    html = status.render(running, "", in_webui=False)
+    alone = ("Typed alone", "0.930", result.MEANINGS["emphasis_explained"])
+    assert headlines(html) == [("Among other words", *waits), alone]
+    assert verdicts(html) == [("very_close", "Very close to the prompt, typed alone.")]
+
+    running.figures.update(explained_in_context=0.8, emphasis_in_context=None)
+    html = status.render(running, "", in_webui=False)
+    assert headlines(html) == [("Among other words", "0.800", result.MEANINGS["explained_in_context"]), alone]
+    assert verdicts(html)[0] == ("differs", "Differs from the prompt, among other words.")
+
+
+def with_figures(folder: Path, figures: Fidelity, **settings: Any) -> Job:
+    """A job that is over and has these."""
+    done, saved = job(**settings), unmeasured("it", folder)
+    done.state = "done"
+    done.saved = replace(saved, estimate=replace(saved.estimate, fidelity=figures, stopped=StopReason.DONE))
+    return done
+
+
+def test_a_result_says_what_to_type_then_how_close_it_is_then_what_to_try_then_the_figures(tmp_path: Path) -> None:
+    poor = replace(FIGURES, emphasis_in_context=-0.2)
+    done = with_figures(tmp_path, poor)
+    done.notes = ["something to know", *advice.of_figures(poor)]
+    html = status.render(done, "", in_webui=False)
+    order = ["<code>it</code>", "Worse than typing the words", result.CLOSER, "<dl", "something to know", "<details"]
+    places = [html.index(piece) for piece in order]
+    assert places == sorted(places)
+    assert verdicts(html) == [
+        ("worse", "Worse than typing the words, among other words."),
+        ("close", "Close to the prompt, typed alone."),
+    ]
+    assert "Type the prompt itself" in html and "the prompt without weights works better" not in html  # said once
+
+    above, below = html.split("<details")
+    assert len(headlines(html)) == 2 and "bare words" not in above and ">bare words<" in below
+    assert "<p>The embedding has 1 vector.</p>" in below and "<p>The training took 7 steps.</p>" in below
+
+
+def test_what_it_is_made_for_comes_first(tmp_path: Path) -> None:
+    html = status.render(with_figures(tmp_path, FIGURES, use="Alone"), "", in_webui=False)
+    assert [title for title, *_ in headlines(html)] == ["Typed alone", "Among other words"]
+    assert [kind for kind, _ in verdicts(html)] == ["close", "differs"]
+    assert result.CLOSER not in html
+
+
+def test_vectors_that_need_no_training_are_very_close(tmp_path: Path) -> None:
+    done, saved = job(measure="Nothing"), unmeasured("it", tmp_path)
+    done.state = "done"
+    done.saved = replace(saved, estimate=replace(saved.estimate, stopped=StopReason.EXACT))
+    html = status.render(done, "", in_webui=False)
+    assert verdicts(html) == [("very_close", "Very close to the prompt.")] and "<p>No training was needed.</p>" in html
+
+
+@pytest.mark.parametrize("stopped", set(StopReason) - {StopReason.STUCK, StopReason.SNAPSHOT})
+def test_every_end_of_a_training_has_a_sentence(tmp_path: Path, stopped: StopReason) -> None:
+    done, saved = job(), unmeasured("it", tmp_path)
+    done.state, done.saved = "done", replace(saved, estimate=replace(saved.estimate, stopped=stopped))
+    sentence = result.ENDS.get(stopped, result.UNTRAINED).format(7)
+    assert f"<p>{sentence}</p>" in status.render(done, "", in_webui=False) and sentence.endswith(".")
 
 
 @pytest.mark.parametrize("state", ["failed", "dropped"])

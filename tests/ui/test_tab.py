@@ -83,10 +83,17 @@ def place(toy_host: ToyHost, tmp_path: Path) -> Place:
     return Place(toy_host, tmp_path)
 
 
+def built_with(defaults: dict[str, Any]) -> form.Form:
+    with gr.Blocks(analytics_enabled=False):
+        made = form.Form(names, defaults)
+        made.first()
+        made.folds()
+    return made
+
+
 @pytest.fixture(scope="module")
 def built() -> form.Form:
-    with gr.Blocks(analytics_enabled=False):
-        return form.Form(names, {})
+    return built_with({})
 
 
 def values(built: form.Form, **changed: Any) -> tuple[Any, ...]:
@@ -115,10 +122,55 @@ def test_labels_are_unique(built: form.Form) -> None:
     assert len(set(labels)) == len(labels)
 
 
-def test_the_frequent_settings_come_first_in_their_order(built: form.Form) -> None:
-    frequent = [name for row in form.OPEN for name in row]
-    assert list(built.components)[: len(frequent)] == frequent
-    assert frequent[:3] == ["prompt_type", "steps", "text"] and frequent[-1] == "overwrite"
+def fold_of(blocks: gr.Blocks, name: str) -> str:
+    """The label of the accordion that a setting's component is in; empty for one that is in none."""
+    block = next(each for each in blocks.blocks.values() if each.elem_id == f"embedding_estimate_{name}")
+    while block is not None and not isinstance(block, gr.Accordion):
+        block = block.parent
+    return block.label if block else ""
+
+
+def test_what_every_estimate_needs_comes_first_then_the_training_and_the_rest_is_folded(place: Place) -> None:
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        tab.build(place)
+    folds: dict[str, list[str]] = {}
+    for parameter in PARAMETERS:
+        folds.setdefault(fold_of(blocks, parameter.name), []).append(parameter.name)
+    assert set(folds.pop("")) == {"text", "prompt_type", "name", "overwrite", "tokens"}
+    mission = {"part", "steps", "learning_steps", "rate", "optimizer", "loss", "initial_prompt", "token_source"}
+    assert set(folds["Training"]) == mission | {"use"}
+    opened = {each.label: each.open for each in blocks.blocks.values() if isinstance(each, gr.Accordion)}
+    assert opened == {"Training": True, "More settings": False} and folds.keys() == opened.keys()
+
+
+def test_the_buttons_stand_between_the_first_settings_and_the_folds(place: Place) -> None:
+    """A narrow page shows them in this order, so nobody scrolls past the whole form."""
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        tab.build(place)
+    (row,) = (each for each in blocks.blocks.values() if each.elem_id == "embedding_estimate_tab")
+    columns = [each.elem_id for each in row.children]
+    assert columns == ["embedding_estimate_form", "embedding_estimate_side", "embedding_estimate_settings"]
+
+
+def test_the_form_has_the_order_in_which_it_is_filled_in(built: form.Form) -> None:
+    assert list(built.components)[:5] == ["text", "prompt_type", "name", "overwrite", "tokens"]
+
+
+def pressed(blocks: gr.Blocks, name: str) -> Any:
+    """What the handler of a button returns, and the ids of the components that get it."""
+    (button,) = (each for each in blocks.blocks.values() if each.elem_id == f"embedding_estimate_{name}")
+    (handler,) = (each for each in blocks.fns.values() if (button._id, "click") in each.targets)
+    return dict(zip((each.elem_id for each in handler.outputs), handler.fn(), strict=True))
+
+
+def test_the_example_has_a_text_and_a_name_that_is_free(place: Place, tmp_path: Path) -> None:
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        tab.build(place)
+    filled = {"text": "(red:1.5) circle", "name": "red-circle", "overwrite": False}
+    assert pressed(blocks, "example") == {f"embedding_estimate_{name}": value for name, value in filled.items()}
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "red-circle.pt").write_bytes(b"")
+    assert pressed(blocks, "example")["embedding_estimate_name"] == "2-red-circle"
 
 
 def test_untouched_values_are_the_defaults(built: form.Form) -> None:
@@ -126,8 +178,7 @@ def test_untouched_values_are_the_defaults(built: form.Form) -> None:
 
 
 def test_the_form_starts_from_the_places_defaults_whatever_the_webui_remembers() -> None:
-    with gr.Blocks(analytics_enabled=False):
-        built = form.Form(names, {"format": "pt", "preview_every": 25})
+    built = built_with({"format": "pt", "preview_every": 25})
     settings = built.settings(values(built))
     assert (settings.format, settings.preview_every, settings.tokens) == ("pt", 25, 0)
     kept = [name for name, component in built.components.items() if hasattr(component, "do_not_save_to_config")]
@@ -209,7 +260,7 @@ def test_the_form_is_filled(place: Place) -> None:
     assert (problems, text["value"], other["value"]) == ("", "circle, styled", "grey")
     assert [update["value"] for update in rest if "value" in update] == [7]
     assert fold["open"] is True
-    assert re.sub("<[^>]+>", "", said) == "Filled in: Text circle, styled, Other side's text grey, Sampling steps 7"
+    assert re.sub("<[^>]+>", "", said) == "Filled in: Text circle, styled, Other prompt grey, Sampling steps 7"
     _, said, _, text, *_ = tab.filled(place, "Negative Prompt", told)
     assert text["value"] == "grey"
     assert tab.filled(place, "Prompt", {"Prompt": "a", "Steps": 7})[1].count("<span>(emptied)</span>") == 1

@@ -117,8 +117,7 @@ def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path
     opened.says("state", "The same seed at step")
     opened.shoot("webui-running", shots)
     opened.press("interrupt_save")
-    result = opened.state("done", "failed")
-    assert "typed as the word red-disc" in result
+    assert "The training was interrupted after" in opened.result("red-disc")
     assert read(data / "embeddings" / "red-disc.safetensors").tokens == 2
     playwright.expect(opened.page.locator(".embedding_estimate_preview img")).to_have_count(3)
     opened.shoot("webui-done", shots)
@@ -191,7 +190,7 @@ def test_a_second_estimate_is_refused_and_the_hosts_interrupt_saves(opened: Tab,
     txt2img(opened, "a circle")
     opened.page.click("#txt2img_generate")  # waits behind the job
     opened.page.click("#txt2img_interrupt")
-    opened.says("state", "typed as the word half-way")
+    opened.says("state", "Type this in your prompt: half-way")
     assert read(data / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"
     opened.page.locator("#txt2img_gallery img").first.wait_for()
 
@@ -201,10 +200,10 @@ def test_reload_ui_interrupts_and_saves(opened: Tab, data: Path) -> None:
     start(opened, learning_steps=ENDLESS, name="survivor")
     opened.moves()
     reload_ui(opened)
-    assert "typed as the word survivor" in opened.state("done")
+    opened.result("survivor")
     assert read(data / "embeddings" / "survivor.safetensors").provenance["stopped"] == "interrupted"
     start(opened, learning_steps="3", name="after-it")
-    opened.says("state", "typed as the word after-it")
+    opened.result("after-it")
 
 
 def test_a_job_is_dropped(opened: Tab, data: Path) -> None:
