@@ -271,7 +271,7 @@ def test_vectors_that_need_no_training_are_very_close(tmp_path: Path) -> None:
     assert verdicts(html) == [("very_close", "Very close to the prompt.")] and "<p>No training was needed.</p>" in html
 
 
-@pytest.mark.parametrize("stopped", set(StopReason) - {StopReason.STUCK, StopReason.SNAPSHOT})
+@pytest.mark.parametrize("stopped", sorted(set(StopReason) - {StopReason.STUCK, StopReason.SNAPSHOT}))
 def test_every_end_of_a_training_has_a_sentence(tmp_path: Path, stopped: StopReason) -> None:
     done, saved = job(), unmeasured("it", tmp_path)
     done.state, done.saved = "done", replace(saved, estimate=replace(saved.estimate, stopped=stopped))
