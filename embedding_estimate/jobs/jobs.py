@@ -29,7 +29,7 @@ from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
-from embedding_estimate.storage.phrases import told_phrase
+from embedding_estimate.storage.phrases import recorded_phrase
 from embedding_estimate.storage.snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class Jobs:
 
     def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
         def saved(embedding: Embedding, paths: Sequence[Path]) -> None:
-            job.typed, job.trained = told_phrase(embedding, embedding.provenance["typed_weight"]), paths
+            job.typed, job.trained = recorded_phrase(embedding, embedding.provenance["typed_weight"]), paths
 
         host = self._host(job.settings)
         made = Pipeline(
