@@ -252,7 +252,7 @@ def test_a_result_says_what_to_type_then_how_close_it_is_then_what_to_try_then_t
     assert "Type the prompt itself" in html and "the prompt without weights works better" not in html  # said once
 
     above, below = html.split("<details")
-    assert len(headlines(html)) == 2 and "bare words" not in above and ">bare words<" in below
+    assert len(headlines(html)) == 2 and ">cut to fit<" not in above and ">cut to fit<" in below
     assert "<p>The embedding has 1 vector.</p>" in below and "<p>The training took 7 steps.</p>" in below
 
 
