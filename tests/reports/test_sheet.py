@@ -29,7 +29,7 @@ def test_each_card_has_its_own_figure(monkeypatch: pytest.MonkeyPatch) -> None:
         *("0.91", "explained", "without weights 0.72"),
         *("0.63", "emphasis explained", "without weights 0"),
         *("-0.45", "emphasis in context", "without weights 0"),
-        *("0.16", "image distance", "0 same images, 1 as far as empty"),
+        *("0.16", "image distance", "0 = same images, 1 = as far as empty"),
     ]
 
 
@@ -46,7 +46,7 @@ def test_one_chart_has_the_losses_and_the_other_what_is_explained(monkeypatch: p
     charts: dict[str, Chart] = {}
 
     def noted(chart: Chart, canvas: Canvas, *place: Any) -> None:
-        charts[chart.title.partition(",")[0]] = chart
+        charts[chart.title.partition(" ")[0].rstrip(",")] = chart
 
     monkeypatch.setattr(Chart, "draw", noted)
     figures = replace(FIGURES, explained_in_context_without_weights=0.55)
