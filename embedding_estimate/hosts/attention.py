@@ -29,18 +29,31 @@ class AttentionLayer:
     The module's output is never used, so any implementation of attention may be switched on.
     """
 
-    def __init__(self, module: Any, precision: Precision = nullcontext, contexts: Contexts = twice):
-        """`precision` gives the context manager that the host calls the module in, such as autocast. `contexts` makes
-        the contexts for the keys and for the values."""
+    def __init__(
+        self,
+        module: Any,
+        precision: Precision = nullcontext,
+        contexts: Contexts = twice,
+        computes_in: torch.dtype | None = None,
+    ):
+        """
+        Args:
+            module: A cross-attention of the U-Net.
+            precision: Gives the context manager that the host calls the module in, such as autocast.
+            contexts: Makes the contexts for the keys and for the values.
+            computes_in: The precision that the host computes in, or None where it is that of the weights.
+        """
         self.to_q: nn.Module = module.to_q
         self.to_out: nn.Module = module.to_out[0]
         self.heads: int = module.heads
         self._to_k, self._to_v = module.to_k, module.to_v
         self._precision, self._contexts = precision, contexts
+        weight = module.to_k.weight
+        own = torch.float16 if weight.element_size() == 1 else weight.dtype  # those of a byte are used as fp16
+        self._dtype: torch.dtype = computes_in or own
 
     def read(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        weight = self._to_k.weight
-        dtype = torch.float16 if weight.element_size() == 1 else weight.dtype  # those of a byte are used as fp16
+        dtype = self._dtype
         scale = GradientScale() if dtype == torch.float16 else None
         widened = dtype == torch.bfloat16
         if widened:
@@ -66,13 +79,16 @@ def _projected_in_fp32(module: nn.Module, context: Tensor) -> Tensor:
     def widened(context: Tensor) -> Any:
         return functional_call(module, {key: p.float() for key, p in module.named_parameters()}, (context,))
 
-    found: Tensor = checkpoint(widened, context, use_reentrant=False, preserve_rng_state=False)
-    return found
+    projected: Tensor = checkpoint(widened, context, use_reentrant=False, preserve_rng_state=False)
+    return projected
 
 
 def cross_attentions(
-    unet: nn.Module, precision: Precision = nullcontext, contexts: Contexts = twice
+    unet: nn.Module,
+    precision: Precision = nullcontext,
+    contexts: Contexts = twice,
+    computes_in: torch.dtype | None = None,
 ) -> list[AttentionLayer]:
     """The cross-attentions of a U-Net; see `AttentionLayer` for the arguments."""
-    found = [module for name, module in unet.named_modules() if name.endswith(f".{BLOCK}")]
-    return [AttentionLayer(module, precision, contexts) for module in found]
+    modules = [module for name, module in unet.named_modules() if name.endswith(f".{BLOCK}")]
+    return [AttentionLayer(module, precision, contexts, computes_in) for module in modules]

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "ResBlock")  # of diffusers, LDM, sgm and their descendants
@@ -17,7 +17,7 @@ BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "ResBlock")  # of diffusers,
 @contextmanager
 def checkpointed(unet: nn.Module, precision: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Iterator[None]:
     """`host.BorrowedModel.checkpointed` of a U-Net; `precision` gives what the host runs it in, autocast for one."""
-    blocks: list[Any] = [block for block in unet.modules() if any(of.__name__ in BLOCKS for of in type(block).__mro__)]
+    blocks: list[Any] = [block for block in unet.modules() if _is_block(block) and not _is_checkpointed(block)]
     before = [vars(block).get("forward") for block in blocks]  # a host may have put one in
     for block in blocks:
         block.forward = functools.partial(_recomputed, block.forward, precision)
@@ -31,14 +31,23 @@ def checkpointed(unet: nn.Module, precision: Callable[[], AbstractContextManager
                 block.forward = forward
 
 
+def _is_block(module: nn.Module) -> bool:
+    return any(base.__name__ in BLOCKS for base in type(module).__mro__)
+
+
+def _is_checkpointed(block: Any) -> bool:
+    """Whether it is so already, which a host may need for reasons of its own."""
+    return getattr(block.forward, "func", None) is _recomputed
+
+
 def _recomputed(
     forward: Callable[..., Any], precision: Callable[[], AbstractContextManager[Any]], *arguments: Any, **named: Any
 ) -> Any:
     if not torch.is_grad_enabled():
         return forward(*arguments, **named)
 
-    def run(*arguments: Any, **named: Any) -> Any:
+    def run(hidden: Tensor, *arguments: Any, **named: Any) -> Any:
         with precision():  # here and not by `context_fn`, which torch 2.0 has not
-            return forward(*arguments, **named)
+            return forward(hidden.clone(), *arguments, **named)  # some blocks add to it in place
 
     return checkpoint(run, *arguments, use_reentrant=False, **named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ def given_back(modules: Sequence[nn.Module], *, but: tuple[str, ...] = ()) -> It
     Attributes whose names begin with one of `but` belong to somebody else and stay as they are.
     """
     parts = [part for module in modules for part in module.modules()]
-    attributes = [dict(vars(part)) for part in parts]
+    attributes = [{key: value for key, value in vars(part).items() if not key.startswith(but)} for part in parts]
     tables = [{key: value.copy() for key, value in own.items() if _is_table(value)} for own in attributes]
-    parameters = [(p, p.requires_grad, p.grad) for module in modules for p in module.parameters()]
+    # by weak references, for who moves weights may put others in their place, and these would be kept beside them
+    parameters = [(weakref.ref(p), p.requires_grad, p.grad) for module in modules for p in module.parameters()]
     try:
         yield
     finally:
@@ -33,9 +35,10 @@ def given_back(modules: Sequence[nn.Module], *, but: tuple[str, ...] = ()) -> It
             for key, table in held.items():  # the same dictionaries as before: handles of hooks refer to them
                 own[key].clear()
                 own[key].update(table)
-        for parameter, requires_grad, gradient in parameters:
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = gradient
+        for reference, requires_grad, gradient in parameters:
+            if (parameter := reference()) is not None:
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = gradient
 
 
 def _is_table(value: Any) -> bool:

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,12 @@ ARGUMENTS = (
 NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2, which takes no unknown arguments
 FORGE = "--always-cpu"
 STAND_IN = Path(__file__).with_name("stand_in")
-THEIRS = ("modules", "k_diffusion", "model", "networks", "lora")
+STAND_IN_FORGE = Path(__file__).with_name("stand_in_forge")
+THEIRS = (
+    *("modules", "k_diffusion", "networks", "lora"),
+    *("backend", "modules_forge", "huggingface_guess"),
+    *("model", "forge_model", "embedding_files", "engine_parts"),  # the stand-ins' own
+)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +50,7 @@ def webui() -> Any:
         pytest.skip("WEBUI_DIR names no WebUI to test in")
     if not (folder / "modules").is_dir():
         pytest.fail(f"WEBUI_DIR={folder}: is no WebUI")
-    if importlib.util.find_spec("open_clip") is None:  # as where only the browser's tests are meant
+    if importlib.util.find_spec("omegaconf") is None:  # as where only the browser's tests are meant
         pytest.skip(f"{folder}: does not run with this Python")
     before, place = sys.argv, Path.cwd()
     newer, forge = (folder / "modules/initialize.py").exists(), (folder / "modules_forge").exists()
@@ -63,11 +69,8 @@ def _started(newer: bool, forge: bool) -> Any:
     importlib.import_module("launch")  # reads the arguments
     import webui
 
-    if forge:  # has initialised itself by now, and leaves the checkpoint to its main thread
-        from modules_forge import main_thread
-
-        while main_thread.waiting_list:
-            main_thread.waiting_list.pop(0).work()
+    if forge:  # has initialised itself by now
+        _loaded_by_forge()
     elif newer:
         from modules import initialize
 
@@ -82,6 +85,22 @@ def _started(newer: bool, forge: bool) -> Any:
             thread.join(300)
     assert shared.sd_model is not None
     return shared
+
+
+def _loaded_by_forge() -> None:
+    """reForge leaves the checkpoint to its main thread, Forge and Neo to the first image."""
+    from modules import sd_models
+
+    if hasattr(sd_models, "forge_model_reload"):
+        from modules_forge import main_entry
+
+        main_entry.refresh_model_loading_parameters()
+        sd_models.forge_model_reload()
+        return
+    from modules_forge import main_thread
+
+    while main_thread.waiting_list:
+        main_thread.waiting_list.pop(0).work()
 
 
 @pytest.fixture
@@ -128,18 +147,38 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Any]:
     return {family: load(random_model(family, folder / family, seed=shaken(0)), device="cpu") for family in families}
 
 
+@pytest.fixture(params=["AUTOMATIC1111"])
+def webui_kind(request: pytest.FixtureRequest) -> str:
+    """Whose face the stand-in has: AUTOMATIC1111, Forge or Neo."""
+    return str(request.param)
+
+
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def shared(monkeypatch: pytest.MonkeyPatch, webui_kind: str) -> Iterator[Any]:
     """The stand-in's `modules.shared`, new for each test."""
     monkeypatch.syspath_prepend(STAND_IN)
+    if webui_kind != "AUTOMATIC1111":
+        monkeypatch.syspath_prepend(STAND_IN_FORGE)
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in THEIRS}
     from modules import shared
 
+    if webui_kind == "Neo":
+        _become_neo()
     yield shared
     for name in list(sys.modules):
         if name.partition(".")[0] in THEIRS:
             del sys.modules[name]
     sys.modules.update(before)
+
+
+def _become_neo() -> None:
+    """What Neo has otherwise."""
+    from backend import args, attention
+    from backend.nn import unet
+
+    sys.modules["modules.sd_hijack"] = None  # type: ignore[assignment]
+    args.dynamic_args = SimpleNamespace(last_extra_generation_params={})
+    unet.attention_function = attention.attention_sage
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hosts.contract import PLAIN, encode_vectors, fingerprint
 from shaking import shaken
 from torch import Tensor, nn
 
-from embedding_estimate.hosts.webui.engine import engines
+from embedding_estimate.hosts.webui.a1111 import refusals
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.model.host import Family, Vectors
 
@@ -20,7 +20,7 @@ from embedding_estimate.model.host import Family, Vectors
 @contextmanager
 def kept_as(model: nn.Module, *dtypes: torch.dtype) -> Iterator[None]:
     """The text encoders' weights cast to each of these in turn, and put back."""
-    weights = [weight for engine in engines(model, nullcontext) for weight in engine.engine.wrapped.parameters()]
+    weights = [weight for encoder in refusals.encoders(model) for weight in encoder.wrapped.parameters()]
     before = [weight.data for weight in weights]
     try:
         for weight in weights:

@@ -236,18 +236,19 @@ def test_a_curve_that_waits_in_the_queue_ends_when_it_is_stopped(loaded: Any) ->
 
 
 def test_a_stop_is_heard_once_the_model_is_loaded(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedding_estimate.hosts.webui import networks, support
+    from embedding_estimate.hosts.webui import networks
+    from embedding_estimate.hosts.webui.a1111.kind import Automatic1111
 
-    checked = support.checked
+    chosen = Automatic1111.chosen
 
-    def slowly(model: Any) -> Any:
+    def slowly(webui: Automatic1111) -> Any:
         latest().stop.stop(save=True)
-        return checked(model)
+        return chosen(webui)
 
     def never(texts: Any) -> Any:
         raise AssertionError(f"{texts}: loads networks for a job that was stopped")
 
-    monkeypatch.setattr(support, "checked", slowly)
+    monkeypatch.setattr(Automatic1111, "chosen", slowly)
     monkeypatch.setattr(networks, "active", never)
     job = finished()
     assert job.problems == ["interrupted before there was anything to save"]

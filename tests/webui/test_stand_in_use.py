@@ -200,51 +200,6 @@ def test_of_thousands_of_names_only_those_in_a_prompt_cost_anything(
     assert len(said("a zebra-two")) == 1 and escaped == ["zebra-two"]
 
 
-@pytest.fixture(params=["Forge", "Neo"])
-def unknown(request: pytest.FixtureRequest, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A WebUI that keeps its models in another way."""
-    from modules import scripts
-
-    (tmp_path / "backend.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(scripts, "scripts_data", [])
-    shell = ModuleType("modules.sd_hijack")
-    shell.model_hijack = SimpleNamespace(get_prompt_lengths=lambda text, cond_stage_model: (3, 75))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "modules.sd_hijack", shell if request.param == "Forge" else None)
-
-
-def test_what_runs_by_itself_does_nothing_in_a_webui_that_is_not_known(
-    loaded: Any, unknown: None, event_loops: None
-) -> None:
-    from modules import script_callbacks
-
-    script = runpy.run_path(str(ROOT / "scripts" / "embedding_estimate.py"))
-    image = Processing("a (zebra-two:1.3) # blue", "grey", "a zebra-two")
-    script["Comments"]().process_batch(image, batch_number=0, prompts=image.all_prompts)
-    assert image.said == []
-    registered = script_callbacks.registered
-    assert set(registered) == {"component", "tabs", "settings", "app"}
-    registered["settings"]()
-    assert loaded.opts.embedding_estimate_folder == ""
-    ((_, title, _),) = registered["tabs"]()
-    assert title == "Embedding Estimate"
-    registered["component"]("a box", elem_id="txt2img_prompt")
-    app = FastAPI()
-    registered["app"](None, app)
-    assert "/embedding-estimate/v1/estimate" in app.openapi()["paths"]
-
-
-def test_a_webui_that_is_not_known_is_named_by_the_token_counter_and_by_a_job(unknown: None) -> None:
-    from embedding_estimate.hosts.webui import extension
-
-    place = extension.place()
-    with pytest.raises(ModelError, match=r"^this is Forge, whose models are kept in another way") as refused:
-        place.token_count("a circle")
-    job = place.jobs.start(Settings(text="(red:1.5) circle", name="zebra-two"))
-    ended(job)
-    assert (job.state, job.problems) == ("failed", [str(refused.value)])
-
-
 def test_comments_are_left_out_as_forge_and_its_kin_do(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from modules import scripts
 

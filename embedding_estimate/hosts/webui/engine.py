@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from embedding_estimate.hosts.batching import independent
 from embedding_estimate.hosts.precision import GradientScale
@@ -40,13 +40,34 @@ class Live:
 class Engine:
     """Encodes with the WebUI's own code, one text encoder at a time."""
 
-    def __init__(self, key: str, engine: Any, autocast: Callable[[], AbstractContextManager[Any]]):
-        """`autocast` is what the WebUI computes in."""
+    def __init__(
+        self,
+        key: str,
+        engine: Any,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        *,
+        embedding: Any,
+        holder: Any,
+        names: Any,
+        exact: ExactCopy | None,
+    ):
+        """
+        Args:
+            key: The encoder's, such as "clip_l".
+            engine: The WebUI's own.
+            autocast: What the WebUI computes in.
+            embedding: The module around the encoder's token embedding, which is its `wrapped`.
+            holder: What has the `fixes` that `embedding` reads.
+            names: The database that the engine looks embeddings up in.
+            exact: The encoder in fp32, or None where it computes in fp32 whatever its weights are stored in.
+        """
         self.key = key
         self.engine = engine
         self.autocast = autocast
-        self.embedding = next(part for part in engine.modules() if type(part).__name__ == "EmbeddingsWithFixes")
-        self.exact = ExactCopy(engine)
+        self.embedding = embedding
+        self.holder = holder
+        self.names = names
+        self.exact = exact
         self._layouts: dict[tuple[str, int], tuple[list[Live], list[Any]]] = {}
 
     @property
@@ -97,10 +118,11 @@ class Engine:
         Differentiable in the vectors; in fp32, whatever the encoder computes in. Where a gradient is asked for, that
         is fp32 too.
         """
-        if vectors.requires_grad and self.exact.needed and self.exact.fits():
+        if vectors.requires_grad and self.exact is not None and self.exact.needed and self.exact.fits():
             with self.exact.instead():
                 return self._encode(vectors, templates)
-        scale = GradientScale() if self.table.dtype == torch.float16 and vectors.requires_grad else None
+        half = self.exact is not None and self.table.dtype == torch.float16
+        scale = GradientScale() if half and vectors.requires_grad else None
         with self.autocast():
             return self._encode(vectors, templates, scale)
 
@@ -109,12 +131,12 @@ class Engine:
     ) -> tuple[Tensor, Tensor | None]:
         layouts = [self._layout(template, len(vectors)) for template in templates]
         entering = scale.leave(vectors) if scale else vectors
-        lives = [live for each, _ in layouts for live in each]
+        lives = [live for in_template, _ in layouts for live in in_template]
         for live in lives:
             live.vec = entering[live.rows]
         encoded = []
         for chunks in zip(*(chunks for _, chunks in layouts), strict=True):
-            self.engine.hijack.fixes = [chunk.fixes for chunk in chunks]
+            self.holder.fixes = [chunk.fixes for chunk in chunks]
             tokens, multipliers = [chunk.tokens for chunk in chunks], [chunk.multipliers for chunk in chunks]
             encoded.append(self.engine.process_tokens(tokens, multipliers))
         for live in lives:
@@ -138,7 +160,7 @@ class Engine:
                 for rows in slots.values()
             ]
             marks = {slot: chr(MARK + number) for number, slot in enumerate(slots)}
-            with _standing_for(self.engine, lives):
+            with _standing_for(self.engine, self.names, lives):
                 marked = SLOT.sub(lambda slot: marks[slot[0]], template)
                 self._layouts[key] = lives, self.engine.tokenize_line(marked)[0]
         return self._layouts[key]
@@ -150,13 +172,12 @@ def _rows_of(slot: re.Match[str], count: int) -> range:
 
 
 @contextmanager
-def _standing_for(engine: Any, lives: Sequence[Live]) -> Iterator[None]:
+def _standing_for(engine: Any, names: Any, lives: Sequence[Live]) -> Iterator[None]:
     """Lets the marks in a text take the places of the live vectors, as the names of embeddings would.
 
     The text around a mark is read piece by piece, so that nothing is glued to it.
     """
-    tokenize, database = engine.tokenize, engine.hijack.embedding_db
-    find = database.find_embedding_at_position
+    tokenize, find = engine.tokenize, names.find_embedding_at_position
     marks = re.compile(f"([{chr(MARK)}-{chr(MARK + len(lives) - 1)}])")
 
     def marked(texts: list[str]) -> list[list[int]]:
@@ -171,13 +192,13 @@ def _standing_for(engine: Any, lives: Sequence[Live]) -> Iterator[None]:
             for split in pieces
         ]
 
-    def found(tokens: list[int], offset: int) -> Any:
+    def embedding_at(tokens: list[int], offset: int) -> Any:
         token = tokens[offset]
         return (lives[MARKED - token], 1) if token <= MARKED else find(tokens, offset)
 
     with ExitStack() as stack:
         stack.enter_context(replaced(engine, "tokenize", marked))
-        stack.enter_context(replaced(database, "find_embedding_at_position", found))
+        stack.enter_context(replaced(names, "find_embedding_at_position", embedding_at))
         yield
 
 
@@ -205,15 +226,3 @@ def _filled(chunk: Any, end: int) -> int:
 def _of(vec: Any, key: str) -> Tensor:
     vectors: Tensor = vec[key] if isinstance(vec, dict) else vec
     return vectors
-
-
-def engines(model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Engine]:
-    """The text engines of a loaded model: one for SD1 and SD2, two for SDXL."""
-    shell: Any = model
-    conditioner = getattr(shell, "conditioner", None)
-    if conditioner is not None:
-        found = [each for each in conditioner.embedders if hasattr(each, "process_tokens")]
-        return [Engine(key, each, autocast) for key, each in zip(("clip_l", "clip_g"), found, strict=True)]
-    only = shell.cond_stage_model
-    open_clip = "OpenCLIP" in type(only.wrapped).__name__
-    return [Engine("clip_h" if open_clip else "clip_l", only, autocast)]

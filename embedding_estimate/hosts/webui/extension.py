@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from embedding_estimate.errors import ModelError
 from embedding_estimate.files import names
-from embedding_estimate.hosts.webui import comments, networks, options, own_prompts, styles, support, txt2img
-from embedding_estimate.hosts.webui.engine import engines
+from embedding_estimate.hosts.webui import comments, networks, options, own_prompts, styles, txt2img
 from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
 from embedding_estimate.hosts.webui.publishing import publish
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
-from embedding_estimate.jobs.jobs import Jobs
+from embedding_estimate.jobs.jobs import Job, Jobs
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
 
@@ -28,8 +26,12 @@ class WebuiPlace:
     in_webui = True
 
     def __init__(self) -> None:
-        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=comments.left_out_of, on_saved=publish)
+        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=comments.left_out_of, on_saved=self._publish)
         self.page = txt2img.Txt2img()
+        self.app: Any = None  # the WebUI's, once it has started
+
+    def _publish(self, job: Job) -> None:
+        publish(job, self.app)
 
     def folder(self) -> str:
         return str(_embeddings())
@@ -41,17 +43,13 @@ class WebuiPlace:
         return options.defaults()
 
     def token_count(self, text: str) -> int:
-        support.refuse_forge()
-        counted = _counted(networks.stripped(comments.left_out(text)))
-        if not isinstance(counted, int):
-            raise ModelError("no checkpoint is loaded: choose one at the top of the page")
-        return counted
+        return kind().token_count(networks.stripped(comments.left_out(text)))
 
     def name_warnings(self, name: str) -> Sequence[str]:
-        from modules.sd_hijack import model_hijack
-
-        engine = engines(support.at_hand(), nullcontext)[0]
-        return names.warnings(name, engine.token_ids, list(model_hijack.embedding_db.word_embeddings))
+        webui = kind()
+        model = webui.at_hand()
+        engine = webui.engines(model, nullcontext)[0]
+        return names.warnings(name, engine.token_ids, list(webui.embeddings(model).word_embeddings))
 
     def txt2img(self) -> Mapping[str, Any]:
         return self.page.components
@@ -76,19 +74,6 @@ class WebuiPlace:
 def place() -> WebuiPlace:
     """One for the life of the process, so that Reload UI forgets no job."""
     return WebuiPlace()
-
-
-def _counted(text: str) -> Any:
-    """The WebUI's own count; no number where no checkpoint is loaded."""
-    from modules.sd_hijack import model_hijack
-
-    lengths = model_hijack.get_prompt_lengths
-    if "cond_stage_model" not in inspect.signature(lengths).parameters:
-        return lengths(text)[0]
-    from modules import sd_models  # reForge
-
-    engine = getattr(sd_models.model_data.sd_model, "cond_stage_model", None)
-    return lengths(text, engine)[0] if engine else None
 
 
 def _host(settings: Settings) -> WebuiHost:
@@ -133,6 +118,7 @@ def routes(_blocks: Any, app: Any) -> None:
     """For `on_app_started`: the API, where the WebUI has its own."""
     from modules import shared
 
+    place().app = app
     if shared.cmd_opts.api:
         from embedding_estimate.api import basic, router
 

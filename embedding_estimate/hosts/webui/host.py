@@ -1,4 +1,4 @@
-"""The host inside AUTOMATIC1111's WebUI: the model that it has loaded, lent by its own rules.
+"""The host inside a WebUI: the model that it has loaded, lent by its own rules.
 
 Whatever the WebUI does between a prompt and a prediction is done here by its own code: parser, schedules, emphasis,
 extra networks, precision, k-diffusion. `modules` is the WebUI's package and is imported inside functions only.
@@ -17,45 +17,44 @@ from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
+from embedding_estimate.hosts.thaw import ordinary
 from embedding_estimate.hosts.webui import networks, support
-from embedding_estimate.hosts.webui.engine import Engine, engines, without_weights
-from embedding_estimate.hosts.webui.ldm import LdmPipeline
-from embedding_estimate.hosts.webui.reforge import ForgePipeline
-from embedding_estimate.hosts.webui.replacing import replaced
+from embedding_estimate.hosts.webui.engine import Engine, without_weights
+from embedding_estimate.hosts.webui.kind import Kind, Pipeline, kind
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
 from embedding_estimate.hosts.webui.turns import job_turn
 from embedding_estimate.model.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
-
-LORA_BOOKS = ("network_", "lora_")  # attributes by which the WebUI's LoRA knows what it has changed and how to undo it
 
 
 class WebuiModel:
     """`host.BorrowedModel` over the WebUI's loaded model."""
 
-    def __init__(self, model: Any, pipeline: LdmPipeline | ForgePipeline, added: Sequence[str]):
-        """`added` are the extra networks that the WebUI's settings add to every prompt."""
+    def __init__(self, of: Kind, model: Any, pipeline: Pipeline, added: Sequence[str]):
+        """`of` is the family of the WebUI, `added` the extra networks that its settings add to every prompt."""
         from modules import devices, prompt_parser, shared
 
+        self._kind = of
         self._model = model
         self._pipeline = pipeline
         self._autocast = devices.autocast
         self._parser = prompt_parser
         # a setting of later WebUIs, and only these have a place for it
         self._timing = {"use_old_scheduling": True} if getattr(shared.opts, "use_old_scheduling", False) else {}
-        self._engines = {engine.key: engine for engine in engines(model, self._autocast)}
+        self._engines = {engine.key: engine for engine in of.engines(model, self._autocast)}
         self._first: Engine = next(iter(self._engines.values()))
-        self._samplers = Samplers(model)
-        self._denoiser = self._samplers.denoiser
+        self._samplers = Samplers(model, pipeline.inner_model)
         self._sizes: dict[tuple[int, int, bool], Tensor] = {}
         self.device: torch.device = shared.device
         self.samplers = sampler_names()
         self.schedules = schedule_names()
         self.emphasis_modes: Sequence[str] = support.emphasis_modes()
         widths = {key: engine.table.shape[1] for key, engine in self._engines.items()}
-        self.info = support.info(model, widths, int(self._first.engine.chunk_length), added)
+        clip_skip = of.clip_skip(model, support.family(widths))
+        chunk_tokens = int(self._first.engine.chunk_length)
+        self.info = support.info(model, of.prediction(model), clip_skip, widths, chunk_tokens, added)
 
     def mode(self, emphasis: str) -> AbstractContextManager[None]:
-        return support.mode(emphasis)
+        return self._kind.mode(self._model, emphasis)
 
     @torch.no_grad()
     def encode(
@@ -81,7 +80,7 @@ class WebuiModel:
                     self._model, texts, evaluations, **self._timing
                 )
                 parts = [(part.schedules, part.weight) for part in composed.batch[0]]
-        ends = sorted({int(each.end_at_step) for schedule, _ in parts for each in schedule})
+        ends = sorted({int(step.end_at_step) for schedule, _ in parts for step in schedule})
         return [
             Stage(end, tuple((_conditioning(_at(schedule, end)), float(weight)) for schedule, weight in parts))
             for end in ends
@@ -92,44 +91,46 @@ class WebuiModel:
     ) -> list[Conditioning]:
         plain = [networks.stripped(template) for template in templates]
         together = all(engine.together(plain, len(vectors[key])) for key, engine in self._engines.items())
-        found = []
+        conditionings: list[Conditioning] = []
         for batch in [plain] if together else [[template] for template in plain]:
             encoded = [engine.encode(vectors[key], batch) for key, engine in self._engines.items()]
             contexts = torch.split(torch.cat([context for context, _ in encoded], dim=2), 1)  # B of (1, L, C)
             pooled = encoded[-1][1]  # (B, P)
             if pooled is None:
-                found += [Conditioning(context) for context in contexts]
+                conditionings += [Conditioning(context) for context in contexts]
                 continue
             sizes = self._size_vector(width, height, negative, pooled.shape[1])
             vector = torch.cat([pooled, sizes.expand(len(batch), -1)], dim=1)  # (B, V)
-            found += [Conditioning(*both) for both in zip(contexts, torch.split(vector, 1), strict=True)]
-        return found
+            conditionings += [Conditioning(*both) for both in zip(contexts, torch.split(vector, 1), strict=True)]
+        return conditionings
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         context, vector = conditioning.context, conditioning.vector
-        weight = next(self._model.model.diffusion_model.parameters())
-        half = weight.dtype == torch.float16 or weight.element_size() == 1  # those of a byte are computed with in fp16
+        dtype = self._pipeline.computes_in or next(self._pipeline.unet.parameters()).dtype
+        half = dtype == torch.float16 or dtype.itemsize == 1  # weights of a byte are computed with in fp16
         scale = GradientScale() if half and torch.is_grad_enabled() else None
         if scale is not None:
             context, vector = scale.leave(context), None if vector is None else scale.leave(vector)
         context = context.expand(len(x), -1, -1)
         vector = None if vector is None else vector.expand(len(x), -1)
         with self._autocast():
-            denoised = self._pipeline.denoise(self._denoiser, x, sigma, context, vector).float()
+            denoised = self._pipeline.denoise(x, sigma, context, vector).float()
         return denoised if scale is None else scale.enter(denoised)
 
     def cross_attentions(self) -> Sequence[CrossAttention]:
-        return cross_attentions(self._model.model.diffusion_model, self._autocast, self._pipeline.contexts)
+        pipeline = self._pipeline
+        return cross_attentions(pipeline.unet, self._autocast, pipeline.contexts, pipeline.computes_in)
 
     def release(self, *, for_good: bool = False) -> bool:
         from modules import devices
 
-        released = [engine.exact.release(for_good) for engine in self._engines.values()]
+        copies = [engine.exact for engine in self._engines.values() if engine.exact is not None]
+        released = [copy.release(for_good) for copy in copies]
         devices.torch_gc()
         return any(released)
 
     def checkpointed(self) -> AbstractContextManager[None]:
-        return checkpointed(self._model.model.diffusion_model, self._autocast)
+        return checkpointed(self._pipeline.unet, self._autocast)
 
     def evaluations(self, sampler: str, steps: int) -> int:
         return self._samplers.evaluations(sampler, steps)
@@ -176,28 +177,32 @@ class WebuiModel:
         return {key: engine.padding.float() for key, engine in self._engines.items()}
 
     def embedding_names(self) -> list[str]:
-        return list(self._first.engine.hijack.embedding_db.word_embeddings)
+        return list(self._kind.embeddings(self._model).word_embeddings)
 
     def notes(self, prompt: str) -> list[str]:
-        found = list(self._pipeline.notes())
-        if any(engine.exact.refused for engine in self._engines.values()):
-            found.append("no memory for the text encoder in fp32: trained in the WebUI's half precision")
+        notes = list(self._pipeline.notes())
+        if any(engine.exact is not None and engine.exact.refused for engine in self._engines.values()):
+            notes.append("no memory for the text encoder in fp32: trained in the WebUI's half precision")
         if typed := dict.fromkeys(networks.mentioned(prompt)):
-            found.append(f"type {' '.join(typed)} beside it: no vectors can do what it does")
+            notes.append(f"type {' '.join(typed)} beside it: no vectors can do what it does")
         if self.info.networks:
-            found.append(
+            notes.append(
                 f"made with {' '.join(self.info.networks)}, which the settings add to every prompt: "
                 "type it beside the embedding once they do not"
             )
-        return found
+        return notes
 
     def vocabulary(self) -> dict[str, Tensor]:
         return {key: engine.table.detach() for key, engine in self._engines.items()}
 
     def _sized(self, texts: list[str], width: int, height: int, negative: bool) -> Any:
         """Texts as the WebUI hands them on; only one that knows SDXL has a place for the size."""
-        kind = getattr(self._parser, "SdConditioning", None)
-        return texts if kind is None else kind(texts, is_negative_prompt=negative, width=width, height=height)
+        conditioning = getattr(self._parser, "SdConditioning", None)
+        return (
+            texts
+            if conditioning is None
+            else conditioning(texts, is_negative_prompt=negative, width=width, height=height)
+        )
 
     @torch.no_grad()
     def _size_vector(self, width: int, height: int, negative: bool, pooled: int) -> Tensor:
@@ -206,19 +211,19 @@ class WebuiModel:
         if key not in self._sizes:
             with self._autocast():
                 whole = self._model.get_learned_conditioning(self._sized(["a"], width, height, negative))["vector"]
-            self._sizes[key] = whole[:, pooled:].float()
+            self._sizes[key] = ordinary(whole[:, pooled:].float())
         return self._sizes[key]
 
 
 def _at(schedule: Sequence[Any], end: int) -> Any:
     """What holds at an evaluation."""
-    return next((each.cond for each in schedule if end <= each.end_at_step), schedule[0].cond)
+    return next((step.cond for step in schedule if end <= step.end_at_step), schedule[0].cond)
 
 
 def _conditioning(cond: Any) -> Conditioning:
     if isinstance(cond, dict):
-        return Conditioning(cond["crossattn"][None].float(), cond["vector"][None].float())
-    return Conditioning(cond[None].float())
+        return Conditioning(ordinary(cond["crossattn"][None].float()), ordinary(cond["vector"][None].float()))
+    return Conditioning(ordinary(cond[None].float()))
 
 
 class WebuiHost:
@@ -234,19 +239,20 @@ class WebuiHost:
         from modules import shared
 
         with job_turn(check):
-            model = support.checked(shared.sd_model)
+            of = kind()
+            model = of.chosen()
             check()  # to load it may have taken a while
-            pipeline = ForgePipeline(model) if hasattr(model, "forge_objects") else LdmPipeline(model)
+            pipeline = of.pipeline(model)
             with (
                 random_states_kept(shared.device),
-                _hijack_kept(),
+                of.infotext_kept(),
                 networks.active(self.texts) as added,
                 pipeline.loaded(),
-                given_back(pipeline.modules, but=LORA_BOOKS),
+                given_back(pipeline.modules, but=pipeline.books),
                 pipeline.set_up(),
             ):
                 _frozen(pipeline.modules)
-                yield WebuiModel(model, pipeline, added)
+                yield WebuiModel(of, model, pipeline, added)
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`: in the WebUI's progress, and from its Interrupt button."""
@@ -254,26 +260,7 @@ class WebuiHost:
 
         shared.state.textinfo = f"Embedding Estimate: {phase} {done}/{total}"
         shared.state.sampling_step, shared.state.sampling_steps = done, total
-        return bool(shared.state.interrupted)
-
-
-@contextmanager
-def _hijack_kept() -> Iterator[None]:
-    """What the WebUI collects for the infotext of its next image is not ours to add to.
-
-    Embeddings are read as before each of its images: new files are known, and reForge knows any.
-    """
-    from modules.sd_hijack import model_hijack
-
-    model_hijack.embedding_db.load_textual_inversion_embeddings()
-    with ExitStack() as stack:
-        for name in ("comments", "extra_generation_params"):
-            if hasattr(model_hijack, name):
-                stack.enter_context(replaced(model_hijack, name, type(getattr(model_hijack, name))()))
-        try:
-            yield
-        finally:
-            model_hijack.fixes = None
+        return bool(shared.state.interrupted or getattr(shared.state, "stopping_generation", False))
 
 
 def _frozen(modules: Sequence[nn.Module]) -> None:

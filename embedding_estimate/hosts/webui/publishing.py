@@ -13,6 +13,7 @@ from embedding_estimate import __version__
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.hosts.webui import prompt_cache
+from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.hosts.webui.turns import turn
 from embedding_estimate.jobs.jobs import Job
 from embedding_estimate.storage import saving
@@ -21,24 +22,23 @@ MOMENT = 5.0  # seconds that a job waits for the WebUI's queue with its result
 FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}  # as the WebUI's cards name them
 
 
-def publish(job: Job) -> None:
+def publish(job: Job, app: Any = None) -> None:
     """Makes the name stand for what is in its file now, from the next prompt on.
 
     A job that was dropped has put back what was there before it, and images may have been made in between. Where the
-    WebUI's queue is busy the job is over all the same: what comes later in the queue finds the name.
+    WebUI's queue is busy the job is over all the same: what comes later in the queue finds the name. `app` is
+    the WebUI's, which has its API.
     """
     if job.saved is not None:
         _describe(job)
-    registering = threading.Thread(target=_register, name="embedding-estimate-publish", daemon=True)
+    registering = threading.Thread(target=_register, args=(app,), name="embedding-estimate-publish", daemon=True)
     registering.start()
     registering.join(MOMENT)
 
 
-def _register() -> None:
-    from modules.sd_hijack import model_hijack
-
+def _register(app: Any) -> None:
     with turn():
-        model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
+        kind().read_embeddings_anew(app)
         prompt_cache.forget()
     _outdate_cards()
 
@@ -90,4 +90,8 @@ def _card(job: Job) -> dict[str, Any]:
         lines.append(f"Explained {figures.explained:.3f} by protocol {figures.protocol}")
     if not job.settings.private:  # notes may quote the prompt
         lines += [f"Does what this does: {job.settings.text}", *job.notes]
-    return {"description": "\n".join([*lines, f"Embedding Estimate {__version__}"]), "sd version": FAMILIES[family]}
+    return {
+        "description": "\n".join([*lines, f"Embedding Estimate {__version__}"]),
+        "sd version": FAMILIES[family],
+        "sd_version_str": f"SdVersion.{FAMILIES[family]}",  # Forge's
+    }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from embedding_estimate.hosts.lending import random_states_kept
 from embedding_estimate.hosts.webui.replacing import replaced
+from embedding_estimate.hosts.webui.support import LATENT_SCALE
 from embedding_estimate.model.host import Denoise
 
 AUTOMATIC = "Automatic"
@@ -32,12 +33,12 @@ def _functions() -> dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]]:
     from modules import sd_samplers_kdiffusion
 
     known = _k_diffusion()
-    found: dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]] = {}
+    functions: dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]] = {}
     for name, function, aliases, options in sd_samplers_kdiffusion.samplers_k_diffusion:
         function = function if callable(function) else getattr(known, function, None)
         if function is not None and "sigmas" in inspect.signature(function).parameters:
-            found[name] = function, {"second_order": aliases[0] in SECOND_ORDER, **options}
-    return found
+            functions[name] = function, {"second_order": aliases[0] in SECOND_ORDER, **options}
+    return functions
 
 
 def sampler_names() -> Sequence[str]:
@@ -48,23 +49,20 @@ def sampler_names() -> Sequence[str]:
 def schedule_names() -> Sequence[str]:
     """A WebUI before 1.9 knows schedules only by its samplers' names; these three it can do all the same."""
     known = _schedulers()
-    return (AUTOMATIC, "Karras", "Exponential") if known is None else tuple(each.label for each in known)
+    return (AUTOMATIC, "Karras", "Exponential") if known is None else tuple(scheduler.label for scheduler in known)
 
 
 class Samplers:
     """Samples from a loaded model."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, inner_model: Any):
+        """`inner_model` is what some samplers ask the denoiser for under this name."""
         from modules import sd_samplers
 
         self._model = model
+        self._inner_model = inner_model
         self._create = sd_samplers.create_sampler
         self._functions = _functions()
-
-    @property
-    def denoiser(self) -> Any:
-        """k-diffusion's wrapper of the loaded model, as the WebUI makes it for its samplers."""
-        return self._create("Euler", self._model).model_wrap
 
     def evaluations(self, sampler: str, steps: int) -> int:
         """The count that prompt schedules are read with."""
@@ -73,8 +71,11 @@ class Samplers:
         once = getattr(shared.opts, "dont_fix_second_order_samplers_schedule", False)  # an early WebUI's setting
         return steps * 2 if self._functions[sampler][1]["second_order"] and not once else steps
 
-    def sigmas(self, sampler: str, schedule: str, steps: int) -> Tensor:
-        """Noise levels (steps + 1,), the last one 0, by the WebUI's own rules and options."""
+    def sigmas(self, sampler: str, schedule: str, steps: int, side: tuple[int, int]) -> Tensor:
+        """Noise levels (steps + 1,), the last one 0, by the WebUI's own rules and options.
+
+        `side` is the image's height and width in pixels, on which a schedule of Forge Neo's depends.
+        """
         owner = self._create(sampler, self._model)
         space = None
         if _schedulers() is None and schedule != AUTOMATIC:
@@ -84,6 +85,9 @@ class Samplers:
             scheduler=schedule,
             is_hr_pass=False,
             extra_generation_params={},
+            sd_model=self._model,
+            height=side[0],
+            width=side[1],
         )
         levels: Tensor = owner.get_sigmas(asked, steps)
         return levels
@@ -104,19 +108,13 @@ class Samplers:
         from modules import shared
 
         function, options = self._functions[sampler]
-        sigmas = self.sigmas(sampler, schedule, steps).to(device)
+        sigmas = self.sigmas(sampler, schedule, steps, (LATENT_SCALE * shape[1], LATENT_SCALE * shape[2])).to(device)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
         def noise(*_: Any) -> Tensor:
-            return torch.stack([torch.randn(shape, generator=each) for each in generators]).to(device)
+            return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
 
-        evaluation = -1
-
-        def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
-            nonlocal evaluation
-            evaluation += 1
-            return denoise(x, sigma, evaluation)
-
+        model = _Denoiser(denoise, self._inner_model)
         first = (1 + sigmas[0] ** 2).sqrt() if getattr(shared.opts, "sgm_noise_multiplier", False) else sigmas[0]
         more = _arguments(function, options, noise)
         seeded = replaced(_k_diffusion(), "torch", _Seeded(noise))  # the WebUI's there draws its last image's noise
@@ -125,6 +123,19 @@ class Samplers:
             if options.get("brownian_noise") or function.__name__ == "sample_dpmpp_sde":
                 more["noise_sampler"] = _brownian(x, sigmas, seeds)
             return function(model, x, sigmas=sigmas, extra_args={}, disable=True, **more)
+
+
+class _Denoiser:
+    """What a sampler calls at each evaluation; some ask it for its `inner_model`."""
+
+    def __init__(self, denoise: Denoise, inner_model: Any):
+        self._denoise = denoise
+        self._evaluation = -1
+        self.inner_model = inner_model
+
+    def __call__(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        self._evaluation += 1
+        return self._denoise(x, sigma, self._evaluation)
 
 
 class _Seeded:
@@ -159,8 +170,8 @@ def _schedulers() -> Sequence[Any] | None:
         from modules import sd_schedulers
     except ImportError:
         return None
-    found: Sequence[Any] = sd_schedulers.schedulers
-    return found
+    schedulers: Sequence[Any] = sd_schedulers.schedulers
+    return schedulers
 
 
 def _space(schedule: str, sigmas: Tensor) -> Callable[[int], Tensor]:

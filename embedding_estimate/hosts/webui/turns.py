@@ -57,3 +57,5 @@ def job_turn(check: Callable[[], None] = lambda: None) -> Iterator[None]:
             prompt_cache.forget()
             shared.state.end()
             shared.state.skipped = shared.state.interrupted = False
+            if hasattr(shared.state, "stopping_generation"):  # since 1.10 what Interrupt sets first
+                shared.state.stopping_generation = False

@@ -13,6 +13,7 @@ from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.files.embedding import read
 from embedding_estimate.files.names import typed_name
 from embedding_estimate.hosts.webui import comments, networks, support
+from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.storage import phrases
 from embedding_estimate.training import name_weight
 
@@ -23,18 +24,17 @@ SAME_WEIGHT = 0.005  # apart, at most
 def comment(p: Any) -> None:
     """For a script's `process_batch`: comments on the images that are about to be made.
 
-    Networks that settings add stand in the prompts by then. As this runs at each image, it does nothing in a WebUI
-    whose embeddings it does not know to find: those of Forge are not in `model_hijack`, and Forge Neo has none.
+    Networks that settings add stand in the prompts by then. As this runs at each image, it does nothing where the
+    loaded model has no embeddings, such as one of another family in Forge.
     """
-    try:
-        from modules.sd_hijack import model_hijack
-    except ImportError:
+    from modules import shared
+
+    webui = kind()
+    database = webui.embeddings(shared.sd_model)
+    if database is None:
         return
-    if not hasattr(model_hijack, "embedding_db"):
-        return
-    say = p.comment if hasattr(p, "comment") else model_hijack.comments.append  # before 1.6
-    for line in warnings(_prompts(p), model_hijack.embedding_db, int(p.steps)):
-        say(line)
+    for line in warnings(_prompts(p), database, int(p.steps)):
+        webui.say(p, line)
 
 
 def warnings(prompts: Sequence[str], database: Any, steps: int) -> list[str]:
@@ -126,7 +126,8 @@ def _other_settings(provenance: Mapping[str, Any]) -> list[str]:
             made_for = f"{model.get('name')} [{model['hash']}]"
             differences.append(f"for the checkpoint {made_for}, and it is {name} [{shorthash}] now")
     if isinstance(model, Mapping) and "clip_skip" in provenance:
-        clip_skip = support.clip_skip(shared.sd_model, str(model.get("family")))
+        family: Any = model.get("family")
+        clip_skip = kind().clip_skip(shared.sd_model, family)
         if provenance["clip_skip"] != clip_skip:
             differences.append(f"for clip skip {provenance['clip_skip']}, and it is {clip_skip} now")
     emphasis = support.emphasis()

@@ -5,24 +5,18 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from engine_parts import chunked, hidden, padded, spliced
 from modules import shared
 from modules.sd_hijack import model_hijack
 from torch import Tensor, nn
 
-from embedding_estimate.hosts.standalone import grammar
 from embedding_estimate.hosts.standalone.emphasis import by_name
 from embedding_estimate.hosts.standalone.loading import LoadedModel, TextEncoder
 
-LENGTH = 75
 SIZES = 6  # numbers that SDXL is told of the picture
-
-
-class Fix(NamedTuple):
-    offset: int
-    embedding: Any
 
 
 class EmbeddingsWithFixes(nn.Module):
@@ -34,14 +28,7 @@ class EmbeddingsWithFixes(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         fixes, model_hijack.fixes = model_hijack.fixes, None
-        rows = self.wrapped(ids)
-        return torch.stack([self.spliced(row, of) for row, of in zip(rows, fixes or [()] * len(rows), strict=True)])
-
-    def spliced(self, row: Tensor, fixes: Any) -> Tensor:
-        for offset, embedding in fixes:
-            vec = embedding.vec[self.textual_inversion_key] if isinstance(embedding.vec, dict) else embedding.vec
-            row = torch.cat([row[: offset + 1], vec.to(row.dtype), row[offset + 1 + len(vec) :]])[: len(row)]
-        return row
+        return spliced(self.wrapped(ids), fixes, self.textual_inversion_key)
 
 
 class FrozenCLIPEmbedder(nn.Module):
@@ -61,7 +48,7 @@ class Engine(nn.Module):
 
     def __init__(self, encoder: TextEncoder, key: str, sdxl: bool):
         super().__init__()
-        self.hijack, self.chunk_length, self.sdxl = model_hijack, LENGTH, sdxl
+        self.hijack, self.chunk_length, self.sdxl = model_hijack, 75, sdxl
         self.pooled = key == "clip_g"
         self.wrapped = (FrozenCLIPEmbedder if key == "clip_l" else FrozenOpenCLIPEmbedder)(encoder, key)
         self.id_start, self.id_end = encoder.tokenizer.bos_token_id, encoder.tokenizer.eos_token_id
@@ -71,40 +58,14 @@ class Engine(nn.Module):
         return [list(self.wrapped.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
     def tokenize_line(self, line: str) -> tuple[list[Any], int]:
-        chunks, count = [SimpleNamespace(tokens=[], multipliers=[], fixes=[])], 0
-        for segment in grammar.emphasise(line):
-            [tokens] = self.tokenize([segment.text])
-            place = 0
-            while place < len(tokens):
-                embedding, length = self.hijack.embedding_db.find_embedding_at_position(tokens, place)
-                new = [0] * embedding.vectors if embedding else [tokens[place]]
-                if len(chunks[-1].tokens) + len(new) > LENGTH:
-                    chunks.append(SimpleNamespace(tokens=[], multipliers=[], fixes=[]))
-                if embedding:
-                    chunks[-1].fixes.append(Fix(len(chunks[-1].tokens), embedding))
-                chunks[-1].tokens += new
-                chunks[-1].multipliers += [segment.weight] * len(new)
-                place += length or 1
-                count += len(new)
-        for chunk in chunks:
-            missing = LENGTH - len(chunk.tokens)
-            chunk.tokens = [self.id_start, *chunk.tokens, *[self.id_end] * (missing + 1)]
-            chunk.multipliers = [1.0, *chunk.multipliers, *[1.0] * (missing + 1)]
-        return chunks, count
+        return chunked(line, self, self.hijack.embedding_db)
 
     def process_tokens(self, tokens: list[list[int]], multipliers: list[list[float]]) -> Tensor:
-        ends = [row.index(self.id_end) + 1 for row in tokens]
-        padded = [row[:end] + [self.id_pad] * (len(row) - end) for row, end in zip(tokens, ends, strict=True)]
-        ids = torch.tensor(padded, device=shared.device)  # (B, T)
-        output = self.wrapped.transformer(input_ids=ids, output_hidden_states=True)
         skip = 2 if self.sdxl else shared.opts.CLIP_stop_at_last_layers
-        z = output.hidden_states[-skip]
-        if not self.sdxl:
-            core = getattr(self.wrapped.transformer, "text_model", self.wrapped.transformer)
-            z = core.final_layer_norm(z)
+        z, pooled = hidden(self.wrapped.transformer, padded(tokens, self), skip, norm=not self.sdxl)
         z = by_name(shared.opts.emphasis)(z, torch.tensor(multipliers, device=shared.device))  # (B, T, C)
         if self.pooled:
-            z.pooled = output.text_embeds  # (B, P)
+            z.pooled = pooled  # (B, P)
         return z
 
     def forward(self, texts: list[str]) -> tuple[Tensor, Tensor | None]:

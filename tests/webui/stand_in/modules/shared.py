@@ -28,7 +28,7 @@ class State:
     def __init__(self) -> None:
         self.job, self.job_count, self.textinfo = "", 0, None
         self.sampling_step = self.sampling_steps = 0
-        self.interrupted = self.skipped = False
+        self.interrupted = self.skipped = self.stopping_generation = False
 
     def begin(self) -> None:
         self.__init__()
@@ -46,6 +46,7 @@ opts = Options(
     comma_padding_backtrack=0,
     extra_networks_default_multiplier=1.0,
     sd_lora="None",
+    sd_noise_schedule="Default",
     token_merging_ratio=0.0,
 )
 cmd_opts = SimpleNamespace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,15 +12,31 @@ from torch import Tensor, nn
 
 
 class LdmPipeline:
-    """How the loaded model is brought in, denoises and decodes."""
+    """`kind.Pipeline`."""
+
+    books: tuple[str, ...] = ("network_", "lora_")  # of the WebUI's LoRA
+    computes_in = None
 
     def __init__(self, model: Any):
         self._model = model
         self.modules: Sequence[nn.Module] = [model]
 
+    @property
+    def unet(self) -> nn.Module:
+        """`kind.Pipeline.unet`."""
+        unet: nn.Module = self._model.model.diffusion_model
+        return unet
+
+    @functools.cached_property
+    def inner_model(self) -> Any:
+        """`kind.Pipeline.inner_model`: k-diffusion's wrapper, as the WebUI makes it for its samplers."""
+        from modules import sd_samplers
+
+        return sd_samplers.create_sampler("Euler", self._model).model_wrap
+
     @contextmanager
     def loaded(self) -> Iterator[None]:
-        """Text encoders and U-Net on the device together for as long as it lasts.
+        """`kind.Pipeline.loaded`.
 
         Under --medvram the WebUI's hooks move out the one when the other runs, and a backward pass goes through
         both. The VAE comes and goes as ever.
@@ -56,7 +73,7 @@ class LdmPipeline:
 
     @contextmanager
     def set_up(self) -> Iterator[None]:
-        """As the settings have it by now: zero terminal SNR and the like, and token merging, which replaces classes.
+        """`kind.Pipeline.set_up`: zero terminal SNR and the like, and token merging, which replaces classes.
 
         Early WebUIs have none of these.
         """
@@ -75,18 +92,18 @@ class LdmPipeline:
             sd_models.apply_token_merging(self._model, 0)
 
     def notes(self) -> Sequence[str]:
-        """What of the settings is not heeded."""
+        """`kind.Pipeline.notes`: none."""
         return ()
 
-    def denoise(self, wrapper: Any, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
-        """Denoised (B, C, h, w) by k-diffusion's wrapper of the model; context and vector for the whole batch."""
+    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        """`kind.Pipeline.denoise`, by k-diffusion's wrapper of the model."""
         cond: dict[str, Any] = {"c_concat": [x.new_zeros(len(x), 5, 1, 1)]}  # read by models we refuse only
         cond |= {"c_crossattn": [context]} if vector is None else {"crossattn": context, "vector": vector}
-        denoised: Tensor = wrapper(x, sigma, cond=cond)
+        denoised: Tensor = self.inner_model(x, sigma, cond=cond)
         return denoised
 
     def contexts(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What cross-attentions make keys and values of: hypernetworks work on it."""
+        """`kind.Pipeline.contexts`: hypernetworks work on it."""
         from modules import shared
 
         if not shared.loaded_hypernetworks:
@@ -97,7 +114,7 @@ class LdmPipeline:
         return for_keys, for_values
 
     def decode(self, latents: Tensor) -> list[Tensor]:
-        """Latents (S, C, h, w) to S pictures (1, 3, H, W) in [-1, 1], fp32 on the CPU.
+        """`kind.Pipeline.decode`.
 
         Where the VAE leaves the range of half precision it is lifted to fp32, as the WebUI does, and put back.
         """

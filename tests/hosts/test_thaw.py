@@ -1,4 +1,4 @@
-"""What is known of Forge's ways without a Forge at hand."""
+"""Weights that come from inference mode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from embedding_estimate.hosts.webui.reforge import thaw
+from embedding_estimate.hosts.thaw import thaw
 
 
 def locked(*, moved: bool) -> nn.Sequential:

@@ -1,0 +1,1 @@
+"""Forge and Forge Neo."""

@@ -1,0 +1,89 @@
+"""Checkpoints that this program can work with in Forge: an allow-list, since others appear every month."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedding_estimate.errors import ModelError
+from embedding_estimate.hosts.webui.a1111.refusals import INPAINTING, PIX2PIX, REFINER, UNCLIP
+from embedding_estimate.hosts.webui.support import checkpoint
+
+ALLOWED = ("SD15", "SD20", "SDXL", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B")  # Forge's names of families
+PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # Forge's names, and the project's
+PLAIN = "choose an SD1, SD2 or SDXL checkpoint"
+PICTURE = {
+    "SD15_instructpix2pix": PIX2PIX,
+    "SDXL_instructpix2pix": PIX2PIX,
+    "SD21UnclipL": UNCLIP,
+    "SD21UnclipH": UNCLIP,
+}
+HEADER = 8  # bytes at the start of a safetensors file, which hold the length of its header
+
+
+def refuse_file(described: Any, storage: Any) -> None:
+    """Raises `ModelError` for a checkpoint that cannot be used, as far as that can be known before weights are read.
+
+    Args:
+        described: The WebUI's description of the checkpoint that is chosen.
+        storage: What the page asks the U-Net to be stored in: a dtype, a name, or None for the file's own.
+    """
+    path, name = Path(described.filename), str(described.name_for_extra)
+    if isinstance(storage, str):
+        raise ModelError(f"'Diffusion in Low Bits' is {storage}, which passes no gradient back: choose Automatic")
+    if path.suffix == ".gguf":
+        raise ModelError(f"{name}: GGUF weights pass no gradient back: choose a safetensors checkpoint")
+    if path.suffix != ".safetensors":
+        return
+    weights = _weights(path)
+    if any("bitsandbytes__" in key for key in weights):
+        raise ModelError(f"{name}: NF4 and FP4 weights pass no gradient back: choose a checkpoint in fp16")
+    config = _guessed(weights)
+    if config is None:
+        raise ModelError(f"{name}: it is no checkpoint that the WebUI knows: {PLAIN}")
+    _refuse_config(name, config)
+
+
+def refuse_loaded(model: Any) -> None:
+    """Raises `ModelError`, by name, for a loaded model that cannot be used."""
+    name = checkpoint(model)[0]
+    _refuse_config(name, model.model_config)
+    unet = model.forge_objects.unet.model
+    prediction = str(unet.predictor.prediction_type)
+    if prediction not in PREDICTIONS:
+        raise ModelError(f"{name}: it predicts {prediction} and no noise (epsilon) or velocity (v): {PLAIN}")
+    if isinstance(unet.storage_dtype, str):
+        raise ModelError(f"{name}: {unet.storage_dtype} weights pass no gradient back: choose a checkpoint in fp16")
+
+
+def _refuse_config(name: str, config: Any) -> None:
+    family = type(config).__name__
+    if family == "SDXLRefiner":
+        raise ModelError(f"{name}: {REFINER}")
+    if family in PICTURE:
+        raise ModelError(f"{name}: {PICTURE[family]}")
+    if family not in ALLOWED:
+        raise ModelError(f"{name}: it is a checkpoint of the family {family}, which is not supported: {PLAIN}")
+    if config.inpaint_model():
+        raise ModelError(f"{name}: {INPAINTING}")
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    """A safetensors file's tensors by key, with their shapes and without their values."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(HEADER), "little")))
+    described = {key: value for key, value in header.items() if key != "__metadata__"}
+    return {key: torch.empty(value["shape"], device="meta") for key, value in described.items()}
+
+
+def _guessed(weights: dict[str, torch.Tensor]) -> Any:
+    """The WebUI's own guess at the family, or None where it has none."""
+    from huggingface_guess import detection
+
+    if not any(key.startswith("model.diffusion_model.") for key in weights):  # a U-Net alone
+        weights = {f"model.diffusion_model.{key}": value for key, value in weights.items()}
+    prefix = detection.unet_prefix_from_state_dict(weights)
+    return detection.model_config_from_unet(weights, prefix, use_base_if_no_match=False)

@@ -1,0 +1,148 @@
+"""The model of Forge and Forge Neo: its weights come from inference mode, and its memory manager moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.hosts.checkpointing import checkpointed
+from embedding_estimate.hosts.thaw import ordinary, thaw
+from embedding_estimate.hosts.webui import support
+from embedding_estimate.hosts.webui.forge.engines import reading_settings
+from embedding_estimate.hosts.webui.norms import norms_keep_their_input
+from embedding_estimate.hosts.webui.replacing import replaced
+
+WITH_GRADIENT = ("attention_basic", "attention_split", "attention_sub_quad", "attention_xformers", "attention_pytorch")
+"""Attention functions that pass gradients back. Forge Neo has others, which are used where their package is there."""
+BACKWARD = 4  # times the memory of a forward pass that the manager is asked to leave for a job
+TRAINED_AT = 64  # latent cells along one side
+SWAPPED = "prev_parameters_manual_cast"  # of a layer whose weights are on the CPU and cast in each call
+
+
+class ForgePipeline:
+    """`kind.Pipeline`."""
+
+    books: tuple[str, ...] = (
+        *("_parameters", "_buffers"),  # moved, or merged with a LoRA
+        *("network_", "lora_", "forge_online_loras"),
+        *("total_mem", "weight_mem", "extra_mem", "parameters_manual_cast", SWAPPED),
+        # Neo's
+        *("comfy_", "weight_function", "bias_function", "model_lowvram", "lowvram_patch_counter", "device"),
+        *("model_loaded_weight_memory", "model_offload_buffer_memory", "current_weight_patches_uuid"),
+    )
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """`kind.Pipeline.modules`."""
+        return [self._model.forge_objects.clip.cond_stage_model, self.inner_model]
+
+    @property
+    def unet(self) -> nn.Module:
+        """`kind.Pipeline.unet`."""
+        unet: nn.Module = self.inner_model.diffusion_model
+        return unet
+
+    @property
+    def computes_in(self) -> torch.dtype | None:
+        """`kind.Pipeline.computes_in`."""
+        dtype: torch.dtype = self.inner_model.computation_dtype
+        return dtype
+
+    @property
+    def inner_model(self) -> Any:
+        """`kind.Pipeline.inner_model`."""
+        return self._model.forge_objects.unet.model
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """`kind.Pipeline.loaded`.
+
+        What extensions did to the U-Net for the last image is left out, as Forge does before the next one.
+        """
+        from backend import attention, memory_management
+        from backend.nn import unet
+
+        load = memory_management.load_model_gpu
+        with ExitStack() as stack:
+            plain = self._model.forge_objects_after_applying_lora.shallow_copy()
+            stack.enter_context(replaced(self._model, "forge_objects", plain))
+            self._load()
+
+            def load_others(patcher: Any) -> None:
+                """At each prompt the text encoders are asked for, which could push the U-Net out."""
+                if patcher is not plain.clip.patcher:
+                    load(patcher)
+
+            stack.enter_context(replaced(memory_management, "load_model_gpu", load_others))
+            if unet.attention_function.__name__ not in WITH_GRADIENT:
+                stack.enter_context(replaced(unet, "attention_function", attention.attention_pytorch))
+            yield
+
+    def _load(self) -> None:
+        """Moves within inference mode, where the weights are from, and brings these out of it."""
+        from backend import memory_management
+
+        objects = self._model.forge_objects
+        needed = BACKWARD * objects.unet.memory_required([1, 4, TRAINED_AT, TRAINED_AT])
+        with torch.inference_mode():
+            memory_management.load_models_gpu([objects.unet, objects.clip.patcher], memory_required=needed)
+        thaw(self.modules)
+
+    @contextmanager
+    def set_up(self) -> Iterator[None]:
+        """`kind.Pipeline.set_up`: also the noise levels of zero terminal SNR."""
+        with reading_settings(self._model), self._rescaled(), norms_keep_their_input(self.unet), self._swapped():
+            yield
+
+    @contextmanager
+    def _rescaled(self) -> Iterator[None]:
+        """Within, the noise levels are those of zero terminal SNR, where the settings or the checkpoint ask for it."""
+        from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
+        from modules import shared
+
+        asked = shared.opts.sd_noise_schedule == "Zero Terminal SNR"
+        if not asked and not getattr(self._model.model_config, "ztsnr", False):
+            yield
+            return
+        predictor = self.inner_model.predictor
+        before = predictor.sigmas
+        predictor.set_sigmas(rescale_zero_terminal_snr_sigmas(before))
+        try:
+            yield
+        finally:
+            predictor.set_sigmas(before)
+
+    def _swapped(self) -> AbstractContextManager[None]:
+        """Checkpoints where weights are cast in each call, since what is cast is kept until the backward pass."""
+        swapped = any(hasattr(part, SWAPPED) for part in self.unet.modules())
+        return checkpointed(self.unet) if swapped else nullcontext()
+
+    def notes(self) -> Sequence[str]:
+        """`kind.Pipeline.notes`: token merging is drawn anew at each call of the U-Net."""
+        return support.without_token_merging()
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        """`kind.Pipeline.denoise`. The U-Net writes into the options, so each call has its own."""
+        pooled = {} if vector is None else {"y": vector}
+        options = dict(self._model.forge_objects.unet.model_options.get("transformer_options", {}))
+        denoised: Tensor = self.inner_model.apply_model(
+            x, sigma, c_crossattn=context, transformer_options=options, **pooled
+        )
+        return denoised
+
+    def contexts(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """`kind.Pipeline.contexts`: there are no hypernetworks."""
+        return context, context
+
+    def decode(self, latents: Tensor) -> list[Tensor]:
+        """`kind.Pipeline.decode`."""
+        decoded = [self._model.decode_first_stage(latent).float().cpu() for latent in torch.split(latents, 1)]
+        self._load()  # the VAE may have pushed them out
+        return [ordinary(image) for image in decoded]

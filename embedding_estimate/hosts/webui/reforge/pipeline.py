@@ -1,0 +1,122 @@
+"""The model of reForge and Forge Classic: its weights are in `forge_objects`, moved by their own memory management."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embedding_estimate.hosts.thaw import thaw
+from embedding_estimate.hosts.webui import support
+from embedding_estimate.hosts.webui.norms import norms_keep_their_input
+from embedding_estimate.hosts.webui.replacing import replaced
+
+
+class ReforgePipeline:
+    """`kind.Pipeline`."""
+
+    books: tuple[str, ...] = ("network_", "lora_")  # of the WebUI's LoRA
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """`kind.Pipeline.modules`: the shell, and what it runs on, not all of which is the shell's."""
+        objects = self._model.forge_objects
+        return [self._model, objects.clip.cond_stage_model, objects.unet.model]
+
+    @property
+    def unet(self) -> nn.Module:
+        """`kind.Pipeline.unet`."""
+        unet: nn.Module = self.inner_model.diffusion_model
+        return unet
+
+    @property
+    def computes_in(self) -> torch.dtype | None:
+        """`kind.Pipeline.computes_in`: weights that the device cannot compute with are cast in each call."""
+        dtype: torch.dtype | None = self.inner_model.manual_cast_dtype
+        return dtype
+
+    @property
+    def inner_model(self) -> Any:
+        """`kind.Pipeline.inner_model`."""
+        return self._model.forge_objects.unet.model
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """`kind.Pipeline.loaded`.
+
+        What extensions did to the U-Net for the last image is left out, as reForge does before the next one.
+        """
+        from modules import sd_models_xl
+        from modules_forge import forge_clip
+
+        with ExitStack() as stack:
+            plain = self._model.forge_objects_after_applying_lora.shallow_copy()
+            stack.enter_context(replaced(self._model, "forge_objects", plain))
+            self._load()
+            for module in (forge_clip, sd_models_xl):  # it would ask for the encoders at each prompt, and empty caches
+                stack.enter_context(replaced(module, "move_clip_to_gpu", lambda: None))
+            yield
+
+    def _load(self) -> None:
+        """Moves within inference mode, where some of the weights may be from, and brings these out of it."""
+        from ldm_patched.modules import model_management
+
+        objects = self._model.forge_objects
+        load = model_management.load_models_gpu
+        whole = {"force_full_load": True} if "force_full_load" in inspect.signature(load).parameters else {}
+        with torch.inference_mode():
+            load([objects.unet, objects.clip.patcher], **whole)  # Classic knows no such argument
+        thaw(self.modules)
+
+    @contextmanager
+    def set_up(self) -> Iterator[None]:
+        """`kind.Pipeline.set_up`: zero terminal SNR where the settings or the checkpoint ask for it."""
+        from modules import shared
+
+        if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or getattr(self._model, "ztsnr", False):
+            self._rescale()
+        with norms_keep_their_input(self.unet):
+            yield
+
+    def _rescale(self) -> None:
+        """In both places that know the noise levels; Classic rescales them in the first one only."""
+        from ldm_patched.modules import model_sampling
+        from modules import sd_models, shared
+
+        rescale = getattr(model_sampling, "rescale_zero_terminal_snr_sigmas", None)
+        if rescale is None:
+            return  # done when the checkpoint was loaded
+        if not shared.opts.use_old_clip_g_load_and_ztsnr_application:
+            self._model.alphas_cumprod_original = self._model.alphas_cumprod
+            sd_models.apply_alpha_schedule_override(self._model)
+        levels = self.inner_model.model_sampling
+        levels.set_sigmas(rescale(levels.sigmas))
+
+    def notes(self) -> Sequence[str]:
+        """`kind.Pipeline.notes`: token merging is drawn anew at each call of the U-Net."""
+        return support.without_token_merging()
+
+    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        """`kind.Pipeline.denoise`."""
+        unet = self._model.forge_objects.unet
+        pooled = {} if vector is None else {"y": vector}
+        options = dict(unet.model_options.get("transformer_options", {}))
+        denoised: Tensor = unet.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **pooled)
+        return denoised
+
+    def contexts(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """`kind.Pipeline.contexts`: hypernetworks do nothing there."""
+        return context, context
+
+    def decode(self, latents: Tensor) -> list[Tensor]:
+        """`kind.Pipeline.decode`."""
+        pictures = [self._model.decode_first_stage(latent).float().cpu() for latent in torch.split(latents, 1)]
+        self._load()  # the VAE may have pushed them out
+        return pictures

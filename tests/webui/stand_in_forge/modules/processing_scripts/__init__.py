@@ -1,0 +1,1 @@
+"""Scripts that belong to processing."""

@@ -1,0 +1,37 @@
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from modules import shared
+
+
+class FakeInitialModel:
+    """What is there until the first image."""
+
+    cond_stage_model = None
+
+
+class SdModelData:
+    def __init__(self) -> None:
+        self.sd_model: Any = FakeInitialModel()
+        self.forge_loading_parameters: dict[str, Any] = {}  # the page's choice
+        self.forge_hash = ""
+
+
+model_data = SdModelData()
+loaders: dict[str, Callable[[], Any]] = {}  # by file name, what loads a model from it
+
+
+@torch.inference_mode()
+def forge_model_reload() -> tuple[Any, bool]:
+    """Loads what the page has chosen, where that is something else by now."""
+    wanted = str(model_data.forge_loading_parameters)
+    if model_data.forge_hash == wanted:
+        return model_data.sd_model, False
+    described = model_data.forge_loading_parameters["checkpoint_info"]
+    model = loaders[described.filename]()
+    model.sd_checkpoint_info = described
+    model_data.sd_model = shared.sd_model = model
+    model_data.forge_hash = wanted
+    return model, True

@@ -1,0 +1,1 @@
+"""A stand-in for Forge's package of this name."""

@@ -1,0 +1,382 @@
+"""Forge and Forge Neo, against a stand-in of their modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
+
+import torch
+from fastapi import FastAPI
+from hosts.contract import PLAIN, HostContract, encode, encode_vectors, latent, only, sample
+from jobs.test_jobs import ended
+from safetensors.torch import save_file
+from torch import nn
+
+from embedding_estimate.errors import ModelError
+from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.model.host import Family
+from embedding_estimate.settings import Settings
+
+QUICK = {"text": "(red:1.5) circle", "name": "zebra-two", "part": "Transformer", "tokens": 2, "learning_steps": 3}
+FACES = pytest.mark.parametrize("webui_kind", ["Forge", "Neo"], indirect=True)
+
+
+@pytest.fixture
+def webui_kind(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "Forge"))
+
+
+@pytest.fixture
+def put(shared: Any, webui_kind: str, models: dict[Family, Any], tmp_path: Path) -> Callable[[Family], Any]:
+    """(family) -> the description of its checkpoint, which is chosen on the page and not loaded."""
+    from backend.text_processing.classic_engine import ClassicTextProcessingEngine, ClipEngine
+    from forge_model import choose, put_on_disk
+
+    from embedding_estimate.hosts.webui import extension
+
+    shared.cmd_opts.embeddings_dir = str(tmp_path / "embeddings")
+    extension.place.cache_clear()
+
+    def put(family: Family) -> Any:
+        engine_class = ClipEngine if webui_kind == "Neo" else ClassicTextProcessingEngine
+        described = put_on_disk(models[family], tmp_path, engine_class)
+        choose(described)
+        return described
+
+    return put
+
+
+@pytest.fixture
+def chosen(put: Callable[[Family], Any], shared: Any) -> Any:
+    """`modules.shared` where SD1 is chosen on the page, and nothing is loaded."""
+    put("sd1")
+    return shared
+
+
+@pytest.fixture
+def loaded(chosen: Any) -> Any:
+    """The same once an image was made."""
+    from modules import sd_models
+
+    sd_models.forge_model_reload()
+    return chosen
+
+
+@FACES
+@pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
+class TestContract(HostContract):
+    @pytest.fixture
+    def host(self, put: Callable[[Family], Any], family: Family) -> WebuiHost:
+        put(family)
+        return WebuiHost()
+
+    @pytest.fixture
+    def modules(self, host: WebuiHost) -> Sequence[nn.Module]:
+        with host.borrow():  # loads it
+            pass
+        from modules import shared
+
+        objects = shared.sd_model.forge_objects
+        return [objects.clip.cond_stage_model, objects.unet.model]
+
+
+def registered(database: Any) -> list[str]:
+    return sorted(database.word_embeddings)
+
+
+def test_nothing_is_loaded_before_the_first_job_and_the_page_is_asked_each_time(
+    put: Callable[[Family], Any], shared: Any
+) -> None:
+    from forge_model import choose
+
+    first = put("sd1")
+    assert shared.sd_model is None
+    with WebuiHost().borrow() as model:
+        assert model.info.family == "sd1" and shared.sd_model.sd_checkpoint_info is first
+    put("sdxl")
+    with WebuiHost().borrow() as model:
+        assert (model.info.family, model.info.default_size) == ("sdxl", 1024)
+    choose(first)
+    with WebuiHost().borrow() as model:
+        assert model.info.family == "sd1"
+
+
+def test_where_no_page_was_built_the_choice_is_read_from_the_settings(chosen: Any) -> None:
+    from modules import sd_models
+
+    sd_models.model_data.forge_loading_parameters = {}
+    with WebuiHost().borrow() as model:
+        assert model.info.family == "sd1"
+
+
+def test_without_a_checkpoint_a_job_says_what_to_do(shared: Any, put: Callable[[Family], Any]) -> None:
+    with pytest.raises(ModelError, match="^no checkpoint is chosen: choose one at the top of the page$"):
+        WebuiHost().borrow().__enter__()
+
+
+@pytest.mark.parametrize(
+    ("family", "channels", "reason"),
+    [
+        (
+            "Flux",
+            4,
+            "it is a checkpoint of the family Flux, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
+        ),
+        (
+            "SD35",
+            4,
+            "it is a checkpoint of the family SD35, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
+        ),
+        (
+            "Mugen",
+            4,
+            "it is a checkpoint of the family Mugen, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
+        ),
+        ("SDXLRefiner", 4, "a refiner has one text encoder only: choose the base checkpoint"),
+        ("SD15", 9, "an inpainting checkpoint is conditioned on a picture too: choose the plain checkpoint"),
+        (
+            "SDXL_instructpix2pix",
+            8,
+            "an instruct-pix2pix checkpoint is conditioned on a picture too: choose the plain checkpoint",
+        ),
+    ],
+)
+def test_another_family_is_refused_by_name_before_its_weights_are_read(
+    put: Callable[[Family], Any], tmp_path: Path, family: str, channels: int, reason: str
+) -> None:
+    described = put("sd1")
+    save_file({f"model.diffusion_model.family.{family}": torch.zeros(channels)}, described.filename)
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    assert str(refused.value) == f"{described.name_for_extra}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("text_model.weight", "it is no checkpoint that the WebUI knows: choose an SD1, SD2 or SDXL checkpoint"),
+        (
+            "model.diffusion_model.weight.quant_state.bitsandbytes__nf4",
+            "NF4 and FP4 weights pass no gradient back: choose a checkpoint in fp16",
+        ),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_or_a_quantised_one_is_refused(
+    put: Callable[[Family], Any], key: str, reason: str
+) -> None:
+    described = put("sd1")
+    save_file({key: torch.zeros(4)}, described.filename)
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    assert str(refused.value) == f"{described.name_for_extra}: {reason}"
+
+
+def test_gguf_is_refused_by_name(put: Callable[[Family], Any]) -> None:
+    described = put("sd1")
+    described.filename = "somewhere/flux.gguf"
+    with pytest.raises(ModelError, match="GGUF weights pass no gradient back: choose a safetensors checkpoint$"):
+        WebuiHost().borrow().__enter__()
+
+
+def test_low_bits_that_the_page_asks_for_are_refused(chosen: Any) -> None:
+    from modules import sd_models
+
+    sd_models.model_data.forge_loading_parameters["unet_storage_dtype"] = "nf4"
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    assert str(refused.value) == "'Diffusion in Low Bits' is nf4, which passes no gradient back: choose Automatic"
+
+
+def test_a_loaded_model_that_predicts_something_else_is_refused(loaded: Any) -> None:
+    """As SDXL's kin with rectified flow, which no key in the file tells."""
+    loaded.sd_model.forge_objects.unet.model.predictor.prediction_type = "const"
+    name = loaded.sd_model.sd_checkpoint_info.name_for_extra
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    plain = "choose an SD1, SD2 or SDXL checkpoint"
+    assert str(refused.value) == f"{name}: it predicts const and no noise (epsilon) or velocity (v): {plain}"
+
+
+def test_a_checkpoint_that_the_webui_cannot_load_is_one_line(
+    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modules import sd_models
+
+    described = put("sd1")
+
+    def fails() -> Any:
+        raise AssertionError("You do not have CLIP state dict!")
+
+    monkeypatch.setitem(sd_models.loaders, described.filename, fails)
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    said = f"{described.name_for_extra}: the WebUI cannot load it (You do not have CLIP state dict!)"
+    assert str(refused.value) == said
+
+
+@FACES
+def test_tokens_are_counted_once_a_model_is_loaded(chosen: Any) -> None:
+    from modules import sd_models
+
+    from embedding_estimate.hosts.webui import extension
+
+    with pytest.raises(
+        ModelError, match="^no checkpoint is loaded yet: the WebUI loads it for the first image or job$"
+    ):
+        extension.place().token_count("a circle")
+    sd_models.forge_model_reload()
+    assert extension.place().token_count("a circle # of many words <lora:painting:1>") == 2
+
+
+@FACES
+def test_a_new_name_is_known_everywhere_at_once(loaded: Any, tmp_path: Path) -> None:
+    from modules import processing, sd_models, ui_extra_networks_textual_inversion
+
+    from embedding_estimate.hosts.webui import extension
+
+    class Api:
+        def __init__(self) -> None:
+            self.embedding_db = ui_extra_networks_textual_inversion.EmbeddingDatabase()
+
+        def get_embeddings(self) -> dict[str, Any]:
+            return {}
+
+    api, app = Api(), FastAPI()
+    app.add_api_route("/sdapi/v1/embeddings", api.get_embeddings)
+    extension.routes(None, app)
+    processing.StableDiffusionProcessing.cached_c[:] = ["zebra-two in rain", "its conditioning"]
+    job = extension.place().jobs.start(Settings(**{**QUICK, "measure": "Nothing"}))  # type: ignore[arg-type]
+    ended(job)
+    assert job.state == "done", job.problems
+    of_cards = ui_extra_networks_textual_inversion.embedding_db
+    databases = [sd_models.model_data.sd_model.text_processing_engine.embeddings, of_cards, api.embedding_db]
+    assert [registered(database) for database in databases] == [["zebra-two"]] * 3
+    assert processing.StableDiffusionProcessing.cached_c == [None, None]
+    with WebuiHost().borrow() as model:
+        assert model.embedding_names() == ["zebra-two"]
+        vectors = model.token_vectors("zebra-two")["clip_l"]
+        torch.testing.assert_close(vectors, job.saved.estimate.embedding.vectors["clip_l"])
+
+
+@FACES
+def test_what_runs_at_each_image_says_what_it_has_to_say(loaded: Any) -> None:
+    from embedding_estimate.hosts.webui import extension, use_warnings
+
+    job = extension.place().jobs.start(Settings(**{**QUICK, "measure": "Nothing"}))  # type: ignore[arg-type]
+    ended(job)
+    said: list[str] = []
+    image = SimpleNamespace(all_prompts=["a zebra-two"], steps=20, comment=said.append)
+    use_warnings.comment(image)
+    assert said == []
+    loaded.opts.emphasis = "No norm"
+    use_warnings.comment(image)
+    assert said == ["zebra-two was made for the emphasis mode Original, and it is No norm now"]
+
+
+def test_what_runs_at_each_image_does_nothing_for_a_family_without_embeddings(shared: Any) -> None:
+    from embedding_estimate.hosts.webui import use_warnings
+
+    shared.sd_model = SimpleNamespace(text_processing_engine_t5=object())
+    use_warnings.comment(SimpleNamespace(all_prompts=["a zebra-two"], steps=20))
+
+
+@FACES
+def test_a_job_leaves_no_word_in_the_next_infotext_and_the_engines_as_they_were(loaded: Any) -> None:
+    from backend.text_processing.classic_engine import infotext
+
+    engine = loaded.sd_model.text_processing_engine
+    before = engine.clip_skip, engine.emphasis.name
+    loaded.opts.emphasis, loaded.opts.CLIP_stop_at_last_layers = "No norm", 2
+    with WebuiHost().borrow() as model:
+        assert (engine.clip_skip, engine.emphasis.name, model.info.clip_skip) == (2, "No norm", 2)
+        encode(model, "(red:1.5) circle")
+        assert infotext() == {"Emphasis": "No norm"}
+    assert infotext() == {}
+    loaded.opts.emphasis = "Original"
+    if not isinstance(getattr(type(engine), "emphasis", None), property):
+        assert "emphasis" in vars(engine)
+    assert engine.clip_skip == before[0]
+
+
+def test_an_attention_without_gradient_is_replaced_for_the_job(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from backend import attention
+    from backend.nn import unet
+
+    monkeypatch.setattr(unet, "attention_function", attention.attention_sage)
+    with WebuiHost().borrow():
+        assert unet.attention_function is attention.attention_pytorch
+    assert unet.attention_function is attention.attention_sage
+
+
+def test_models_stay_in_their_place_and_what_a_job_needs_is_asked_for(loaded: Any) -> None:
+    from backend import memory_management
+
+    objects = loaded.sd_model.forge_objects_original
+    memory_management.asked.clear()
+    with WebuiHost().borrow() as model:
+        inside = {objects.unet, objects.clip.patcher}
+        assert memory_management.asked == [4 * 64 * 64] and {*memory_management.current_loaded_models} == inside
+        encode(model, PLAIN)
+        assert len(memory_management.asked) == 1  # the text encoders are there
+        model.decode(latent(model, 1))  # brings the VAE in, for which something has to go
+        assert {*memory_management.current_loaded_models} == inside
+        vectors = {key: value.requires_grad_() for key, value in model.token_vectors(PLAIN).items()}
+        x, sigma = latent(model, 1), torch.ones(1)
+        model.denoise(x, sigma, encode_vectors(model, vectors)).square().mean().backward()
+        assert all(float(value.grad.abs().sum()) > 0 for value in vectors.values())
+
+
+def test_weights_that_are_cast_in_each_call_are_not_kept_for_the_backward_pass(loaded: Any) -> None:
+    unet = loaded.sd_model.forge_objects.unet.model.diffusion_model
+
+    def kept() -> int:
+        saved: list[Any] = []
+        with WebuiHost().borrow() as model:
+            conditioning = only(encode(model, PLAIN))
+            conditioning.context.requires_grad_()
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+                model.denoise(latent(model, 1), torch.ones(1), conditioning)
+            with model.checkpointed():
+                pass
+        return len(saved)
+
+    plain = kept()
+    next(unet.modules()).prev_parameters_manual_cast = False  # as where a layer was left on the CPU
+    assert kept() < plain / 2
+
+
+@pytest.mark.parametrize("by", ["setting", "checkpoint"])
+def test_zero_terminal_snr_holds_for_the_job(loaded: Any, by: str) -> None:
+    predictor = loaded.sd_model.forge_objects.unet.model.predictor
+    before = predictor.sigmas
+    if by == "setting":
+        loaded.opts.sd_noise_schedule = "Zero Terminal SNR"
+    else:
+        loaded.sd_model.model_config.ztsnr = True
+    with WebuiHost().borrow() as model:
+        assert float(predictor.sigmas[-1]) > 4000 > 20 > float(before[-1])
+        seen: list[float] = []
+
+        def denoise(x: torch.Tensor, sigma: torch.Tensor, evaluation: int) -> torch.Tensor:
+            seen.append(float(sigma[0]))
+            return x
+
+        sample(model, only(encode(model, PLAIN)), [1], denoise=denoise)
+        assert seen[0] > 4000
+    assert predictor.sigmas is before
+
+
+@pytest.mark.parametrize("button", ["interrupted", "stopping_generation"])
+def test_both_of_the_webuis_buttons_stop(loaded: Any, button: str) -> None:
+    host = WebuiHost()
+    with host.borrow():
+        assert not host.show("Attention", 1, 10)
+        setattr(loaded.state, button, True)
+        assert host.show("Attention", 2, 10)
+    assert not getattr(loaded.state, button)
