@@ -1,4 +1,4 @@
-"""Gradient checkpointing for a U-Net: less memory in a backward pass, for more time (Chen et al. 2016)."""
+"""Less memory for a backward pass through a network, for more time; Chen et al. 2016."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "ResBlock")  # of diffusers, LDM, sgm and their descendants
+BLOCKS = (
+    *("BasicTransformerBlock", "ResnetBlock2D", "ResBlock"),  # U-Nets of diffusers, LDM, sgm and their descendants
+    "CLIPEncoderLayer",  # text encoders of transformers
+)
 
 
 @contextmanager
-def checkpointed(unet: nn.Module, precision: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Iterator[None]:
-    """`host.BorrowedModel.checkpointed` of a U-Net; `precision` gives what the host runs it in, autocast for one."""
-    blocks: list[Any] = [block for block in unet.modules() if _is_block(block) and not _is_checkpointed(block)]
+def checkpointed(
+    network: nn.Module, precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Iterator[None]:
+    """`host.BorrowedModel.checkpointed` of a U-Net, and the same of a text encoder.
+
+    `precision` gives what the host runs it in, autocast for one.
+    """
+    blocks: list[Any] = [block for block in network.modules() if _is_block(block) and not _is_checkpointed(block)]
     before = [vars(block).get("forward") for block in blocks]  # a host may have put one in
     for block in blocks:
         block.forward = functools.partial(_recomputed, block.forward, precision)

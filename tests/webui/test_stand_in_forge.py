@@ -116,7 +116,7 @@ def test_where_no_page_was_built_the_choice_is_read_from_the_settings(chosen: An
 
 
 def test_without_a_checkpoint_a_job_says_what_to_do(shared: Any, put: Callable[[Family], Any]) -> None:
-    with pytest.raises(ModelError, match="^no checkpoint is chosen: choose one at the top of the page$"):
+    with pytest.raises(ModelError, match=r"^no checkpoint is chosen: choose one at the top of the page$"):
         WebuiHost().borrow().__enter__()
 
 
@@ -180,7 +180,7 @@ def test_a_file_that_is_no_checkpoint_or_a_quantised_one_is_refused(
 def test_gguf_is_refused_by_name(put: Callable[[Family], Any]) -> None:
     described = put("sd1")
     described.filename = "somewhere/flux.gguf"
-    with pytest.raises(ModelError, match="GGUF weights pass no gradient back: choose a safetensors checkpoint$"):
+    with pytest.raises(ModelError, match=r"GGUF weights pass no gradient back: choose a safetensors checkpoint$"):
         WebuiHost().borrow().__enter__()
 
 
@@ -227,7 +227,7 @@ def test_tokens_are_counted_once_a_model_is_loaded(chosen: Any) -> None:
     from embedding_estimate.hosts.webui import extension
 
     with pytest.raises(
-        ModelError, match="^no checkpoint is loaded yet: the WebUI loads it for the first image or job$"
+        ModelError, match=r"^no checkpoint is loaded yet: the WebUI loads it for the first image or job$"
     ):
         extension.place().token_count("a circle")
     sd_models.forge_model_reload()
@@ -332,23 +332,30 @@ def test_models_stay_in_their_place_and_what_a_job_needs_is_asked_for(loaded: An
         assert all(float(value.grad.abs().sum()) > 0 for value in vectors.values())
 
 
-def test_weights_that_are_cast_in_each_call_are_not_kept_for_the_backward_pass(loaded: Any) -> None:
-    unet = loaded.sd_model.forge_objects.unet.model.diffusion_model
+@pytest.mark.parametrize("network", ["unet", "text encoder"])
+def test_weights_that_are_cast_in_each_call_are_not_kept_for_the_backward_pass(loaded: Any, network: str) -> None:
+    objects = loaded.sd_model.forge_objects
+    root = objects.unet.model if network == "unet" else objects.clip.cond_stage_model
 
-    def kept() -> int:
+    def kept() -> tuple[int, torch.Tensor]:
         saved: list[Any] = []
         with WebuiHost().borrow() as model:
-            conditioning = only(encode(model, PLAIN))
-            conditioning.context.requires_grad_()
+            vectors = {key: value.requires_grad_() for key, value in model.token_vectors(PLAIN).items()}
             with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-                model.denoise(latent(model, 1), torch.ones(1), conditioning)
-            with model.checkpointed():
-                pass
-        return len(saved)
+                conditioning = encode_vectors(model, vectors)
+                if network == "unet":
+                    model.denoise(latent(model, 1), torch.ones(1), conditioning).square().sum().backward()
+                else:
+                    conditioning.context.square().sum().backward()
+        gradient = vectors["clip_l"].grad
+        assert gradient is not None
+        return len(saved), gradient
 
-    plain = kept()
-    next(unet.modules()).prev_parameters_manual_cast = False  # as where a layer was left on the CPU
-    assert kept() < plain / 2
+    plain, expected = kept()
+    next(root.modules()).parameters_manual_cast = True  # as where a layer is on the CPU, or in half precision
+    less, gradient = kept()
+    assert less < plain / 2
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("by", ["setting", "checkpoint"])

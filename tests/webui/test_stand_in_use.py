@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,8 @@ import pytest
 pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
 
 import torch
-from fastapi import FastAPI
 from jobs.test_jobs import ended
 
-from embedding_estimate.errors import ModelError
 from embedding_estimate.files.embedding import Embedding, write
 from embedding_estimate.settings import Settings
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+from modules import shared
 from torch import Tensor
 
 from embedding_estimate.hosts.standalone import grammar
-from modules import shared
 
 
 class Fix(NamedTuple):

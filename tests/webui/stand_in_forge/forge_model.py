@@ -13,12 +13,12 @@ from backend.modules.k_prediction import Predictor
 from backend.nn.unet import made_in_place
 from backend.text_processing.classic_engine import ClassicTextProcessingEngine, TextEncoder
 from huggingface_guess import detection
+from modules import sd_models, shared
 from modules_forge import main_entry
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from embedding_estimate.hosts.standalone.loading import LoadedModel
-from modules import sd_models, shared
 
 FAMILIES = {"sd1": "SD15", "sd2": "SD20", "sdxl": "SDXL"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ WITH_GRADIENT = ("attention_basic", "attention_split", "attention_sub_quad", "at
 """Attention functions that pass gradients back. Forge Neo has others, which are used where their package is there."""
 BACKWARD = 4  # times the memory of a forward pass that the manager is asked to leave for a job
 TRAINED_AT = 64  # latent cells along one side
-SWAPPED = "prev_parameters_manual_cast"  # of a layer whose weights are on the CPU and cast in each call
 
 
 class ForgePipeline:
@@ -29,7 +28,7 @@ class ForgePipeline:
     books: tuple[str, ...] = (
         *("_parameters", "_buffers"),  # moved, or merged with a LoRA
         *("network_", "lora_", "forge_online_loras"),
-        *("total_mem", "weight_mem", "extra_mem", "parameters_manual_cast", SWAPPED),
+        *("total_mem", "weight_mem", "extra_mem", "parameters_manual_cast", "prev_parameters_manual_cast"),
         # Neo's
         *("comfy_", "weight_function", "bias_function", "model_lowvram", "lowvram_patch_counter", "device"),
         *("model_loaded_weight_memory", "model_offload_buffer_memory", "current_weight_patches_uuid"),
@@ -98,7 +97,7 @@ class ForgePipeline:
     @contextmanager
     def set_up(self) -> Iterator[None]:
         """`kind.Pipeline.set_up`: also the noise levels of zero terminal SNR."""
-        with reading_settings(self._model), self._rescaled(), norms_keep_their_input(self.unet), self._swapped():
+        with reading_settings(self._model), self._rescaled(), norms_keep_their_input(self.unet), self._recomputed():
             yield
 
     @contextmanager
@@ -119,10 +118,15 @@ class ForgePipeline:
         finally:
             predictor.set_sigmas(before)
 
-    def _swapped(self) -> AbstractContextManager[None]:
-        """Checkpoints where weights are cast in each call, since what is cast is kept until the backward pass."""
-        swapped = any(hasattr(part, SWAPPED) for part in self.unet.modules())
-        return checkpointed(self.unet) if swapped else nullcontext()
+    @contextmanager
+    def _recomputed(self) -> Iterator[None]:
+        """Checkpoints where weights are cast in each call, since what is cast would be kept until the backward pass:
+        a second text encoder for each pass through it, and a second U-Net where memory is short."""
+        with ExitStack() as stack:
+            for network in self.modules:
+                if any(getattr(part, "parameters_manual_cast", False) for part in network.modules()):
+                    stack.enter_context(checkpointed(network))
+            yield
 
     def notes(self) -> Sequence[str]:
         """`kind.Pipeline.notes`: token merging is drawn anew at each call of the U-Net."""

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from backend.attention import attention_function
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
+
+from backend.attention import attention_function
 
 
 class InPlaceBlock(BasicTransformerBlock):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from backend.text_processing import emphasis
 from embedding_files import Names, described
 from engine_parts import chunked, hidden, padded, spliced
+from modules import shared
 from torch import Tensor, nn
 
-from modules import shared
+from backend.text_processing import emphasis
 
 last_extra_generation_params: dict[str, str] = {}
 
@@ -38,10 +38,25 @@ class CLIPEmbeddingForTextualInversion(nn.Module):
         return spliced(self.wrapped(ids), fixes, self.key)
 
 
-class TextEncoder(nn.Module):
-    def __init__(self, transformer: nn.Module):
+class Transformer(nn.Module):
+    """With a `text_model`, which transformers has given up since."""
+
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.transformer = transformer
+        self.model = model
+
+    @property
+    def text_model(self) -> Any:
+        return getattr(self.model, "text_model", self.model)
+
+    def forward(self, **arguments: Any) -> Any:
+        return self.model(**arguments)
+
+
+class TextEncoder(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.transformer = Transformer(model)
 
 
 class ClassicTextProcessingEngine:
@@ -55,7 +70,7 @@ class ClassicTextProcessingEngine:
         self.id_pad = self.id_end if key == "clip_l" else 0
         self.embeddings = EmbeddingDatabase(self.tokenize, sdxl)
         self.embeddings.load_textual_inversion_embeddings()
-        table = text_encoder.transformer.text_model.embeddings
+        table: Any = text_encoder.transformer.text_model.embeddings
         table.token_embedding = CLIPEmbeddingForTextualInversion(table.token_embedding, self.embeddings, key)
         self.read_settings()
 
