@@ -33,6 +33,7 @@ ARGUMENTS = (
 )
 NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2, which takes no unknown arguments
 FORGE = "--always-cpu"
+NEO = "--cpu"  # which knows few of the others
 STAND_IN = Path(__file__).with_name("stand_in")
 STAND_IN_FORGE = Path(__file__).with_name("stand_in_forge")
 THEIRS = (
@@ -55,6 +56,8 @@ def webui() -> Any:
     before, place = sys.argv, Path.cwd()
     newer, forge = (folder / "modules/initialize.py").exists(), (folder / "modules_forge").exists()
     arguments = [ARGUMENTS, NEWER if newer else "", FORGE if forge else "", os.environ.get("WEBUI_ARGS", "")]
+    if (folder / "modules_forge/packages/huggingface_guess").exists():
+        arguments[:3] = [NEO]
     sys.argv = ["launch.py", *" ".join(arguments).split()]
     os.chdir(folder)
     sys.path.insert(0, str(folder))

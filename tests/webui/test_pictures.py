@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from embedding_estimate.hosts.webui.host import WebuiHost, WebuiModel
+from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.model.host import BorrowedModel, Conditioning
 
 PROMPT = "a (red circle:1.3) on a [blue:green:0.5] square"
@@ -49,6 +50,9 @@ def learn(model: BorrowedModel) -> None:
 
 def layers_by_name(model: Any) -> dict[str, Any]:
     """Two layers by the names that files use."""
+    objects = getattr(model, "forge_objects", None)
+    if objects is not None and not hasattr(model, "model"):  # Forge and Neo
+        return _layers_in_forge(objects)
     unet = model.model.diffusion_model
     if getattr(model, "is_sdxl", False):
         encoder = model.conditioner.embedders[0].wrapped.transformer.text_model.encoder.layers[0].mlp.fc1
@@ -62,6 +66,18 @@ def layers_by_name(model: Any) -> dict[str, Any]:
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v": (
             unet.input_blocks[1][1].transformer_blocks[0].attn2.to_v
         ),
+    }
+
+
+def _layers_in_forge(objects: Any) -> dict[str, Any]:
+    encoders = objects.clip.cond_stage_model
+    encoder = encoders.clip_l.transformer.text_model.encoder.layers[0].mlp.fc1
+    named = objects.unet.model.diffusion_model.named_modules()
+    place, layer = next((name, part) for name, part in named if name.endswith("attn2.to_v"))
+    text = "te1" if hasattr(encoders, "clip_g") else "te"
+    return {
+        f"lora_{text}_text_model_encoder_layers_0_mlp_fc1": encoder,
+        f"lora_unet_{place.replace('.', '_')}": layer,
     }
 
 
@@ -85,6 +101,9 @@ def lora(webui: Any) -> Iterator[None]:
 @pytest.fixture
 def hypernetwork(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A random hypernetwork, for cross attention, among the WebUI's own."""
+    if hasattr(webui.sd_model, "forge_objects"):
+        yield  # nothing is done with one
+        return
     from modules.hypernetworks.hypernetwork import Hypernetwork
 
     with WebuiHost().borrow() as model:
@@ -148,6 +167,7 @@ def test_also_with_a_new_embedding(webui: Any, generated: Generate) -> None:
         vectors = {key: torch.randn(3, width) * 0.02 for key, width in model.info.widths.items()}
     file = Path(webui.cmd_opts.embeddings_dir) / "embedding_estimate_test.safetensors"
     save_file(vectors if len(vectors) > 1 else {"emb_params": next(iter(vectors.values()))}, file)
+    kind().read_embeddings_anew(None)  # Forge reads none before an image
     try:
         prompt = "a (embedding_estimate_test:1.3) square"
         torch.testing.assert_close(taught(prompt), generated(prompt).float(), rtol=0, atol=2)
@@ -157,6 +177,7 @@ def test_also_with_a_new_embedding(webui: Any, generated: Generate) -> None:
                 torch.testing.assert_close(found.cpu(), vectors[key], rtol=1e-3, atol=1e-4)
     finally:
         file.unlink()
+        kind().read_embeddings_anew(None)
 
 
 def different(one: Tensor, other: Tensor) -> bool:
@@ -169,7 +190,7 @@ def test_also_with_an_extra_network(
     webui: Any, generated: Generate, lora: None, hypernetwork: None, typed: str
 ) -> None:
     if typed == HYPERNETWORK_TYPED and hasattr(webui.sd_model, "forge_objects"):
-        pytest.skip("reForge does nothing with hypernetworks")
+        pytest.skip("reForge and Forge do nothing with hypernetworks")
     picture = generated(PROMPT + typed)
     assert different(picture, generated(PROMPT))
     torch.testing.assert_close(taught(PROMPT + typed), picture.float(), rtol=0, atol=2)
@@ -177,6 +198,8 @@ def test_also_with_an_extra_network(
 
 @pytest.mark.parametrize("typed", [TYPED, HYPERNETWORK_TYPED])
 def test_text_is_read_through_an_extra_network(webui: Any, lora: None, hypernetwork: None, typed: str) -> None:
+    if typed == HYPERNETWORK_TYPED and hasattr(webui.sd_model, "forge_objects"):
+        pytest.skip("reForge and Forge do nothing with hypernetworks")
     with WebuiHost([typed]).borrow() as model:
         AttentionContract().test_text_is_read_where_it_says(model)
 
@@ -187,7 +210,7 @@ def test_also_with_an_extra_network_that_the_settings_add(
 ) -> None:
     kind, name, _ = typed.strip("<>").split(":")
     if kind == "hypernet" and hasattr(webui.sd_model, "forge_objects"):
-        pytest.skip("reForge does nothing with hypernetworks")
+        pytest.skip("reForge and Forge do nothing with hypernetworks")
     plain = generated(PROMPT)
     with monkeypatch.context() as patch:
         patch.setitem(webui.opts.data, {"lora": "sd_lora", "hypernet": "sd_hypernetwork"}[kind], name)
@@ -202,12 +225,19 @@ def test_also_with_an_extra_network_that_the_settings_add(
     assert torch.equal(generated(PROMPT), plain)
 
 
+def classes_of(model: Any) -> list[type]:
+    """Those of all parts that a model runs on."""
+    objects = getattr(model, "forge_objects", None)
+    root = model if objects is None else objects.unet.model
+    return [type(part) for part in root.modules()]
+
+
 def test_merged_tokens_pass_gradients_and_are_given_back(
     webui: Any, generated: Generate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "token_merging_ratio" not in webui.opts.data_labels:
         pytest.skip("this WebUI has no such setting")
-    plain, classes = generated(PROMPT), [type(part) for part in webui.sd_model.modules()]
+    plain, classes = generated(PROMPT), classes_of(webui.sd_model)
     with monkeypatch.context() as patch:
         patch.setitem(webui.opts.data, "token_merging_ratio", 0.5)
         with WebuiHost([PROMPT]).borrow() as model:
@@ -218,7 +248,7 @@ def test_merged_tokens_pass_gradients_and_are_given_back(
         else:
             ours, theirs = taught(PROMPT).floor(), generated(PROMPT).float()  # it leaves away what is below 1
             assert left_out == [] and (ours == theirs).float().mean() > 0.99 > (ours == plain).float().mean()
-    assert [type(part) for part in webui.sd_model.modules()] == classes
+    assert classes_of(webui.sd_model) == classes
     assert torch.equal(generated(PROMPT), plain)
 
 
@@ -250,6 +280,8 @@ def test_a_lora_of_the_prompts_is_active_in_encoder_and_unet(webui: Any, lora: N
 def test_the_next_picture_is_the_same_to_the_bit(
     webui: Any, generated: Generate, lora: None, hypernetwork: None, texts: Sequence[str], fails: bool
 ) -> None:
+    if HYPERNETWORK_TYPED in texts[0] and hasattr(webui.sd_model, "forge_objects"):
+        pytest.skip("reForge and Forge do nothing with hypernetworks")
     before = generated(PROMPT)
     if fails:
         with pytest.raises(RuntimeError, match="in the middle"), WebuiHost(texts).borrow() as model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from embedding_estimate.files.embedding import Embedding, write
 from embedding_estimate.hosts.webui import use_warnings
 from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.settings import Settings
 
 PROMPT = "zebra-two in rain"
@@ -25,8 +27,6 @@ Generate = Callable[..., Tensor]
 @pytest.fixture
 def folder(webui: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An embeddings folder of the test's own."""
-    from modules.sd_hijack import model_hijack
-
     from embedding_estimate.hosts.webui import extension
 
     folder = tmp_path / "embeddings"
@@ -34,11 +34,28 @@ def folder(webui: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     extension.place.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(webui.cmd_opts, "embeddings_dir", str(folder))
-        patch.setattr(model_hijack.embedding_db, "embedding_dirs", {})
-        model_hijack.embedding_db.add_embedding_dir(str(folder))
+        for database in databases(webui):
+            patch.setattr(database, "embedding_dirs", {})
+            database.add_embedding_dir(str(folder))
         yield folder
     extension.place.cache_clear()
-    model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
+    kind().read_embeddings_anew(None)
+
+
+def databases(webui: Any) -> list[Any]:
+    """All that know embeddings by name."""
+    if not hasattr(webui.sd_model, "forge_objects_original") or hasattr(webui.sd_model, "model"):
+        return [kind().embeddings(webui.sd_model)]
+    from modules import ui_extra_networks_textual_inversion
+
+    of_engines = [engine.names for engine in kind().engines(webui.sd_model, nullcontext)]
+    return [*of_engines, ui_extra_networks_textual_inversion.embedding_db]
+
+
+def warnings(webui: Any, *prompts: str) -> list[str]:
+    """What is said beside an image of these prompts, with what is in the folder now."""
+    kind().read_embeddings_anew(None)
+    return use_warnings.warnings(prompts, kind().embeddings(webui.sd_model), 20)
 
 
 def started(**settings: Any) -> Any:
@@ -125,25 +142,19 @@ def width(webui: Any) -> int:
 def test_another_weight_is_said_as_the_webui_reads_it(
     webui: Any, folder: Path, width: int, prompt: str, here: str | None
 ) -> None:
-    from modules.sd_hijack import model_hijack
-
     path = folder / "zebra-two.safetensors"
     write(Embedding("zebra-two", {"clip_l": torch.zeros(2, width)}, {"typed_weight": 1.3}), path)
-    model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
     line = f"zebra-two was made to be typed as (zebra-two:1.3), and has the weight {here} here"
-    assert use_warnings.warnings([prompt], model_hijack.embedding_db, 20) == ([line] if here else [])
+    assert warnings(webui, prompt) == ([line] if here else [])
 
 
 def test_another_checkpoint_and_another_family_are_said(webui: Any, folder: Path, width: int) -> None:
-    from modules.sd_hijack import model_hijack
-
     made_for = {"name": "portraits", "hash": "abcdef0123", "family": "sd1"}
     vectors = {"clip_l": torch.zeros(2, width)}
     write(Embedding("zebra-two", vectors, {"model": made_for}), folder / "zebra-two.safetensors")
     both = {"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}
     write(Embedding("yak", both, {"model": {**made_for, "family": "sdxl"}}), folder / "yak.safetensors")
-    model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
-    other, unfit = use_warnings.warnings(["a zebra-two", "a yak"], model_hijack.embedding_db, 20)
+    other, unfit = warnings(webui, "a zebra-two", "a yak")
     loaded = webui.sd_model.sd_checkpoint_info
     assert other == (
         "zebra-two was made for the checkpoint portraits [abcdef0123], "
@@ -153,7 +164,5 @@ def test_another_checkpoint_and_another_family_are_said(webui: Any, folder: Path
 
 
 def test_of_what_a_job_has_made_for_this_checkpoint_nothing_is_said(webui: Any, folder: Path) -> None:
-    from modules.sd_hijack import model_hijack
-
     finished()
-    assert use_warnings.warnings(["a zebra-two"], model_hijack.embedding_db, 20) == []
+    assert warnings(webui, "a zebra-two") == []

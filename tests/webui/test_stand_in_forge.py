@@ -78,11 +78,10 @@ class TestContract(HostContract):
 
     @pytest.fixture
     def modules(self, host: WebuiHost) -> Sequence[nn.Module]:
-        with host.borrow():  # loads it
-            pass
-        from modules import shared
+        from modules import sd_models
 
-        objects = shared.sd_model.forge_objects
+        model, _ = sd_models.forge_model_reload()
+        objects = model.forge_objects_original
         return [objects.clip.cond_stage_model, objects.unet.model]
 
 
