@@ -1,4 +1,4 @@
-"""Brings models in, inside inference mode or not: what it moves or merges becomes an inference tensor there."""
+"""Brings models in. What it moves or merges within inference mode is an inference tensor from then on."""
 
 from typing import Any
 
@@ -15,8 +15,9 @@ def load_models_gpu(models: list[Any], memory_required: float = 0, hard_memory_p
     for patcher in models:
         if patcher in current_loaded_models:
             current_loaded_models.remove(patcher)
+        else:
+            remade(patcher.model)
         current_loaded_models.insert(0, patcher)
-        remade(patcher.model)
     del current_loaded_models[SPACE:]
 
 
