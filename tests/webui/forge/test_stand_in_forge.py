@@ -15,7 +15,6 @@ import torch
 from fastapi import FastAPI
 from hosts.contract import PLAIN, HostContract, encode, encode_vectors, latent, only, sample
 from jobs.test_jobs import ended
-from safetensors.torch import save_file
 from torch import nn
 
 from embedding_estimate.errors import ModelError
@@ -25,47 +24,6 @@ from embedding_estimate.settings import Settings
 
 QUICK = {"text": "(red:1.5) circle", "name": "zebra-two", "part": "Transformer", "tokens": 2, "learning_steps": 3}
 FACES = pytest.mark.parametrize("webui_kind", ["Forge", "Neo"], indirect=True)
-
-
-@pytest.fixture
-def webui_kind(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request, "param", "Forge"))
-
-
-@pytest.fixture
-def put(shared: Any, webui_kind: str, models: dict[Family, Any], tmp_path: Path) -> Callable[[Family], Any]:
-    """(family) -> the description of its checkpoint, which is chosen on the page and not loaded."""
-    from backend.text_processing.classic_engine import ClassicTextProcessingEngine, ClipEngine
-    from forge_model import choose, put_on_disk
-
-    from embedding_estimate.hosts.webui import extension
-
-    shared.cmd_opts.embeddings_dir = str(tmp_path / "embeddings")
-    extension.place.cache_clear()
-
-    def put(family: Family) -> Any:
-        engine_class = ClipEngine if webui_kind == "Neo" else ClassicTextProcessingEngine
-        described = put_on_disk(models[family], tmp_path, engine_class)
-        choose(described)
-        return described
-
-    return put
-
-
-@pytest.fixture
-def chosen(put: Callable[[Family], Any], shared: Any) -> Any:
-    """`modules.shared` where SD1 is chosen on the page, and nothing is loaded."""
-    put("sd1")
-    return shared
-
-
-@pytest.fixture
-def loaded(chosen: Any) -> Any:
-    """The same once an image was made."""
-    from modules import sd_models
-
-    sd_models.forge_model_reload()
-    return chosen
 
 
 @FACES
@@ -112,111 +70,6 @@ def test_where_no_page_was_built_the_choice_is_read_from_the_settings(chosen: An
     sd_models.model_data.forge_loading_parameters = {}
     with WebuiHost().borrow() as model:
         assert model.info.family == "sd1"
-
-
-def test_without_a_checkpoint_a_job_says_what_to_do(shared: Any, put: Callable[[Family], Any]) -> None:
-    with pytest.raises(ModelError, match=r"^no checkpoint is chosen: choose one at the top of the page$"):
-        WebuiHost().borrow().__enter__()
-
-
-@pytest.mark.parametrize(
-    ("family", "channels", "reason"),
-    [
-        (
-            "Flux",
-            4,
-            "it is a checkpoint of the family Flux, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
-        ),
-        (
-            "SD35",
-            4,
-            "it is a checkpoint of the family SD35, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
-        ),
-        (
-            "Mugen",
-            4,
-            "it is a checkpoint of the family Mugen, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
-        ),
-        ("SDXLRefiner", 4, "a refiner has one text encoder only: choose the base checkpoint"),
-        ("SD15", 9, "an inpainting checkpoint is conditioned on a picture too: choose the plain checkpoint"),
-        (
-            "SDXL_instructpix2pix",
-            8,
-            "an instruct-pix2pix checkpoint is conditioned on a picture too: choose the plain checkpoint",
-        ),
-    ],
-)
-def test_another_family_is_refused_by_name_before_its_weights_are_read(
-    put: Callable[[Family], Any], tmp_path: Path, family: str, channels: int, reason: str
-) -> None:
-    described = put("sd1")
-    save_file({f"model.diffusion_model.family.{family}": torch.zeros(channels)}, described.filename)
-    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
-        pass
-    assert str(refused.value) == f"{described.name_for_extra}: {reason}"
-
-
-@pytest.mark.parametrize(
-    ("key", "reason"),
-    [
-        ("text_model.weight", "it is no checkpoint that the WebUI knows: choose an SD1, SD2 or SDXL checkpoint"),
-        (
-            "model.diffusion_model.weight.quant_state.bitsandbytes__nf4",
-            "NF4 and FP4 weights pass no gradient back: choose a checkpoint in fp16",
-        ),
-    ],
-)
-def test_a_file_that_is_no_checkpoint_or_a_quantised_one_is_refused(
-    put: Callable[[Family], Any], key: str, reason: str
-) -> None:
-    described = put("sd1")
-    save_file({key: torch.zeros(4)}, described.filename)
-    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
-        pass
-    assert str(refused.value) == f"{described.name_for_extra}: {reason}"
-
-
-def test_gguf_is_refused_by_name(put: Callable[[Family], Any]) -> None:
-    described = put("sd1")
-    described.filename = "somewhere/flux.gguf"
-    with pytest.raises(ModelError, match=r"GGUF weights pass no gradient back: choose a safetensors checkpoint$"):
-        WebuiHost().borrow().__enter__()
-
-
-def test_low_bits_that_the_page_asks_for_are_refused(chosen: Any) -> None:
-    from modules import sd_models
-
-    sd_models.model_data.forge_loading_parameters["unet_storage_dtype"] = "nf4"
-    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
-        pass
-    assert str(refused.value) == "'Diffusion in Low Bits' is nf4, which passes no gradient back: choose Automatic"
-
-
-def test_a_loaded_model_that_predicts_something_else_is_refused(loaded: Any) -> None:
-    """As SDXL's kin with rectified flow, which no key in the file tells."""
-    loaded.sd_model.forge_objects.unet.model.predictor.prediction_type = "const"
-    name = loaded.sd_model.sd_checkpoint_info.name_for_extra
-    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
-        pass
-    plain = "choose an SD1, SD2 or SDXL checkpoint"
-    assert str(refused.value) == f"{name}: it predicts const and no noise (epsilon) or velocity (v): {plain}"
-
-
-def test_a_checkpoint_that_the_webui_cannot_load_is_one_line(
-    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from modules import sd_models
-
-    described = put("sd1")
-
-    def fails() -> Any:
-        raise AssertionError("You do not have CLIP state dict!")
-
-    monkeypatch.setitem(sd_models.loaders, described.filename, fails)
-    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
-        pass
-    said = f"{described.name_for_extra}: the WebUI cannot load it (You do not have CLIP state dict!)"
-    assert str(refused.value) == said
 
 
 @FACES

@@ -1,0 +1,123 @@
+"""What cannot be worked with in Forge is refused with one line, against a stand-in of its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the stand-in's model needs the package's 'app' extra")
+
+import torch
+from safetensors.torch import save_file
+
+from embedding_estimate.errors import ModelError
+from embedding_estimate.hosts.webui.host import WebuiHost
+from embedding_estimate.model.host import Family
+
+
+def test_without_a_checkpoint_a_job_says_what_to_do(shared: Any, put: Callable[[Family], Any]) -> None:
+    with pytest.raises(ModelError, match=r"^no checkpoint is chosen: choose one at the top of the page$"):
+        WebuiHost().borrow().__enter__()
+
+
+@pytest.mark.parametrize(
+    ("family", "channels", "reason"),
+    [
+        (
+            "Flux",
+            4,
+            "it is a checkpoint of the family Flux, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
+        ),
+        (
+            "SD35",
+            4,
+            "it is a checkpoint of the family SD35, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
+        ),
+        (
+            "Mugen",
+            4,
+            "it is a checkpoint of the family Mugen, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
+        ),
+        ("SDXLRefiner", 4, "a refiner has one text encoder only: choose the base checkpoint"),
+        ("SD15", 9, "an inpainting checkpoint is conditioned on a picture too: choose the plain checkpoint"),
+        (
+            "SDXL_instructpix2pix",
+            8,
+            "an instruct-pix2pix checkpoint is conditioned on a picture too: choose the plain checkpoint",
+        ),
+    ],
+)
+def test_another_family_is_refused_by_name_before_its_weights_are_read(
+    put: Callable[[Family], Any], tmp_path: Path, family: str, channels: int, reason: str
+) -> None:
+    described = put("sd1")
+    save_file({f"model.diffusion_model.family.{family}": torch.zeros(channels)}, described.filename)
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    assert str(refused.value) == f"{described.name_for_extra}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("text_model.weight", "it is no checkpoint that the WebUI knows: choose an SD1, SD2 or SDXL checkpoint"),
+        (
+            "model.diffusion_model.weight.quant_state.bitsandbytes__nf4",
+            "NF4 and FP4 weights pass no gradient back: choose a checkpoint in fp16",
+        ),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_or_a_quantised_one_is_refused(
+    put: Callable[[Family], Any], key: str, reason: str
+) -> None:
+    described = put("sd1")
+    save_file({key: torch.zeros(4)}, described.filename)
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    assert str(refused.value) == f"{described.name_for_extra}: {reason}"
+
+
+def test_gguf_is_refused_by_name(put: Callable[[Family], Any]) -> None:
+    described = put("sd1")
+    described.filename = "somewhere/flux.gguf"
+    with pytest.raises(ModelError, match=r"GGUF weights pass no gradient back: choose a safetensors checkpoint$"):
+        WebuiHost().borrow().__enter__()
+
+
+def test_low_bits_that_the_page_asks_for_are_refused(chosen: Any) -> None:
+    from modules import sd_models
+
+    sd_models.model_data.forge_loading_parameters["unet_storage_dtype"] = "nf4"
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    assert str(refused.value) == "'Diffusion in Low Bits' is nf4, which passes no gradient back: choose Automatic"
+
+
+def test_a_loaded_model_that_predicts_something_else_is_refused(loaded: Any) -> None:
+    """As SDXL's kin with rectified flow, which no key in the file tells."""
+    loaded.sd_model.forge_objects.unet.model.predictor.prediction_type = "const"
+    name = loaded.sd_model.sd_checkpoint_info.name_for_extra
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    plain = "choose an SD1, SD2 or SDXL checkpoint"
+    assert str(refused.value) == f"{name}: it predicts const and no noise (epsilon) or velocity (v): {plain}"
+
+
+def test_a_checkpoint_that_the_webui_cannot_load_is_one_line(
+    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modules import sd_models
+
+    described = put("sd1")
+
+    def fails() -> Any:
+        raise AssertionError("You do not have CLIP state dict!")
+
+    monkeypatch.setitem(sd_models.loaders, described.filename, fails)
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    said = f"{described.name_for_extra}: the WebUI cannot load it (You do not have CLIP state dict!)"
+    assert str(refused.value) == said
