@@ -1,4 +1,4 @@
-"""Less memory for a backward pass through a network, for more time; Chen et al. 2016."""
+"""Gradient checkpointing: less memory in a backward pass, for more time (Chen et al. 2016)."""
 
 from __future__ import annotations
 
