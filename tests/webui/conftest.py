@@ -115,6 +115,8 @@ def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tens
     monkeypatch.setitem(webui.opts.data, "live_previews_enable", False)  # some would be downloaded for
 
     def generate(prompt: str, sampler: str = "Euler", **more: Any) -> Tensor:
+        if hasattr(processing.StableDiffusionProcessingTxt2Img, "hr_additional_modules"):  # Forge's
+            more.setdefault("hr_additional_modules", ["Use same choices"])
         job = processing.StableDiffusionProcessingTxt2Img(
             sd_model=webui.sd_model,
             prompt=prompt,
