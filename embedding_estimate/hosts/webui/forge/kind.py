@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -96,11 +97,12 @@ class Forge:
     @contextmanager
     def infotext_kept(self) -> Iterator[None]:
         """`kind.Kind.infotext_kept`: Forge has it in the module of its engines, Neo among its arguments."""
-        from backend.args import dynamic_args
-        from backend.text_processing import classic_engine
+        import backend.args
 
-        name = "last_extra_generation_params"
-        with replaced(dynamic_args if hasattr(dynamic_args, name) else classic_engine, name, {}):
+        name, holder = "last_extra_generation_params", backend.args.dynamic_args
+        if not hasattr(holder, name):
+            holder = importlib.import_module("backend.text_processing.classic_engine")  # which Neo may do without
+        with replaced(holder, name, {}):
             yield
 
     def embeddings(self, model: Any) -> Any:
