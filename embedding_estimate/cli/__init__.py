@@ -1,7 +1,8 @@
 """The command line: `embedding-estimate demo | estimate | inspect | compare | convert | ui`.
 
-Exit codes: 0 done, 1 the model failed and the best vectors are saved, 2 wrong input, 130 interrupted. Figures go to
-stdout, progress and notes to stderr. Heavy modules are imported only when a command needs them.
+Exit codes: 0 done, 1 the model failed or memory ran out (vectors that there are by then are saved), 2 wrong input, 130
+interrupted. Figures go to stdout, progress and notes to stderr. Heavy modules are imported only when a command needs
+them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, ending_in_order
 from embedding_estimate.cli.ui import ui
 from embedding_estimate.errors import EstimateError, Interrupted
+from embedding_estimate.errors.out_of_memory import ran_out
+
+NO_MEMORY = "out of memory: use --checkpointing, lower --batch, --width or --height, and try again"
 
 
 class Commands(click.Group):
@@ -49,6 +53,11 @@ class Commands(click.Group):
             for line in str(error).splitlines():
                 show(f"Error: {line}", err=True)
             context.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            show(f"Error: {NO_MEMORY}", err=True)
+            context.exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

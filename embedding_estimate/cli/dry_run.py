@@ -42,7 +42,7 @@ def run_dry(
         saving.check_names(settings, folder)
         beside = [path.stem for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
     if picture is not None:
-        note("--report: without effect beside --dry-run, which draws nothing")
+        note("--report: no effect with --dry-run, which draws nothing")
     notes = Notes()
     notes(advice.of_settings(settings))
     plan = dry_run(settings, load(hosted), Listener(on_notes=notes), contexts=contexts, beside=beside)

@@ -75,7 +75,7 @@ def folder_option(command: Any) -> Any:
         type=PathType(),
         default=FOLDER,
         metavar="DIR",
-        help=f"The folder of embeddings to save in, made where it is missing.  [default: {FOLDER}]",
+        help=f"The folder of embeddings to save in. It is created if it does not exist.  [default: {FOLDER}]",
     )(command)
 
 
@@ -121,8 +121,8 @@ def estimate(
 ) -> None:
     """Makes an embedding that does what TEXT does.
 
-    TEXT is a prompt in the WebUI's syntax. Without --name one is made from its words. Ctrl-C saves the best so far,
-    twice drops it. Text that begins with a dash goes behind --.
+    TEXT is a prompt in the WebUI's syntax. Type -- before a text that begins with a dash. Without --name, a free name
+    is made from the text. Ctrl-C saves the best vectors so far; a second Ctrl-C discards them.
     """
     typed = typed_settings({**options, "text": text})
     if infotext:
@@ -137,7 +137,7 @@ def estimate(
         return
     settings = checked(_named(typed, [folder for folder in (out, hosted.embeddings) if folder]))
     if contexts and settings.measure == "Nothing":
-        note("--contexts: without effect beside --measure Nothing")
+        note("--contexts: no effect with --measure Nothing")
     if dry_run:
         run_dry(settings, hosted, out, report, contexts, as_json)
     else:
@@ -155,7 +155,7 @@ def _named(typed: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
 def _of_a_curve(typed: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
     """The settings of a curve, which saves nothing."""
     if idle := [f"--{name.replace('_', '-')}" for name in OF_FILES if options[name] is not None]:
-        note(f"{', '.join(idle)}: without effect beside --curve, which tries numbers of vectors and saves none")
+        note(f"{', '.join(idle)}: no effect with --curve, which compares numbers of vectors and saves none")
     return checked({**typed, "name": "curve"})
 
 
@@ -228,7 +228,8 @@ def _tell(made: Made) -> None:
     click.echo(
         f"\n{result.steps} steps ({result.stopped}) in {made.seconds:.1f} s: "
         f"{result.seconds_prepare:.1f} s to prepare, "
-        f"{result.seconds_train:.1f} s to train{measured}; longest vector {result.norm_ratio:.1f} times a word's"
+        f"{result.seconds_train:.1f} s to train{measured}\n"
+        f"the longest vector is {result.norm_ratio:.1f} times as long as that of a usual token"
     )
     for line in result.notes:
         show(f"note: {line}")

@@ -99,7 +99,7 @@ class Result:
 
         Args:
             name: the word to type in prompts, which is also the file's name; without one it is `embedding.name`.
-            folder: the folder to save in; it is made where it is missing.
+            folder: the folder to save in; it is created if it does not exist.
             format: "safetensors" or "pt"; without one it is that of the settings.
             overwrite: whether to replace an embedding of that name; without it the settings decide.
 

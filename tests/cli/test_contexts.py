@@ -155,4 +155,4 @@ def test_a_context_that_changes_with_the_step_is_refused(run: Run, tmp_path: Pat
 
 def test_contexts_where_nothing_is_measured_are_told(run: Run) -> None:
     result = run("estimate", TEXT, "--name", "x1", *QUICK, "--measure", "nothing", "--contexts", written(MINE))
-    assert result.exit_code == 0 and "Note: --contexts: without effect beside --measure Nothing" in result.stderr
+    assert result.exit_code == 0 and "Note: --contexts: no effect with --measure Nothing" in result.stderr

@@ -101,7 +101,7 @@ def test_what_does_not_go_with_a_dry_run(run: Run, loads: list[dict[str, object]
     )
     drawn = run("estimate", "(red:1.5)", "--name", "madeup", *QUICK, "--report", "r.png", "--dry-run")
     assert drawn.exit_code == 0 and files(tmp_path) == []
-    assert "Note: --report: without effect beside --dry-run, which draws nothing\n" in drawn.stderr
+    assert "Note: --report: no effect with --dry-run, which draws nothing\n" in drawn.stderr
 
 
 def test_a_name_that_is_taken_is_refused(run: Run, loads: list[dict[str, object]], tmp_path: Path) -> None:

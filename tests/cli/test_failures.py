@@ -138,6 +138,29 @@ def test_a_folder_that_another_job_takes_away_is_made_again(run: Run, monkeypatc
     assert result.exit_code == 0 and Path("embeddings/x1.safetensors").is_file()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_memory_that_runs_out_with_nothing_to_keep_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def estimate(*arguments: object, **options: object) -> object:
+        raise error
+
+    monkeypatch.setattr(trainer, "estimate", estimate)
+    result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+    line = "Error: out of memory: use --checkpointing, lower --batch, --width or --height, and try again"
+    assert result.exit_code == 1 and result.stderr.splitlines()[-1] == line
+    assert "Traceback" not in result.output and not Path("embeddings").exists()
+
+
+def test_a_bug_is_not_taken_for_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def estimate(*arguments: object, **options: object) -> object:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(trainer, "estimate", estimate)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
+
+
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, presses: int) -> None:
     real = trainer.estimate

@@ -37,7 +37,7 @@ def test_what_is_typed_in_vain_beside_a_curve_is_told(run: Run) -> None:
     result = run("estimate", "red (circle:1.8)", *QUICK, "--curve", "1", "--name", "x", "--save-every", "5")
     assert result.exit_code == 0, result.output
     assert told(result.stderr) == [
-        "--name, --save-every, --tokens: without effect beside --curve, which tries numbers of vectors and saves none"
+        "--name, --save-every, --tokens: no effect with --curve, which compares numbers of vectors and saves none"
     ]
 
 

@@ -121,3 +121,25 @@ def test_a_checkpoint_that_the_webui_cannot_load_is_one_line(
         pass
     said = f"{described.name_for_extra}: the WebUI cannot load it (You do not have CLIP state dict!)"
     assert str(refused.value) == said
+
+
+def test_a_checkpoint_is_loaded_again_after_another_has_failed(
+    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forge unloads the first one for the second, and then takes it for loaded."""
+    from forge_model import choose
+    from modules import sd_models
+
+    def fails() -> Any:
+        raise ValueError("unknown weights")
+
+    first = put("sd1")
+    with WebuiHost().borrow():
+        pass
+    second = put("sdxl")
+    monkeypatch.setitem(sd_models.loaders, second.filename, fails)
+    with pytest.raises(ModelError, match="unknown weights"), WebuiHost().borrow():
+        pass
+    choose(first)
+    with WebuiHost().borrow() as model:
+        assert model.info.family == "sd1"

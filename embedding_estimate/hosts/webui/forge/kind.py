@@ -48,6 +48,8 @@ class Forge:
         if described is None:
             raise ModelError(NONE_CHOSEN)
         families.refuse_file(described, parameters.get("unet_storage_dtype"))
+        if sd_models.model_data.sd_model is None:  # another load has failed; Forge takes the one before it for loaded
+            sd_models.model_data.forge_hash = ""
         try:
             model, _ = sd_models.forge_model_reload()
         except (AssertionError, ValueError) as error:  # how it says that weights are missing, or unknown

@@ -29,6 +29,7 @@ def forge_model_reload() -> tuple[Any, bool]:
     wanted = str(model_data.forge_loading_parameters)
     if model_data.forge_hash == wanted:
         return model_data.sd_model, False
+    model_data.sd_model = None
     described = model_data.forge_loading_parameters["checkpoint_info"]
     model = loaders[described.filename]()
     model.sd_checkpoint_info = described
