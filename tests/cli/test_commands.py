@@ -132,8 +132,8 @@ def test_the_demo_can_be_run_again(run: Run, tmp_path: Path) -> None:
     assert files(tmp_path) == ["demo-red-circle.png", "embeddings", "embeddings/demo-red-circle.safetensors"]
     assert "demo-red-circle.png shows" in result.stdout and "among other words: blue demo-red-circle\n" in result.stdout
     figures = last(result)
-    told = f"explains {figures['explained_in_context']:.3f} of the prompt, and {figures['emphasis_in_context']:.3f} of"
-    assert told in result.stdout
+    assert f"reproduces {figures['explained_in_context']:.3f} of the prompt's effect" in result.stdout
+    assert f"and {figures['emphasis_in_context']:.3f} of the effect of its weights" in result.stdout
 
 
 def test_a_saved_file_is_estimated_again(run: Run, tmp_path: Path) -> None:

@@ -192,4 +192,4 @@ def test_a_name_is_looked_at_with_the_loaded_model_and_its_embeddings(loaded: An
     finished(loaded, name="zebra-two", measure="Nothing")
     with queue_lock:
         lines = extension.place().name_warnings("zebra-two-three")
-    assert any(line.startswith("zebra-two-three: begins with zebra-two, and replaces it") for line in lines)
+    assert any(line.startswith("zebra-two-three: begins with zebra-two, and is called instead") for line in lines)
