@@ -53,6 +53,8 @@ class Commands(click.Group):
             for line in str(error).splitlines():
                 show(f"Error: {line}", err=True)
             context.exit(2)
+        except (click.exceptions.Exit, click.Abort):  # which are runtime errors, and need no torch to be known
+            raise
         except (MemoryError, RuntimeError) as error:
             if not ran_out(error):
                 raise
