@@ -36,9 +36,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         # before torch is imported: threads that spin while they wait make each other wait on a busy machine
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        for stream in (sys.stdout, sys.stderr):  # prompts may have characters that the terminal cannot show
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+        _escape_what_cannot_be_shown()
         try:
             with ending_in_order():
                 return super().invoke(context)
@@ -60,6 +58,13 @@ class Commands(click.Group):
                 raise
             show(f"Error: {NO_MEMORY}", err=True)
             context.exit(1)
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Prompts may have characters that the terminal cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
