@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from embedding_estimate.checks import advice
 from embedding_estimate.checks.model_checks import check_against, check_contexts
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError, quoted
+from embedding_estimate.estimation import trainer
 from embedding_estimate.estimation.listener import Listener
-from embedding_estimate.estimation.trainer import estimate, interruptible
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.model.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
@@ -46,7 +46,7 @@ def curve(
     where one could not be measured, and where the host has loaded another model in between.
     """
     tried = variants(settings, counts)
-    with interruptible(stop), host.borrow(stop.check) as model:
+    with trainer.interruptible(stop), host.borrow(stop.check) as model:
         check_against(tried[max(tried)], model)
         check_contexts(contexts, settings.negative, model)
         plans(tried[min(tried)], model)
@@ -55,7 +55,9 @@ def curve(
     first = None
     for tokens, one in tried.items():
         try:
-            result = estimate(one, host, Listener(on_progress=on_progress(tokens)), contexts=contexts, stop=stop)
+            result = trainer.estimate(
+                one, host, Listener(on_progress=on_progress(tokens)), contexts=contexts, stop=stop
+            )
         except Interrupted:
             if stop.dropped:
                 raise
@@ -81,7 +83,7 @@ def numbers(settings: Settings, host: Host, stop: StopToken) -> list[int]:
 
     Raises `Interrupted` for a stop while others have the model.
     """
-    with interruptible(stop), host.borrow(stop.check) as model:
+    with trainer.interruptible(stop), host.borrow(stop.check) as model:
         unbound = replace(settings, tokens=0)
         own = number_of_vectors(unbound, model)
         least = min(map(len, plans(unbound, model)), default=0)  # a word has a vector of its own
