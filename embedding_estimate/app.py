@@ -64,7 +64,7 @@ class Standalone:
     def txt2img(self) -> Mapping[str, Any]:
         return {}
 
-    def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def as_infotext(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return values
 
     def own_contexts(self, negative: bool) -> Sequence[str]:

@@ -157,13 +157,13 @@ class Rehearsal:
         """Those of one phase from a step on, once its objective is prepared; `weight_found` in a phase before."""
         phase = objective.phase
         check = Range.exactly(self._check(objective))
-        begun = check if first_step else Range()  # what was reached before is judged anew
+        judged_anew = check if first_step else Range()  # what was reached before
         if phase.finds_weight:
-            return begun + self._weight(objective, first_step)
+            return judged_anew + self._weight(objective, first_step)
         if phase.finds_words:
-            trained = begun + self._words(objective)
+            trained = judged_anew + self._words(objective)
         else:
-            trained = begun + self._steps(objective, first_step, phase.steps)
+            trained = judged_anew + self._steps(objective, first_step, phase.steps)
         return trained + self._bare_words(objective, open_=phase.finds_words or weight_found) if last else trained
 
     def _check(self, objective: Objective[Any]) -> Passes:
@@ -210,8 +210,9 @@ class Rehearsal:
     def _weight(self, objective: Objective[Any], first_step: int) -> Range:
         """Those of `name_weight.solve`."""
         teacher, batch = objective.teacher, objective.phase.batch
+        before = self._count
         contexts = name_weight.contexts_of(teacher, batch)
-        prepared = self.asked(lambda: name_weight.contexts_of(teacher, batch))
+        prepared = self._count - before
         inside = self.asked(lambda: [context.error(teacher, self.start, batch) for context in contexts])
         check, trials = Range.exactly(self._check(objective)), len(name_weight.GRID) + 1
         steps = name_weight.TRIAL_STEPS

@@ -28,7 +28,7 @@ from embedding_estimate.fidelity.among_words import NO_EMPHASIS, Context, InCont
 from embedding_estimate.model.host import MODES, BorrowedModel, Vectors
 from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import count, fit
-from embedding_estimate.teaching.sides import Side, States, errors, twins
+from embedding_estimate.teaching.sides import Side, errors, twins
 from embedding_estimate.teaching.teacher import REPORT_SEED, Task, Teacher, Trajectory
 
 PROTOCOL = "v2"
@@ -147,11 +147,13 @@ def measure(
         elif name != "prompt":
             squares[name] = errors(side, states, batch)
 
-    explained, emphasis = _alone({name: float(by_seed(value, states).mean()) for name, value in squares.items()})
+    by_row = {name: by_seed(value, states) for name, value in squares.items()}  # (seeds,)
+    explained, emphasis = _alone({name: float(value.mean()) for name, value in by_row.items()})
     on_figures({"explained": explained, "emphasis_explained": emphasis})
     measured = _among_words(teacher, vectors, templates, weights, batch)
-    among = InContexts.of_weight(measured, task.typed_weight)
-    on_figures({"explained_in_context": among.explained, "emphasis_in_context": among.emphasis})
+    in_contexts = {weight: InContexts.of_weight(measured, weight) for weight in weights}
+    typed = in_contexts[task.typed_weight]
+    on_figures({"explained_in_context": typed.explained, "emphasis_in_context": typed.emphasis})
     latents: dict[str, Tensor] = {}
     for name, seeds in drawn.items() if images else ():
         parts = [ends[:images]] if name == "prompt" else []
@@ -165,7 +167,7 @@ def measure(
     in_context |= {name: in_context[elder] for name, elder in same_inside.items()}
     on_progress(total, total)
     compared = latents if images == len(IMAGE_SEEDS) else {}
-    figures = _figures(task.typed_weight, squares, states, measured, compared)
+    figures = _figures(task.typed_weight, by_row, in_contexts, compared)
     return replace(figures, pictured_context=shown, own_contexts=bool(contexts)), Images(latents, in_context)
 
 
@@ -213,20 +215,17 @@ def _rows(teacher: Teacher, vectors: Vectors) -> dict[str, Side]:
 
 def _figures(
     typed_weight: float,
-    squares: Mapping[str, Tensor],
-    states: States,
-    measured: Sequence[tuple[float, Context, float]],
+    rows: Mapping[str, Tensor],
+    in_contexts: Mapping[float, InContexts],
     latents: Mapping[str, Tensor],
 ) -> Fidelity:
-    """The figures of `squares` (S,) by row and of `measured`: (typed weight, context, error)."""
-    rows = {name: by_seed(value, states) for name, value in squares.items()}  # (seeds,)
+    """The figures of the errors (seeds,) by row, of those in contexts by typed weight, and of same-seed latents."""
     err = {name: float(value.mean()) for name, value in rows.items()}
     empty, unweighted, bare = err["empty"], err["without weights"], err.get("bare name")
     explained, emphasis = _alone(err)
     emphasised = emphasis is not None
     distance = {name: _distance(value, latents["prompt"]) for name, value in latents.items()}
-    inside = InContexts.of_weight(measured, typed_weight)
-    inside_bare = InContexts.of_weight(measured, 1)
+    inside, inside_bare = in_contexts[typed_weight], in_contexts[1.0]
     return Fidelity(
         protocol=PROTOCOL,
         explained=explained,

@@ -25,6 +25,9 @@ class ForwardingModel:
     def __init__(self, model: BorrowedModel):
         self._model = model
 
+    def _before_a_call(self) -> None:
+        """Comes before each call that takes time: of the text encoders and of the U-Net."""
+
     @property
     def info(self) -> ModelInfo:
         return self._model.info
@@ -58,6 +61,7 @@ class ForwardingModel:
         negative: bool = False,
         weights: bool = True,
     ) -> list[Stage]:
+        self._before_a_call()
         return self._model.encode(
             prompt, evaluations=evaluations, width=width, height=height, negative=negative, weights=weights
         )
@@ -65,9 +69,11 @@ class ForwardingModel:
     def encode_vectors(
         self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
     ) -> list[Conditioning]:
+        self._before_a_call()
         return self._model.encode_vectors(vectors, templates, width=width, height=height, negative=negative)
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        self._before_a_call()
         return self._model.denoise(x, sigma, conditioning)
 
     def cross_attentions(self) -> Sequence[CrossAttention]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
 
 from embedding_estimate.model.forwarding import ForwardingModel
-from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage, Vectors
+from embedding_estimate.model.host import BorrowedModel, Conditioning
 
 
 class Meter(ForwardingModel):
@@ -31,29 +31,10 @@ class Meter(ForwardingModel):
         finally:
             self._check = before
 
-    def encode(
-        self,
-        prompt: str,
-        *,
-        evaluations: int,
-        width: int,
-        height: int,
-        negative: bool = False,
-        weights: bool = True,
-    ) -> list[Stage]:
+    def _before_a_call(self) -> None:
         self._check()
-        return super().encode(
-            prompt, evaluations=evaluations, width=width, height=height, negative=negative, weights=weights
-        )
-
-    def encode_vectors(
-        self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
-    ) -> list[Conditioning]:
-        self._check()
-        return super().encode_vectors(vectors, templates, width=width, height=height, negative=negative)
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        self._check()
         denoised = super().denoise(x, sigma, conditioning)
         self.forwards += len(x)
         self.backwards += len(x) if denoised.requires_grad else 0

@@ -45,8 +45,8 @@ class Place(Protocol):
         """The components of txt2img on the same page by an infotext's words for what they hold; none standalone."""
         ...
 
-    def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the values of these components say as the host reads them, styles merged into the prompts."""
+    def as_infotext(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values of these components as an infotext would have them, styles merged into the prompts."""
         ...
 
     def own_contexts(self, negative: bool) -> Sequence[str]:

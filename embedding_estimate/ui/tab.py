@@ -93,7 +93,7 @@ def build(place: Place) -> None:
     fill_in.then(*counting, **QUIET).then(*checking, **QUIET)
 
     def take(prompt_type: str, *values: Any) -> list[Any]:
-        return filled(place, prompt_type, place.told(dict(zip(neighbours, values, strict=True))))
+        return filled(place, prompt_type, place.as_infotext(dict(zip(neighbours, values, strict=True))))
 
     def read(prompt_type: str, text: str) -> list[Any]:
         if too_long := PROMPT.excess(text):

@@ -60,7 +60,7 @@ class Place:
     def txt2img(self) -> dict[str, Any]:
         return {"Prompt": gr.Textbox(elem_id="embedding_estimate_test"), "Steps": gr.Slider(1, 150)}
 
-    def told(self, values: dict[str, Any]) -> dict[str, Any]:
+    def as_infotext(self, values: dict[str, Any]) -> dict[str, Any]:
         return {**values, "Prompt": f"{values['Prompt']}, styled"}
 
     def own_contexts(self, negative: bool) -> list[str]:
@@ -255,7 +255,7 @@ def test_a_text_that_is_too_long_is_neither_counted_nor_read(place: Place, monke
 
 
 def test_the_form_is_filled(place: Place) -> None:
-    told = place.told({"Prompt": "circle", "Negative prompt": "grey", "Steps": 7})
+    told = place.as_infotext({"Prompt": "circle", "Negative prompt": "grey", "Steps": 7})
     problems, said, fold, text, other, *rest = tab.filled(place, "Prompt", told)
     assert (problems, text["value"], other["value"]) == ("", "circle, styled", "grey")
     assert [update["value"] for update in rest if "value" in update] == [7]

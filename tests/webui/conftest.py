@@ -181,7 +181,7 @@ def _become_neo() -> None:
     from backend import args, attention
     from backend.nn import unet
 
-    sys.modules["modules.sd_hijack"] = None  # type: ignore[assignment]
+    sys.modules["modules.sd_hijack"] = None
     args.dynamic_args = SimpleNamespace(last_extra_generation_params={})
     unet.attention_function = attention.attention_sage
 

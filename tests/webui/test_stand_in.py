@@ -205,10 +205,10 @@ def test_txt2img_is_read_as_it_stands_with_its_styles(shared: Any) -> None:
         page.notice(component, elem_id=name)
     page.notice("none of its own")
     assert page.components == {"Prompt": "box", "Sampler": sampling}
-    told = page.told({"Prompt": "a circle", "Negative prompt": "", "Sampler": 1, "Styles array": ["old"]})
+    told = page.as_infotext({"Prompt": "a circle", "Negative prompt": "", "Sampler": 1, "Styles array": ["old"]})
     assert (told["Prompt"], told["Negative prompt"]) == ("a circle, an old painting", ", photo")
     assert told["Sampler"] == "DPM++ SDE"  # an early WebUI tells the place in the list
-    assert page.told({"Prompt": "a", "Sampler": "Euler a"})["Sampler"] == "Euler a"
+    assert page.as_infotext({"Prompt": "a", "Sampler": "Euler a"})["Sampler"] == "Euler a"
 
 
 def test_an_infotext_is_read_by_the_webui_and_keeps_its_styles(loaded: Any) -> None:

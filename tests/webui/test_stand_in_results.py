@@ -157,7 +157,7 @@ def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:
     assert (told["text"].strip(), job.settings.other_prompts) == ("(red:1.5) circle", ("grey",))
     assert (job.settings.template_list, told["initial_prompt"].strip()) == (("{}", "a {}"), "red")
     assert place.token_count("red # and no more") == place.token_count("red") == 1
-    told = place.told({"Prompt": "a circle\n# a square", "Negative prompt": "# no\ngrey", "Styles array": []})
+    told = place.as_infotext({"Prompt": "a circle\n# a square", "Negative prompt": "# no\ngrey", "Styles array": []})
     assert (told["Prompt"].split(), told["Negative prompt"].split()) == (["a", "circle"], ["grey"])
     loaded.opts.CLIP_stop_at_last_layers = 2
     said: list[str] = []

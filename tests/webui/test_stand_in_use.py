@@ -210,7 +210,7 @@ def test_comments_are_left_out_as_forge_and_its_kin_do(loaded: Any, monkeypatch:
     monkeypatch.setattr(scripts, "scripts_data", [])
     assert comments.left_out("a cat # hi") == "a cat # hi"
     forge = ModuleType("modules.processing_scripts.comments")
-    forge.strip_comments = lambda text: text.partition("#")[0]  # type: ignore[attr-defined]
+    forge.strip_comments = lambda text: text.partition("#")[0]
     monkeypatch.setitem(sys.modules, "modules.processing_scripts", ModuleType("modules.processing_scripts"))
     monkeypatch.setitem(sys.modules, "modules.processing_scripts.comments", forge)
     assert comments.left_out("a cat # hi") == "a cat "

@@ -54,8 +54,8 @@ class WebuiPlace:
     def txt2img(self) -> Mapping[str, Any]:
         return self.page.components
 
-    def told(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self.page.told(values)
+    def as_infotext(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.page.as_infotext(values)
 
     def own_contexts(self, negative: bool) -> Sequence[str]:
         return own_prompts.contexts(negative)

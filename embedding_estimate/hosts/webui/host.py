@@ -29,18 +29,18 @@ from embedding_estimate.model.host import Conditioning, CrossAttention, Denoise,
 class WebuiModel:
     """`host.BorrowedModel` over the WebUI's loaded model."""
 
-    def __init__(self, of: Kind, model: Any, pipeline: Pipeline, added: Sequence[str]):
-        """`of` is the family of the WebUI, `added` the extra networks that its settings add to every prompt."""
+    def __init__(self, webui: Kind, model: Any, pipeline: Pipeline, added: Sequence[str]):
+        """`webui` is the family of the WebUI, `added` the extra networks that its settings add to every prompt."""
         from modules import devices, prompt_parser, shared
 
-        self._kind = of
+        self._kind = webui
         self._model = model
         self._pipeline = pipeline
         self._autocast = devices.autocast
         self._parser = prompt_parser
         # a setting of later WebUIs, and only these have a place for it
         self._timing = {"use_old_scheduling": True} if getattr(shared.opts, "use_old_scheduling", False) else {}
-        self._engines = {engine.key: engine for engine in of.engines(model, self._autocast)}
+        self._engines = {engine.key: engine for engine in webui.engines(model, self._autocast)}
         self._first: Engine = next(iter(self._engines.values()))
         self._samplers = Samplers(model, pipeline.inner_model)
         self._sizes: dict[tuple[int, int, bool], Tensor] = {}
@@ -49,9 +49,9 @@ class WebuiModel:
         self.schedules = schedule_names()
         self.emphasis_modes: Sequence[str] = support.emphasis_modes()
         widths = {key: engine.table.shape[1] for key, engine in self._engines.items()}
-        clip_skip = of.clip_skip(model, support.family(widths))
+        clip_skip = webui.clip_skip(model, support.family(widths))
         chunk_tokens = int(self._first.engine.chunk_length)
-        self.info = support.info(model, of.prediction(model), clip_skip, widths, chunk_tokens, added)
+        self.info = support.info(model, webui.prediction(model), clip_skip, widths, chunk_tokens, added)
 
     def mode(self, emphasis: str) -> AbstractContextManager[None]:
         return self._kind.mode(self._model, emphasis)
@@ -239,20 +239,20 @@ class WebuiHost:
         from modules import shared
 
         with job_turn(check):
-            of = kind()
-            model = of.chosen()
+            webui = kind()
+            model = webui.chosen()
             check()  # to load it may have taken a while
-            pipeline = of.pipeline(model)
+            pipeline = webui.pipeline(model)
             with (
                 random_states_kept(shared.device),
-                of.infotext_kept(),
+                webui.infotext_kept(),
                 networks.active(self.texts) as added,
                 pipeline.loaded(),
                 given_back(pipeline.modules, but=pipeline.books),
                 pipeline.set_up(),
             ):
                 _frozen(pipeline.modules)
-                yield WebuiModel(of, model, pipeline, added)
+                yield WebuiModel(webui, model, pipeline, added)
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`: in the WebUI's progress, and from its Interrupt button."""

@@ -40,12 +40,12 @@ class Txt2img:
         if element in STYLE_LISTS:
             self.style_lists[element] = component
 
-    def told(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the components' values say, styles merged into the prompts and comments left out."""
-        told = dict(values)
-        if isinstance(told.get("Sampler"), int):  # an early WebUI passes its place in the list
-            told["Sampler"] = self.components["Sampler"].choices[told["Sampler"]]
-        return styled(told)
+    def as_infotext(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The components' values as an infotext has them, styles merged into the prompts and comments left out."""
+        infotext = dict(values)
+        if isinstance(infotext.get("Sampler"), int):  # an early WebUI passes its place in the list
+            infotext["Sampler"] = self.components["Sampler"].choices[infotext["Sampler"]]
+        return styled(infotext)
 
 
 def parsed(infotext: str) -> dict[str, Any]:
@@ -57,12 +57,12 @@ def parsed(infotext: str) -> dict[str, Any]:
     return styled(infotext_utils.parse_generation_parameters(infotext))
 
 
-def styled(told: Mapping[str, Any]) -> dict[str, Any]:
+def styled(infotext: Mapping[str, Any]) -> dict[str, Any]:
     """Styles merged into the prompts and then comments left out, as the WebUI does it for an image."""
     from modules import shared
 
-    styles = told.get("Styles array") or []
+    styles = infotext.get("Styles array") or []
     database = shared.prompt_styles
-    prompt = database.apply_styles_to_prompt(told.get("Prompt", ""), styles)
-    negative = database.apply_negative_styles_to_prompt(told.get("Negative prompt", ""), styles)
-    return {**told, "Prompt": comments.left_out(prompt), "Negative prompt": comments.left_out(negative)}
+    prompt = database.apply_styles_to_prompt(infotext.get("Prompt", ""), styles)
+    negative = database.apply_negative_styles_to_prompt(infotext.get("Negative prompt", ""), styles)
+    return {**infotext, "Prompt": comments.left_out(prompt), "Negative prompt": comments.left_out(negative)}

@@ -103,7 +103,7 @@ def test_a_new_name_is_known_everywhere_at_once(loaded: Any, tmp_path: Path) -> 
     app.add_api_route("/sdapi/v1/embeddings", api.get_embeddings)
     extension.routes(None, app)
     processing.StableDiffusionProcessing.cached_c[:] = ["zebra-two in rain", "its conditioning"]
-    job = extension.place().jobs.start(Settings(**{**QUICK, "measure": "Nothing"}))  # type: ignore[arg-type]
+    job = extension.place().jobs.start(Settings(**{**QUICK, "measure": "Nothing"}))
     ended(job)
     assert job.state == "done", job.problems
     of_cards = ui_extra_networks_textual_inversion.embedding_db
@@ -120,7 +120,7 @@ def test_a_new_name_is_known_everywhere_at_once(loaded: Any, tmp_path: Path) -> 
 def test_what_runs_at_each_image_says_what_it_has_to_say(loaded: Any) -> None:
     from embedding_estimate.hosts.webui import extension, use_warnings
 
-    job = extension.place().jobs.start(Settings(**{**QUICK, "measure": "Nothing"}))  # type: ignore[arg-type]
+    job = extension.place().jobs.start(Settings(**{**QUICK, "measure": "Nothing"}))
     ended(job)
     said: list[str] = []
     image = SimpleNamespace(all_prompts=["a zebra-two"], steps=20, comment=said.append)

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from embedding_estimate.hosts.checkpointing import checkpointed
-from embedding_estimate.hosts.thaw import ordinary, thaw
-from embedding_estimate.hosts.webui import support
+from embedding_estimate.hosts.thaw import thaw
 from embedding_estimate.hosts.webui.forge.engines import reading_settings
+from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
 from embedding_estimate.hosts.webui.replacing import replaced
 
@@ -22,7 +22,7 @@ BACKWARD = 4  # times the memory of a forward pass that the manager is asked to 
 TRAINED_AT = 64  # latent cells along one side
 
 
-class ForgePipeline:
+class ForgePipeline(ForgeObjects):
     """`kind.Pipeline`."""
 
     books: tuple[str, ...] = (
@@ -34,19 +34,10 @@ class ForgePipeline:
         *("model_loaded_weight_memory", "model_offload_buffer_memory", "current_weight_patches_uuid"),
     )
 
-    def __init__(self, model: Any):
-        self._model = model
-
     @property
     def modules(self) -> Sequence[nn.Module]:
         """`kind.Pipeline.modules`."""
         return [self._model.forge_objects.clip.cond_stage_model, self.inner_model]
-
-    @property
-    def unet(self) -> nn.Module:
-        """`kind.Pipeline.unet`."""
-        unet: nn.Module = self.inner_model.diffusion_model
-        return unet
 
     @property
     def computes_in(self) -> torch.dtype | None:
@@ -54,31 +45,20 @@ class ForgePipeline:
         dtype: torch.dtype = self.inner_model.computation_dtype
         return dtype
 
-    @property
-    def inner_model(self) -> Any:
-        """`kind.Pipeline.inner_model`."""
-        return self._model.forge_objects.unet.model
-
     @contextmanager
-    def loaded(self) -> Iterator[None]:
-        """`kind.Pipeline.loaded`.
-
-        What extensions did to the U-Net for the last image is left out, as Forge does before the next one.
-        """
+    def _kept_loaded(self) -> Iterator[None]:
+        """`ForgeObjects._kept_loaded`. Attention functions that pass no gradient back are replaced, too."""
         from backend import attention, memory_management
         from backend.nn import unet
 
-        load = memory_management.load_model_gpu
+        load, own = memory_management.load_model_gpu, self._model.forge_objects.clip.patcher
+
+        def load_others(patcher: Any) -> None:
+            """At each prompt the text encoders are asked for, which could push the U-Net out."""
+            if patcher is not own:
+                load(patcher)
+
         with ExitStack() as stack:
-            plain = self._model.forge_objects_after_applying_lora.shallow_copy()
-            stack.enter_context(replaced(self._model, "forge_objects", plain))
-            self._load()
-
-            def load_others(patcher: Any) -> None:
-                """At each prompt the text encoders are asked for, which could push the U-Net out."""
-                if patcher is not plain.clip.patcher:
-                    load(patcher)
-
             stack.enter_context(replaced(memory_management, "load_model_gpu", load_others))
             if unet.attention_function.__name__ not in WITH_GRADIENT:
                 stack.enter_context(replaced(unet, "attention_function", attention.attention_pytorch))
@@ -127,26 +107,3 @@ class ForgePipeline:
                 if any(getattr(part, "parameters_manual_cast", False) for part in network.modules()):
                     stack.enter_context(checkpointed(network))
             yield
-
-    def notes(self) -> Sequence[str]:
-        """`kind.Pipeline.notes`: token merging is drawn anew at each call of the U-Net."""
-        return support.without_token_merging()
-
-    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
-        """`kind.Pipeline.denoise`. The U-Net writes into the options, so each call has its own."""
-        pooled = {} if vector is None else {"y": vector}
-        options = dict(self._model.forge_objects.unet.model_options.get("transformer_options", {}))
-        denoised: Tensor = self.inner_model.apply_model(
-            x, sigma, c_crossattn=context, transformer_options=options, **pooled
-        )
-        return denoised
-
-    def contexts(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """`kind.Pipeline.contexts`: there are no hypernetworks."""
-        return context, context
-
-    def decode(self, latents: Tensor) -> list[Tensor]:
-        """`kind.Pipeline.decode`."""
-        decoded = [self._model.decode_first_stage(latent).float().cpu() for latent in torch.split(latents, 1)]
-        self._load()  # the VAE may have pushed them out
-        return [ordinary(image) for image in decoded]

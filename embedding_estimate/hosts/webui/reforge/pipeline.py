@@ -5,24 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from embedding_estimate.hosts.thaw import thaw
-from embedding_estimate.hosts.webui import support
+from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
 from embedding_estimate.hosts.webui.replacing import replaced
 
 
-class ReforgePipeline:
+class ReforgePipeline(ForgeObjects):
     """`kind.Pipeline`."""
 
     books: tuple[str, ...] = ("network_", "lora_")  # of the WebUI's LoRA
-
-    def __init__(self, model: Any):
-        self._model = model
 
     @property
     def modules(self) -> Sequence[nn.Module]:
@@ -31,36 +27,19 @@ class ReforgePipeline:
         return [self._model, objects.clip.cond_stage_model, objects.unet.model]
 
     @property
-    def unet(self) -> nn.Module:
-        """`kind.Pipeline.unet`."""
-        unet: nn.Module = self.inner_model.diffusion_model
-        return unet
-
-    @property
     def computes_in(self) -> torch.dtype | None:
         """`kind.Pipeline.computes_in`: weights that the device cannot compute with are cast in each call."""
         dtype: torch.dtype | None = self.inner_model.manual_cast_dtype
         return dtype
 
-    @property
-    def inner_model(self) -> Any:
-        """`kind.Pipeline.inner_model`."""
-        return self._model.forge_objects.unet.model
-
     @contextmanager
-    def loaded(self) -> Iterator[None]:
-        """`kind.Pipeline.loaded`.
-
-        What extensions did to the U-Net for the last image is left out, as reForge does before the next one.
-        """
+    def _kept_loaded(self) -> Iterator[None]:
+        """`ForgeObjects._kept_loaded`: reForge would ask for the encoders at each prompt, and empty caches."""
         from modules import sd_models_xl
         from modules_forge import forge_clip
 
         with ExitStack() as stack:
-            plain = self._model.forge_objects_after_applying_lora.shallow_copy()
-            stack.enter_context(replaced(self._model, "forge_objects", plain))
-            self._load()
-            for module in (forge_clip, sd_models_xl):  # it would ask for the encoders at each prompt, and empty caches
+            for module in (forge_clip, sd_models_xl):
                 stack.enter_context(replaced(module, "move_clip_to_gpu", lambda: None))
             yield
 
@@ -98,25 +77,3 @@ class ReforgePipeline:
             sd_models.apply_alpha_schedule_override(self._model)
         levels = self.inner_model.model_sampling
         levels.set_sigmas(rescale(levels.sigmas))
-
-    def notes(self) -> Sequence[str]:
-        """`kind.Pipeline.notes`: token merging is drawn anew at each call of the U-Net."""
-        return support.without_token_merging()
-
-    def denoise(self, x: Tensor, sigma: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
-        """`kind.Pipeline.denoise`."""
-        unet = self._model.forge_objects.unet
-        pooled = {} if vector is None else {"y": vector}
-        options = dict(unet.model_options.get("transformer_options", {}))
-        denoised: Tensor = unet.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **pooled)
-        return denoised
-
-    def contexts(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """`kind.Pipeline.contexts`: hypernetworks do nothing there."""
-        return context, context
-
-    def decode(self, latents: Tensor) -> list[Tensor]:
-        """`kind.Pipeline.decode`."""
-        pictures = [self._model.decode_first_stage(latent).float().cpu() for latent in torch.split(latents, 1)]
-        self._load()  # the VAE may have pushed them out
-        return pictures

@@ -17,7 +17,7 @@ def sample_euler_ancestral(
     noise_sampler: Any = None,
 ) -> Tensor:
     """Forge's asks what the model predicts; the rest is not what the tests are about."""
-    assert model.inner_model.predictor.prediction_type != "const"  # type: ignore[attr-defined]
+    assert model.inner_model.predictor.prediction_type != "const"
     return sample_euler(model, x, sigmas, extra_args, disable)
 
 

@@ -13,5 +13,5 @@ def get_current_option(name: str) -> Any:
         def applied(self, z: Tensor, multipliers: list[list[float]]) -> Tensor:
             return by_name(name)(z, torch.tensor(multipliers, device=z.device))
 
-    Emphasis.name = name  # type: ignore[attr-defined]
+    Emphasis.name = name
     return Emphasis
