@@ -14,6 +14,7 @@ from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.model.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.teacher import Task, Teacher
 from embedding_estimate.teaching.words import plans
 from embedding_estimate.training.start import number_of_vectors
@@ -37,11 +38,13 @@ def curve(
     on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
     on_progress: Callable[[int], OnProgress] = lambda tokens: lambda progress: None,
     stop: StopToken,
+    recall: Recall | None = None,
 ) -> Iterator[Point]:
     """Estimates the prompt with each number of vectors and yields the figures, without images, as they come.
 
     `contexts` are the user's own to measure in. `on_notes` gets what the user should know before the work begins.
-    `on_progress` gives the listener for each N. A stop that saves ends the curve with the points that are whole.
+    `on_progress` gives the listener for each N. `recall` is that of `trainer.estimate`: the prompt is run
+    for the first N only. A stop that saves ends the curve with the points that are whole.
     Raises what `estimate` raises; settings are checked for every N before the first is estimated. Raises `ModelError`
     where one could not be measured, and where the host has loaded another model in between.
     """
@@ -52,11 +55,11 @@ def curve(
         plans(tried[min(tried)], model)
         teacher = Teacher(model, Task.of(settings, model))
         on_notes(advice.of_job(advised(settings), teacher) + advice.of_contexts(contexts, settings, teacher))
-    first = None
+    first, recall = None, Recall() if recall is None else recall
     for tokens, one in tried.items():
         try:
             result = trainer.estimate(
-                one, host, Listener(on_progress=on_progress(tokens)), contexts=contexts, stop=stop
+                one, host, Listener(on_progress=on_progress(tokens)), contexts=contexts, stop=stop, recall=recall
             )
         except Interrupted:
             if stop.dropped:

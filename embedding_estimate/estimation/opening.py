@@ -15,6 +15,7 @@ from embedding_estimate.model.vectors import count
 from embedding_estimate.objectives.prompts import check_text
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching import words
+from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 from embedding_estimate.teaching.words import Plan
 from embedding_estimate.training.start import exact_note, exact_vectors, number_of_vectors, starting_vectors
@@ -44,8 +45,10 @@ def opening(
     *,
     contexts: Sequence[str] = (),
     beside: Sequence[str] = (),
+    recall: Recall | None = None,
 ) -> Opening:
-    """Checks the settings and the prompt against the model; `contexts` and `beside` are those of `trainer.estimate`.
+    """Checks the settings and the prompt against the model; `contexts`, `beside` and `recall` are those of
+    `trainer.estimate`.
 
     The listener gets the names and the notes. Raises `SettingsError` with every problem, and `PromptError` for a prompt
     that does nothing.
@@ -60,7 +63,7 @@ def opening(
     possible = [names.of_words(settings.name, len(plan)) for plan in plans]
     if plans:
         listener.on_names(list(dict.fromkeys(itertools.chain(*possible))))
-    teacher = Teacher(model, Task.of(settings, model, first_plan))
+    teacher = Teacher(model, Task.of(settings, model, first_plan), recall=recall)
     trajectory = Trajectory.of(settings)
     check_text(teacher, trajectory)
     notes += _notes(possible or [[settings.name]], settings, teacher, beside)

@@ -27,6 +27,7 @@ from embedding_estimate.progress import Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching.plan import learning_steps, phases
+from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training.handlers import Watch
 from embedding_estimate.training.state import Training
@@ -70,23 +71,25 @@ def estimate(
     contexts: Sequence[str] = (),
     beside: Sequence[str] = (),
     stop: StopToken | None = None,
+    recall: Recall | None = None,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
     `contexts` are the user's own to measure in, for those of `protocol.measure`. `beside` are names of embeddings that
-    the result will lie among and the host does not read. A stop that saves returns the best vectors so far, and so does
+    the result will lie among and the host does not read. `recall` has what the prompt did in earlier jobs. A stop that saves returns the best vectors so far, and so does
     an error of the model once there are any; what is `stopped` then says which. Raises `SettingsError` with every
     problem of the settings, `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop
     that drops, or before there is anything to keep.
     """
     settings.check()
-    stop = stop or StopToken()
+    stop, recall = stop or StopToken(), Recall() if recall is None else recall
+    recall.begin()
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         stop.check()
         model = Meter(borrowed)
         started = time.perf_counter()
         with model.interruptible(stop.check):  # a long text takes its time
-            begun = opening(settings, model, listener, contexts=contexts, beside=beside)
+            begun = opening(settings, model, listener, contexts=contexts, beside=beside, recall=recall)
         settings, teacher = begun.settings, begun.teacher
         space = VectorSpace.of(model)
 
@@ -161,6 +164,7 @@ def measured(
         batch=2 * settings.batch,  # no gradient is kept, so twice as many fit
         images=IMAGES.get(settings.measure, 0),
         contexts=contexts,
+        recall=teacher.recall,
         on_progress=lambda done, total: listener.on_progress(Progress("measure", done, total)),
         on_figures=listener.on_figures,
     )

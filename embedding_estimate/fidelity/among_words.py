@@ -53,7 +53,7 @@ def _bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Traje
     plain = teacher.model.token_vectors(teacher.task.text)
     if prompt.scheduled or prompt.composed or not 1 <= count(plain) <= teacher.model.info.chunk_tokens:
         return teacher.replaced(template.replace("{}", teacher.task.text), trajectory, weights=False)
-    return teacher.typed(1.0).student(plain, template)
+    return teacher.typed(1.0).student(plain, template, lasting=True)
 
 
 def pictured_context(teacher: Teacher, templates: Sequence[str]) -> str:

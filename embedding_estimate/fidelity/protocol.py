@@ -28,6 +28,7 @@ from embedding_estimate.fidelity.among_words import NO_EMPHASIS, Context, InCont
 from embedding_estimate.model.host import MODES, BorrowedModel, Vectors
 from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import count, fit
+from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.sides import Side, errors, twins
 from embedding_estimate.teaching.teacher import REPORT_SEED, Task, Teacher, Trajectory
 
@@ -95,6 +96,7 @@ def measure(
     batch: int,
     images: int = len(IMAGE_SEEDS),
     contexts: Sequence[str] = (),
+    recall: Recall | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_figures: OnFigures = lambda figures: None,
 ) -> tuple[Fidelity, Images]:
@@ -108,6 +110,7 @@ def measure(
         images: number of seeds to make images of, most of the work. With fewer than the protocol's 16, the image
             distances are None.
         contexts: the user's own, each with `{}` where the embedding stands. Empty: those of the model's report.
+        recall: what the prompt, its words and nothing did in earlier jobs.
         on_progress: gets the passes of one latent so far and in all. A prompt with `AND` needs more than foreseen.
         on_figures: gets the figures alone, and then those in contexts, each as soon as they are measured.
     """
@@ -120,7 +123,7 @@ def measure(
             on_progress(passed, total)
 
     size = model.info.default_size
-    teacher = Teacher(Meter(model, tick), replace(task, width=size, height=size))
+    teacher = Teacher(Meter(model, tick), replace(task, width=size, height=size), recall=recall)
     rows = _rows(teacher, vectors)
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
     same = twins(rows)

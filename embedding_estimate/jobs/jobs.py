@@ -31,6 +31,7 @@ from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.phrases import recorded_phrase
 from embedding_estimate.storage.snapshots import Snapshots
+from embedding_estimate.teaching.recall import Recall
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,7 @@ class Jobs:
         self._on_saved = on_saved
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
+        self._recall = Recall()
 
     @property
     def latest(self) -> Job | None:
@@ -241,6 +243,7 @@ class Jobs:
             on_notes=job.note,
             on_progress=lambda _: _listener(job, host),
             stop=job.stop,
+            recall=self._recall,
         )
         for point in tried:
             job.points.append(point)
@@ -264,6 +267,7 @@ class Jobs:
             on_saved=saved,
             on_figures=job.figures.update,
             on_preview=job.show,
+            recall=self._recall,
         ).run(host)
         job.trained = made.paths
         return Saved(made.estimate, made.paths, made.pictures, self._put(job, made), made.seconds)

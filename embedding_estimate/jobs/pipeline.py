@@ -23,6 +23,7 @@ from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.snapshots import Snapshots
+from embedding_estimate.teaching.recall import Recall
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Pipeline:
     on_preview: Callable[[Preview], None] | None = None  # None: previews are drawn beside the snapshots
     tree: Path | None = None  # that names have to be new in, where the folder lies deeper
     draws_report: bool = True
+    recall: Recall | None = None  # that of `trainer.estimate`
 
     def run(self, host: Host, *, contexts: Sequence[str] = (), beside: Sequence[str] = ()) -> Made:
         """Estimates and saves; `contexts` and `beside` are those of `trainer.estimate`.
@@ -83,7 +85,9 @@ class Pipeline:
                 on_figures=self.on_figures,
                 on_images=decode,
             )
-            result = trainer.estimate(settings, host, listener, contexts=contexts, beside=beside, stop=self.stop)
+            result = trainer.estimate(
+                settings, host, listener, contexts=contexts, beside=beside, stop=self.stop, recall=self.recall
+            )
             self._heed_a_drop()
             seconds = time.monotonic() - started
             paths = file.save(result.embedding)

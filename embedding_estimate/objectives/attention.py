@@ -89,6 +89,7 @@ class AttentionPreparation:
             seed=phase.seed,
             checkpointed=phase.checkpointing,
             on_pass=self.teacher.on_record,
+            recall=self.teacher.recall,
         )
         seen = self._record(contexts.train, phase.seed, extent.train_seeds, extent.train_states)
         held_out = self._record(contexts.select, SELECT_SEED, self._select_seeds, extent.select_states)

@@ -86,6 +86,28 @@ class Probes:
         readings = torch.stack([self.read(stage.parts[0][0]) for stage in side.stages])
         return replace(self, aim=readings.gather(0, stage[None])[0])
 
+    def tensors(self, attentions: Sequence[CrossAttention]) -> list[Tensor]:
+        """All that there is but the cross-attentions, by their places in the model's; copies are the caller's task."""
+        place = {id(attention.to_q): place for place, attention in enumerate(attentions)}
+        vector = self.aim.new_zeros(0) if self.vector is None else self.vector
+        parts = [vector, self.aim, self.evaluation]
+        for layers in self.layers:
+            places = torch.tensor([place[id(attention.to_q)] for attention in layers.attentions])
+            parts += [places, layers.queries, layers.gradients]
+        return parts
+
+    @classmethod
+    def of_tensors(
+        cls, tensors: Sequence[Tensor], attentions: Sequence[CrossAttention], device: torch.device
+    ) -> Probes:
+        """The reverse: copies on the device."""
+        vector, aim, evaluation, *layers = (tensor.to(device, copy=True) for tensor in tensors)
+        groups = [
+            LayerProbes(tuple(attentions[place] for place in places.tolist()), queries, gradients)
+            for places, queries, gradients in zip(layers[::3], layers[1::3], layers[2::3], strict=True)
+        ]
+        return cls(groups, vector if len(vector) else None, aim, evaluation)
+
     def dealt(self, number: int) -> list[Probes]:
         """The rows in so many portions, each of which stands for all of them. These probes are used up."""
         scale = math.sqrt(number)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.teaching.probes import Probes, probe
 from embedding_estimate.teaching.sensitivity import Sensitivity, by_differences, by_gradient, uniform
+from embedding_estimate.teaching.recall import Recall, digest
 from embedding_estimate.teaching.sides import Side, States
 
 TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
@@ -52,12 +54,15 @@ class Prober:
         seed: int,
         checkpointed: bool,
         on_pass: Callable[[int], None] = lambda states: None,
+        recall: Recall | None = None,
     ):
-        """`rows` is the share kept of the rows that are asked for; `on_pass` is told of the states of each pass."""
+        """`rows` is the share kept of the rows that are asked for; `on_pass` is told of the states of each pass.
+        Probes that `recall` has are not made again."""
         self.model = model
         self.rows = rows
         self.generator = torch.Generator().manual_seed(seed)
         self.on_pass = on_pass
+        self.recall = recall
         self.notes: list[str] = []
         self._ways = [
             Way("gradients", by_gradient, batch, checkpointed),
@@ -87,17 +92,43 @@ class Prober:
             self.notes.append(f"out of memory: how much each layer counts was found by {self._ways[0].name}")
 
     def _probe(self, way: Way, seen: Sequence[tuple[Side, States]], rows: int) -> Probes:
+        seen = [(side, _at_most(way.states / len(seen), states)) for side, states in seen]
+        rows, batch = max(1, int(rows * self.rows)), together(seen[0][1].x[0, 0].numel(), way.batch)
+        if self.recall is None:
+            return self._probed(way, seen, rows, batch)
+        attentions = self.model.cross_attentions()
+        key = digest(way.name, rows, batch, self.generator.get_state(), *_content(seen))
+        if kept := self.recall.find(key):
+            state, *tensors = kept
+            self.generator.set_state(state)
+            self.on_pass(sum(len(states) for _, states in seen))
+            return Probes.of_tensors(tensors, attentions, self.model.device)
+        probes = self._probed(way, seen, rows, batch)
+        self.recall.keep(key, [self.generator.get_state(), *probes.tensors(attentions)])
+        return probes
+
+    def _probed(self, way: Way, seen: Sequence[tuple[Side, States]], rows: int, batch: int) -> Probes:
         cells = seen[0][1].x[0, 0].numel()
         with self.model.checkpointed() if sparingly(cells, way.checkpointed) else nullcontext():
             return probe(
                 self.model,
-                [(side, _at_most(way.states / len(seen), states)) for side, states in seen],
-                rows=max(1, int(rows * self.rows)),
-                batch=together(cells, way.batch),
+                seen,
+                rows=rows,
+                batch=batch,
                 generator=self.generator,
                 sensitivity=way.sensitivity,
                 on_pass=self.on_pass,
             )
+
+
+def _content(seen: Sequence[tuple[Side, States]]) -> Iterator[Tensor | int | None]:
+    """All that probes depend on but the model."""
+    for side, states in seen:
+        yield from (states.x, states.sigma, states.evaluation)
+        for stage in side.stages:
+            yield stage.until
+            for conditioning, _ in stage.parts:
+                yield from (conditioning.context, conditioning.vector)
 
 
 def _at_most(share: float, states: States) -> States:

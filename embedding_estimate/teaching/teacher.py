@@ -16,6 +16,7 @@ from embedding_estimate.files.names import typed_name
 from embedding_estimate.model.contexts import Contexts
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage, Vectors
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.recall import Recall, RecallingModel
 from embedding_estimate.teaching.sides import Side, States, both_sides, errors, fitting, mean_of, squares
 from embedding_estimate.teaching.words import Word, slots
 
@@ -77,11 +78,21 @@ class Trajectory:
 class Teacher:
     """Encodes prompts for a task and runs them."""
 
-    def __init__(self, model: BorrowedModel, task: Task, on_record: Callable[[int], None] = lambda states: None):
-        """`on_record` is told how many states `record` has recorded, with each evaluation."""
+    def __init__(
+        self,
+        model: BorrowedModel,
+        task: Task,
+        on_record: Callable[[int], None] = lambda states: None,
+        *,
+        recall: Recall | None = None,
+    ):
+        """`on_record` is told how many states `record` has recorded, with each evaluation. What prompts predict, with
+        `recall`, is asked of the model once."""
         self.model = model
         self.task = task
         self.on_record = on_record
+        self.recall = recall
+        self._recalling = model if recall is None else RecallingModel(model, recall)
 
     @property
     def contexts(self) -> Contexts:
@@ -94,7 +105,7 @@ class Teacher:
         evaluations = self.model.evaluations(trajectory.sampler, trajectory.steps)
         size = {"width": self.task.width, "height": self.task.height}
         return Side(
-            self.model,
+            self._recalling,
             self.model.encode(prompt, evaluations=evaluations, negative=negative, weights=weights, **size),
         )
 
@@ -104,11 +115,14 @@ class Teacher:
 
     def typed(self, weight: float) -> Teacher:
         """The same with all vectors in one word of this weight."""
-        return Teacher(self.model, replace(self.task, typed_weight=weight, words=()), self.on_record)
+        return self._of(replace(self.task, typed_weight=weight, words=()))
 
     def in_words(self, words: Sequence[Word]) -> Teacher:
         """The same with the vectors shared among these words, at least one."""
-        return Teacher(self.model, self.task.in_words(words), self.on_record)
+        return self._of(self.task.in_words(words))
+
+    def _of(self, task: Task) -> Teacher:
+        return Teacher(self.model, task, self.on_record, recall=self.recall)
 
     def encode_vectors(self, vectors: Vectors, template: str = "{}") -> Conditioning:
         """The student's conditioning: the vectors typed on the side being replaced. Differentiable."""
@@ -120,9 +134,10 @@ class Teacher:
         filled = [template.replace("{}", task.phrase) for template in templates]
         return self.model.encode_vectors(vectors, filled, width=task.width, height=task.height, negative=task.negative)
 
-    def student(self, vectors: Vectors, template: str = "{}") -> Side:
-        """The side being replaced, with the vectors typed there."""
-        return Side(self.model, [Stage(0, ((self.encode_vectors(vectors, template), 1.0),))])
+    def student(self, vectors: Vectors, template: str = "{}", *, lasting: bool = False) -> Side:
+        """The side being replaced, with the vectors typed there; `lasting` ones may be asked about again."""
+        model = self._recalling if lasting else self.model
+        return Side(model, [Stage(0, ((self.encode_vectors(vectors, template), 1.0),))])
 
     @torch.no_grad()
     def run(
