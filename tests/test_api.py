@@ -54,6 +54,8 @@ def test_an_estimate_from_start_to_end(client: TestClient, place: Place) -> None
     result = told["result"]
     assert Path(result["path"]).is_file() and result["tokens"] == 2 and result["stopped"] == "done"
     assert 0 < result["explained"] <= 1
+    assert list(result["passes"]) == ["prepare", "train", "measure"]
+    assert result["passes"]["measure"]["forwards"] > 0 == result["passes"]["measure"]["backwards"]
     assert result["notes"] and set(result["notes"]) <= set(told["notes"])  # the name is an ordinary word
     (place.embeddings / "it.preview.png").write_bytes(b"no embedding")
     listed = client.get(f"{PREFIX}/embeddings").json()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.memory import Expectation, Memory
 from embedding_estimate.estimation.opening import Opening, opening
-from embedding_estimate.estimation.passes import Passes, Range, Rehearsal, WithoutUNet
+from embedding_estimate.estimation.passes import Range, Rehearsal, WithoutUNet
 from embedding_estimate.estimation.trainer import interruptible
 from embedding_estimate.model.host import Host
-from embedding_estimate.model.meter import Meter
+from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.objectives import preparation_of
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings

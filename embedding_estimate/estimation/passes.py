@@ -7,7 +7,7 @@ the training one learning step and one check are asked for, and multiplied. A pa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from embedding_estimate.estimation.trainer import measured
 from embedding_estimate.fidelity.protocol import IMAGE_SEEDS, TRAJECTORY
 from embedding_estimate.model.forwarding import ForwardingModel
 from embedding_estimate.model.host import Conditioning, Vectors
-from embedding_estimate.model.meter import Meter
+from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.model.vectors import VectorSpace, count, fit
 from embedding_estimate.objectives.objective import Objective, Preparation
 from embedding_estimate.optimizers import FULL, MOST_EVALUATIONS
@@ -32,28 +32,11 @@ from embedding_estimate.training.preconditioning import SAMPLES
 
 
 @dataclass(frozen=True)
-class Passes:
-    """Passes of the U-Net: through it, and back."""
-
-    forwards: int = 0
-    backwards: int = 0
-
-    def __add__(self, more: Passes) -> Passes:
-        return Passes(self.forwards + more.forwards, self.backwards + more.backwards)
-
-    def __sub__(self, fewer: Passes) -> Passes:
-        return self + fewer * -1
-
-    def __mul__(self, times: int) -> Passes:
-        return Passes(self.forwards * times, self.backwards * times)
-
-
-@dataclass(frozen=True)
 class Range:
     """The fewest passes and the most. They differ where it depends on how the training goes."""
 
-    least: Passes = Passes()
-    most: Passes = Passes()
+    least: Passes = field(default_factory=Passes)
+    most: Passes = field(default_factory=Passes)
 
     def __add__(self, more: Range) -> Range:
         return Range(self.least + more.least, self.most + more.most)
@@ -115,7 +98,7 @@ class Rehearsal:
 
     @property
     def _count(self) -> Passes:
-        return Passes(self.meter.forwards, self.meter.backwards)
+        return self.meter.passes.total
 
     def prepared(self, preparation: Preparation) -> tuple[Objective[Any], Range]:
         """The objective of a phase, and the passes that it takes to prepare."""

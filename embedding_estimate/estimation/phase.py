@@ -47,7 +47,8 @@ def train_phase(
     first = not training.step
     try:
         with meter.interruptible(watch.stop.check):
-            objective = _prepared(preparation_of(phase, teacher), start, teacher, watch.on_progress)
+            with meter.stage("prepare"):
+                objective = _prepared(preparation_of(phase, teacher), start, teacher, watch.on_progress)
             if not first:
                 objective = starting_from(objective, training.best)
             if phase.finds_weight:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def of_estimate(
         "seconds_train": estimate.seconds_train,
         "unet_forwards": estimate.unet_forwards,
         "unet_backwards": estimate.unet_backwards,
+        "passes": asdict(estimate.passes),
         "stopped": "interrupted" if stopped else str(estimate.stopped),
         "notes": list(estimate.notes),
     }

@@ -21,7 +21,7 @@ from embedding_estimate.fidelity import protocol
 from embedding_estimate.fidelity.protocol import Fidelity, Images
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Host, Vectors
-from embedding_estimate.model.meter import Meter
+from embedding_estimate.model.meter import Meter, StagePasses
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.progress import Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import Settings
@@ -52,10 +52,19 @@ class Estimate:
     norm_ratio: float  # longest vector, in median norms of the vocabulary
     seconds_prepare: float
     seconds_train: float
-    unet_forwards: int  # samples; preparation, selection and previews included, the final report not
-    unet_backwards: int
+    passes: StagePasses
     stretches: Sequence[tuple[int, str]] = ()  # (steps before it, its name); losses and checks of two do not compare
     words_tried: Sequence[tuple[int, float]] = ()  # (number of words, emphasis explained on the select set)
+
+    @property
+    def unet_forwards(self) -> int:
+        """Passes through the U-Net of one latent each: preparation, selection and previews, but not the figures."""
+        return (self.passes.prepare + self.passes.train).forwards
+
+    @property
+    def unet_backwards(self) -> int:
+        """Those of `unet_forwards` that were passed back."""
+        return (self.passes.prepare + self.passes.train).backwards
 
     @property
     def phrase(self) -> str:
@@ -113,20 +122,25 @@ def estimate(
         if begun.exact is None:
             training = Training(dict(begun.start))
             *before, last = phases(settings)
-            for phase in (*before, last):
-                training, teacher = train_phase(
-                    training, begun.plans, begun.start, phase, watch, teacher, space, model, last=phase is last
-                )
+            with model.stage("train"):
+                for phase in (*before, last):
+                    training, teacher = train_phase(
+                        training, begun.plans, begun.start, phase, watch, teacher, space, model, last=phase is last
+                    )
         else:
             training = Training(dict(begun.exact), stopped=StopReason.EXACT, notes=[begun.exact_note])
         spent = time.perf_counter() - started
-        forwards, backwards = model.forwards, model.backwards
 
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
             listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
         if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
-            with suppress(Stopped), _worth_no_loss(training, "not measured"), model.interruptible(stop.check):
+            with (
+                suppress(Stopped),
+                _worth_no_loss(training, "not measured"),
+                model.interruptible(stop.check),
+                model.stage("measure"),
+            ):
                 figures, images = measured(settings, teacher, training.best, listener, contexts)
                 training.notes += advice.of_figures(figures)
             if figures and images.latents:
@@ -145,8 +159,7 @@ def estimate(
             norm_ratio=space.norm_ratio(training.saved or training.best),
             seconds_prepare=spent - training.seconds,
             seconds_train=training.seconds,
-            unet_forwards=forwards,
-            unet_backwards=backwards,
+            passes=model.passes,
             stretches=training.stretches,
             words_tried=training.words_tried,
         )

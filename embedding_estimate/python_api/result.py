@@ -13,6 +13,7 @@ from embedding_estimate.fidelity import wording
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Vectors
+from embedding_estimate.model.meter import StagePasses
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import phrases, saving
@@ -71,6 +72,15 @@ class Result:
     def checks(self) -> list[tuple[int, float]]:
         """(learning step, explained) on held-out states."""
         return self.estimate.checks
+
+    @property
+    def passes(self) -> StagePasses:
+        """The U-Net's passes of one latent each, forward and backward: to prepare, to train and to measure.
+
+        Example:
+            >>> result.passes.prepare.forwards, result.passes.total.backwards
+        """
+        return self.estimate.passes
 
     @property
     def stopped(self) -> str:

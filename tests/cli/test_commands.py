@@ -33,7 +33,7 @@ KEYS = [
     *("explained_truncated", "explained_in_context", "explained_in_context_without_weights", "emphasis_in_context"),
     *("worst_context", "contexts", "own_contexts"),
     *("standard_errors", "image_distance", "seconds", "seconds_prepare", "seconds_train"),
-    *("unet_forwards", "unet_backwards", "stopped", "notes"),
+    *("unet_forwards", "unet_backwards", "passes", "stopped", "notes"),
 ]
 
 

@@ -36,10 +36,14 @@ def test_the_plan_is_printed_and_nothing_written(run: Run, toy_host: ToyHost, tm
 def test_the_plan_is_what_the_run_then_counts(run: Run) -> None:
     options = ("estimate", "(red:1.5) circle", "--name", "madeup", *QUICK, "--json")
     plan, done = last(run(*options, "--dry-run")), last(run(*options))
-    assert plan["passes"]["prepare"] == {
-        "forwards": [done["unet_forwards"]] * 2,
-        "backwards": [done["unet_backwards"]] * 2,
-    }
+    assert list(done["passes"]) == list(plan["passes"]) == ["prepare", "train", "measure"]
+    for stage, counted in done["passes"].items():
+        (fewest, most), (fewest_back, most_back) = plan["passes"][stage].values()
+        assert fewest <= counted["forwards"] <= most and fewest_back <= counted["backwards"] <= most_back
+    assert plan["passes"]["prepare"] == {name: [number] * 2 for name, number in done["passes"]["prepare"].items()}
+    both = [done["passes"][stage] for stage in ("prepare", "train")]
+    assert done["unet_forwards"] == sum(passes["forwards"] for passes in both)
+    assert done["unet_backwards"] == sum(passes["backwards"] for passes in both)
     assert plan["tokens"] == done["tokens"] and [phase["steps"] for phase in plan["phases"]] == [done["steps"]]
     assert plan["memory"]["total"] == sum(size for name, size in plan["memory"].items() if name != "total") > 0
 

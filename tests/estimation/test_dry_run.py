@@ -14,10 +14,11 @@ from embedding_estimate.estimation import memory
 from embedding_estimate.estimation.dry_run import DryRun, dry_run
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.memory import Memory, kept
-from embedding_estimate.estimation.passes import Passes, Range, WithoutUNet
+from embedding_estimate.estimation.passes import Range, WithoutUNet
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.fidelity.previews import Preview, Previews
 from embedding_estimate.model.host import Conditioning
+from embedding_estimate.model.meter import Passes, StagePasses
 from embedding_estimate.optimizers import MOST_EVALUATIONS, make_optimizer
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
@@ -34,12 +35,12 @@ def ignored(preview: Preview) -> None:
     """Takes a preview."""
 
 
-def seen(**values: Any) -> tuple[Passes, int]:
-    """The passes of a real run, and those of its figures and images."""
+def seen(**values: Any) -> StagePasses:
+    """The passes of a real run, which are all that its model saw."""
     host = ToyHost()
     result = estimate(settings(**values), host, Listener(on_preview=Previews(ignored, pytest.fail).make))
-    counted = Passes(result.unet_forwards, result.unet_backwards)
-    return counted, host.model.denoised - counted.forwards
+    assert result.passes.total.forwards == host.model.denoised
+    return result.passes
 
 
 def planned(**values: Any) -> DryRun:
@@ -76,9 +77,9 @@ def holds(range_: Range, passes: Passes) -> bool:
     ],
 )
 def test_the_passes_of_a_training_are_foretold(values: dict[str, Any]) -> None:
-    counted, _ = seen(**values)
-    plan = planned(**values)
-    assert plan.prepare + plan.train == Range.exactly(counted)
+    counted, plan = seen(**values), planned(**values)
+    assert plan.prepare == Range.exactly(counted.prepare) and plan.train == Range.exactly(counted.train)
+    assert counted.measure == Passes()
 
 
 @pytest.mark.parametrize(
@@ -95,10 +96,9 @@ def test_the_passes_of_a_training_are_foretold(values: dict[str, Any]) -> None:
     ],
 )
 def test_where_it_depends_on_the_training_the_passes_are_bounded(values: dict[str, Any]) -> None:
-    counted, _ = seen(**values)
-    plan = planned(**values)
-    total = plan.prepare + plan.train
-    assert total.least != total.most and holds(total, counted)
+    counted, plan = seen(**values), planned(**values)
+    assert holds(plan.prepare, counted.prepare) and holds(plan.train, counted.train)
+    assert plan.train.least != plan.train.most
 
 
 @pytest.mark.parametrize("measure", ["Figures", "Figures and one image", "Figures and images"])
@@ -114,16 +114,16 @@ def test_where_it_depends_on_the_training_the_passes_are_bounded(values: dict[st
 )
 def test_the_passes_of_figures_and_images_are_bounded(brief: None, values: dict[str, Any], measure: str) -> None:
     """They are fewer where the vectors end as the bare words, of which the predictions are there already."""
-    _, measured = seen(**values, measure=measure)
+    measured = seen(**values, measure=measure).measure
     measuring = planned(**values, measure=measure).measure
-    assert holds(measuring, Passes(measured)) and measuring.most.backwards == 0
+    assert holds(measuring, measured) and measuring.most.backwards == 0
 
 
 @pytest.mark.parametrize("measure", ["Figures", "Figures and images"])
 def test_they_are_known_where_there_is_nothing_to_train(brief: None, measure: str) -> None:
-    _, measured = seen(text="red circle", measure=measure)
+    counted = seen(text="red circle", measure=measure)
     plan = planned(text="red circle", measure=measure)
-    assert plan.measure == Range.exactly(Passes(measured)) and measured > 0
+    assert plan.measure == Range.exactly(counted.measure) and counted.measure.forwards > 0
     assert not plan.phases and plan.memory == Memory()
 
 
@@ -133,6 +133,7 @@ def test_the_passes_by_hand() -> None:
     (work,) = planned(**U_NET).phases
     assert work.prepare == Range.exactly(Passes((6 + 3) * 4 * 2 + 12, 0))
     assert work.train == Range.exactly(Passes((8 + 7) * 4 + 12, (8 + 7) * 4))
+    assert seen(**U_NET) == StagePasses(work.prepare.most, work.train.most, Passes())
 
 
 def test_the_phases_are_those_that_run() -> None:

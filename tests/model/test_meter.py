@@ -9,7 +9,7 @@ from toy import ToyModel
 
 from embedding_estimate.model.forwarding import ForwardingModel
 from embedding_estimate.model.host import BorrowedModel, Conditioning
-from embedding_estimate.model.meter import Meter
+from embedding_estimate.model.meter import Meter, Passes, StagePasses
 from embedding_estimate.progress import Stopped, StopToken
 
 
@@ -51,7 +51,28 @@ def test_passes_are_counted_by_latents(toy: ToyModel) -> None:
     assert torch.equal(meter.denoise(x, torch.ones(3), conditioning), toy.denoise(x, torch.ones(3), conditioning))
     trained = Conditioning(conditioning.context.clone().requires_grad_())
     assert meter.denoise(x[:2], torch.ones(2), trained).requires_grad
-    assert (meter.forwards, meter.backwards, seen) == (5, 2, [3, 2])
+    assert meter.passes.total == Passes(5, 2) and seen == [3, 2]
+
+
+def test_passes_count_as_those_of_the_innermost_stage(toy: ToyModel) -> None:
+    """One latent before any stage, then one to train, two to prepare and three to train, and four to measure."""
+    meter = Meter(toy)
+    conditioning = meter.encode("red", evaluations=1, width=32, height=32)[0].parts[0][0]
+
+    def run(latents: int) -> None:
+        meter.denoise(torch.zeros(latents, 4, 4, 4), torch.ones(latents), conditioning)
+
+    run(1)
+    with meter.stage("train"):
+        run(1)
+        with pytest.raises(KeyError), meter.stage("prepare"):
+            run(2)
+            raise KeyError
+        run(3)
+    with meter.stage("measure"):
+        run(4)
+    assert meter.passes == StagePasses(Passes(1 + 2), Passes(1 + 3), Passes(4))
+    assert meter.passes.total == Passes(toy.denoised)
 
 
 def test_an_interruptible_stretch_may_lie_in_another(toy: ToyModel) -> None:

@@ -9,7 +9,7 @@ from toy import ToyModel
 
 from embedding_estimate.errors import PromptError
 from embedding_estimate.model.host import BorrowedModel
-from embedding_estimate.model.meter import Meter
+from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.objectives import preparation_of, unet
 from embedding_estimate.objectives.attention import WHOLE
 from embedding_estimate.objectives.objective import Objective
@@ -92,19 +92,19 @@ def test_no_teacher_call_in_the_loop(toy: ToyModel, part: str, monkeypatch: pyte
 def test_a_step_costs_one_forward_and_one_backward_per_state(toy: ToyModel) -> None:
     meter = Meter(toy)
     objective = prepared(meter, batch=5)
-    meter.forwards = meter.backwards = 0
+    before = meter.passes.total
     vectors = {key: value.requires_grad_() for key, value in start().items()}
     objective.loss(vectors, objective.draw(torch.Generator().manual_seed(shaken(0)))).backward()
-    assert (meter.forwards, meter.backwards) == (5, 5)
+    assert meter.passes.total - before == Passes(5, 5)
 
 
 def test_checks_cost_at_most_a_twentieth_of_the_steps_between_them(toy: ToyModel) -> None:
     for batch in (1, 4, 16):
         meter = Meter(toy)
         objective = prepared(meter, batch=batch)
-        meter.forwards = 0
+        before = meter.passes.total
         objective.held_out(start())
-        assert meter.forwards <= 0.05 * 3 * batch * objective.check_every
+        assert (meter.passes.total - before).forwards <= 0.05 * 3 * batch * objective.check_every
 
 
 def test_drawn_states_are_spread_over_the_sampling(toy: ToyModel) -> None:
@@ -216,11 +216,11 @@ def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> 
 def test_no_unet_in_the_loop_of_the_attention_part(toy: ToyModel) -> None:
     meter = Meter(toy)
     objective = prepared(meter, part="Attention")
-    assert meter.backwards == 32 + 16  # states of both sets
-    meter.forwards = 0
+    assert meter.passes.total.backwards == 32 + 16  # states of both sets
+    before = meter.passes.total
     objective.loss(start(), objective.draw(torch.Generator().manual_seed(shaken(0))))
     objective.held_out(start())
-    assert meter.forwards == 0
+    assert meter.passes.total == before
 
 
 def test_more_contexts_cost_the_unet_nothing(toy: ToyModel) -> None:
@@ -230,7 +230,7 @@ def test_more_contexts_cost_the_unet_nothing(toy: ToyModel) -> None:
     for number in (6, 10):
         meter = Meter(toy)
         objective = prepared(meter, part="Attention", templates="\n".join(templates[:number]))
-        calls.append((meter.forwards, meter.backwards))
+        calls.append(meter.passes.total)
         drawn = [example.template for group in objective.fixed(torch.Generator(), sparing=False) for example in group]
         assert drawn == templates[:number]
     assert calls[0] == calls[1]

@@ -26,6 +26,7 @@ from embedding_estimate.demo.random_models import Family
 from embedding_estimate.errors import Interrupted, ModelError, NameTaken, SettingsError
 from embedding_estimate.fidelity.previews import Preview
 from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.model.meter import Passes
 from embedding_estimate.python_api.interrupting import stopping_on_interrupt
 
 QUICK: dict[str, Any] = {
@@ -283,6 +284,7 @@ def test_a_result_has_all_that_is_known(measured: Result) -> None:
     assert measured.embedding.provenance["fidelity"]["explained"] == figures.explained
     assert len(measured.losses) == measured.estimate.steps == 2
     assert [step for step, _ in measured.checks][-1] == 2
+    assert measured.passes.total == measured.passes.measure != Passes()  # the part does without the U-Net
     assert "embedding" in measured.pictures and measured.pictures["embedding"][0].size == (64, 64)
     assert measured.report().size[0] > measured.report().size[1] / 4
     assert repr(measured) == f"<Result red-circle-on: 2 vectors, done, explained {figures.explained:.3f}>"

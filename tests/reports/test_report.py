@@ -16,6 +16,7 @@ from embedding_estimate.estimation.curve import Point
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.protocol import Fidelity, Images
 from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.model.meter import StagePasses
 from embedding_estimate.reports import drawing
 from embedding_estimate.reports.drawing import Canvas, Chart, Series, divided, shortened, smoothed, text_width, ticks
 from embedding_estimate.reports.image_grid import COLUMNS, THERE, blocks, in_context
@@ -185,7 +186,7 @@ def test_the_report_of_a_private_job_tells_no_context_of_the_users() -> None:
 
 def estimated(figures: Fidelity) -> Estimate:
     embedding = Embedding("n", {"clip_l": torch.ones(1, 6)}, {"model": {"name": "m"}})
-    return Estimate(embedding, 1.0, figures, 1, "done", [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    return Estimate(embedding, 1.0, figures, 1, "done", [], [], [], 1.0, 1.0, 1.0, StagePasses())
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.jobs.jobs import Curve, Job, Saved
 from embedding_estimate.jobs.readings import MOST, Reading, Readings
+from embedding_estimate.model.meter import StagePasses
 from embedding_estimate.progress import Progress, StopReason
 from embedding_estimate.settings import Settings
 from embedding_estimate.ui import chart, markup, result, status
@@ -41,7 +42,7 @@ def job(**settings: Any) -> Job:
 
 def unmeasured(name: str, folder: Path) -> Saved:
     embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
-    made = Estimate(embedding, 1.0, None, 7, StopReason.INTERRUPTED, [], [], [], 1.0, 1.0, 1.0, 1, 1)
+    made = Estimate(embedding, 1.0, None, 7, StopReason.INTERRUPTED, [], [], [], 1.0, 1.0, 1.0, StagePasses())
     return Saved(made, [folder / "it.safetensors"], {}, None, 2.0)
 
 
