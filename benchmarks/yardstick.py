@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from embedding_estimate.fidelity import among_words
 from embedding_estimate.fidelity.among_words import NO_EMPHASIS, Context
 from embedding_estimate.fidelity.protocol import SEEDS, TRAJECTORY
 from embedding_estimate.model.host import BorrowedModel, Vectors
@@ -49,7 +50,7 @@ class Yardstick:
         empty = teacher.replaced("", TRAJECTORY)
         unweighted = teacher.replaced(task.text, TRAJECTORY, weights=False)
         contexts = [
-            Context.of(teacher, template, SEEDS[number % len(SEEDS)], BATCH)
+            Context.of(teacher, template, among_words.TRAJECTORY, SEEDS[number % len(SEEDS)], BATCH)
             for number, template in enumerate(teacher.contexts.report)
         ]
         return cls(task, states, error(empty, states, BATCH), error(unweighted, states, BATCH), contexts)

@@ -2,6 +2,7 @@
 
     POST /embedding-estimate/v1/estimate            all settings as JSON; starts a job
     GET  /embedding-estimate/v1/jobs/{id}           progress, curve and result; ?since=STEP: only the curve after it
+    POST /embedding-estimate/v1/jobs/{id}/measure   measures what a job has saved by the whole protocol, as a job
     POST /embedding-estimate/v1/jobs/{id}/stop      keeps the best vectors so far; ?save=false discards them
     GET  /embedding-estimate/v1/embeddings          the embeddings in the folder
 
@@ -50,19 +51,17 @@ def router(
     def start(values: Any = Body()) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise HTTPException(422, ["the body is not a JSON object: give the settings as {name: value}"])
-        try:
-            return {"job": jobs.start(Settings.from_mapping({**defaults, **values})).id}
-        except SettingsError as error:
-            raise HTTPException(422, error.problems) from error
-        except Busy as error:
-            raise HTTPException(409, [str(error)]) from error
-        except EstimateError as error:
-            raise HTTPException(422, [str(error)]) from error
+        return {"job": _started(lambda: jobs.start(Settings.from_mapping({**defaults, **values}))).id}
 
     @routes.get("/jobs/{job_id}", summary="Progress and result of a job")
     def status(job_id: str, since: int = 0) -> dict[str, Any]:
         described: dict[str, Any] = _sendable(summary.finite(_described(_found(jobs, job_id), since)))
         return described
+
+    @routes.post("/jobs/{job_id}/measure", summary="Measure fully what a job has saved")
+    def measure(job_id: str) -> dict[str, Any]:
+        job = _found(jobs, job_id)
+        return {"job": _started(lambda: jobs.measure(job.id)).id}
 
     @routes.post("/jobs/{job_id}/stop", summary="Stop a job")
     def stop(job_id: str, save: bool = True) -> dict[str, Any]:
@@ -118,6 +117,18 @@ def _property(parameter: Parameter) -> Mapping[str, Any]:
         "maxLength": parameter.longest,
     }
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _started(start: Callable[[], Job]) -> Job:
+    """The job that it starts. Raises `HTTPException` with the lines of what is wrong."""
+    try:
+        return start()
+    except SettingsError as error:
+        raise HTTPException(422, error.problems) from error
+    except Busy as error:
+        raise HTTPException(409, [str(error)]) from error
+    except EstimateError as error:
+        raise HTTPException(422, [str(error)]) from error
 
 
 def _found(jobs: Jobs, job_id: str) -> Job:

@@ -68,6 +68,7 @@
         else if (use === "open") open(button.querySelector("img"));
         else if (use === "tokens") choose(button);
         else if (use === "style") find("save_style").click();
+        else if (use === "measure_fully") find("measure_fully").click();
         else if (use === "example") find("example").click();
         else type(use, button.dataset.typed);
     });

@@ -63,11 +63,14 @@ def toy(toy_host: ToyHost) -> ToyModel:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who looks at what becomes of figures and not at their values: a protocol of a few states."""
-    from embedding_estimate.fidelity import among_words, protocol
+    from embedding_estimate.fidelity import among_words, protocol, quick
 
     monkeypatch.setattr(protocol, "TRAJECTORY", replace(protocol.TRAJECTORY, steps=3))
     monkeypatch.setattr(protocol, "SEEDS", protocol.SEEDS[:1])
     monkeypatch.setattr(among_words, "TRAJECTORY", replace(among_words.TRAJECTORY, steps=2))
+    monkeypatch.setattr(quick, "ALONE_AT", (0,))
+    monkeypatch.setattr(quick, "CONTEXTS_AT", (1,))
+    monkeypatch.setattr(quick, "PICTURES", replace(quick.PICTURES, steps=2))
 
 
 @pytest.fixture

@@ -13,7 +13,12 @@ FIGURES = Fidelity(
     emphasis_in_context=0.45,
     worst_context="a {}",
     contexts=(),
-    standard_errors={"emphasis_in_context": 0.02},
+    standard_errors={
+        "explained": 0.01,
+        "emphasis_explained": 0.03,
+        "explained_in_context": 0.015,
+        "emphasis_in_context": 0.02,
+    },
     image_distance=0.1,
     image_distance_without_weights=0.3,
     errors={},

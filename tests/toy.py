@@ -242,6 +242,7 @@ class ToyHost:
         self.lent = False
         self.added: dict[str, Vectors] = {}
         self.shown: list[tuple[str, int, int]] = []
+        self.waiting = False
         self.stop_at = ""  # the phase in which the host's own button is pressed
 
     @property
@@ -259,6 +260,9 @@ class ToyHost:
             yield self.model
         finally:
             self.lent = False
+
+    def wanted(self) -> bool:
+        return self.waiting
 
     def show(self, phase: str, done: int, total: int) -> bool:
         self.shown.append((phase, done, total))

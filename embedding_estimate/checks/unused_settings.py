@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from embedding_estimate.settings import FEW_WORDS, PARAMETERS, Settings
-from embedding_estimate.teaching.plan import learning_steps
+from embedding_estimate.teaching.plan import attention_steps, learning_steps
 
 OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
 COUNTED_BY_SCHEDULES = ("sampler", "steps")  # `[from:to:when]` goes by their number of evaluations
@@ -35,7 +35,10 @@ def nothing(names: Iterable[str], reason: str) -> list[str]:
 
 def _attention(settings: Settings) -> list[str]:
     if settings.part == "Attention":
-        return nothing(changed(settings, ["sampler"]), "the Attention part always uses Euler")
+        lines = nothing(changed(settings, ["sampler"]), "the Attention part always uses Euler")
+        if (steps := attention_steps(settings)) < settings.steps and changed(settings, ["steps"]):
+            lines.append(f"steps={settings.steps}: the Attention part takes {steps}, and latents between them")
+        return lines
     if "Attention" in settings.part:
         return []
     return nothing(changed(settings, ["attention_memory"]), f"the {settings.part} part records no rows of attention")

@@ -28,7 +28,7 @@ from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.estimation import summary
 from embedding_estimate.files.names import typed_name, uncallable
-from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings import FULL_WITH_IMAGES, MEASURES, NOTHING, PARAMETERS, Settings
 from embedding_estimate.storage.saving import check_report
 
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
@@ -37,8 +37,9 @@ WEIGHT = replace(
 )
 MEASURE = replace(
     BY_NAME["measure"],
-    help="What to measure. The 70 images take most of the time.",
-    choices=tuple(choice for choice in BY_NAME["measure"].choices if choice != "Nothing"),
+    default=FULL_WITH_IMAGES,
+    help="What to measure. Quick: from a few states. Full: by the whole protocol; the 70 images take most of the time.",
+    choices=tuple(choice for choice in MEASURES if choice != NOTHING),
 )
 
 
@@ -46,7 +47,7 @@ def _settings(options: Mapping[str, Any], text: str) -> Settings:
     typed = typed_settings(options)
     if "measure" in typed and (problem := MEASURE.problem(typed["measure"])):
         raise SettingsError([problem])
-    settings = checked({**typed, "text": text, "name": "compared"})
+    settings = checked({"measure": FULL_WITH_IMAGES, **typed, "text": text, "name": "compared"})
     if settings.typed_weight == 0:
         raise SettingsError(
             ["typed_weight=0: compare does not search for a weight; give the weight that the name is typed with"]
@@ -75,11 +76,11 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
 
     from embedding_estimate.checks import advice
     from embedding_estimate.checks.model_checks import check_contexts
-    from embedding_estimate.estimation.trainer import IMAGES
+    from embedding_estimate.estimation.listener import Listener
+    from embedding_estimate.estimation.trainer import measured
     from embedding_estimate.fidelity import protocol
     from embedding_estimate.files.embedding import read
     from embedding_estimate.objectives.prompts import check_text
-    from embedding_estimate.progress import Progress
     from embedding_estimate.storage.phrases import recorded_phrase, whole
     from embedding_estimate.teaching.teacher import Task, Teacher
     from embedding_estimate.teaching.words import Word
@@ -96,8 +97,8 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     notes(advice.of_settings(settings))
     host = load(HostOptions.of(options).like(embedding.provenance))
     with host.borrow() as model, Bars() as bars:
-        task = Task.of(settings, model, words)
-        check_text(Teacher(model, task), protocol.TRAJECTORY)
+        teacher = Teacher(model, Task.of(settings, model, words))
+        check_text(teacher, protocol.TRAJECTORY)
         check_contexts(contexts, settings.negative, model)
         notes(advice.of_prompts(settings, model))
         notes(flattering(contexts, embedding.provenance, settings, model))
@@ -105,19 +106,12 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
             raise EmbeddingError(
                 f"{file.name}: {embedding.tokens} vectors, but a prompt chunk takes {most}; choose another embedding"
             )
-        figures, images = protocol.measure(
-            model,
-            task,
-            {key: value.to(model.device) for key, value in embedding.fit(model.info.widths).vectors.items()},
-            batch=settings.batch,
-            images=IMAGES.get(settings.measure, 0),
-            contexts=contexts,
-            on_progress=lambda done, total: bars(Progress("measure", done, total)),
-        )
+        vectors = embedding.fit(model.info.widths).vectors
+        figures, images = measured(settings, teacher, vectors, Listener(on_progress=bars), contexts)
         if report:
             from embedding_estimate.reports import report as drawn
 
-            rows = drawn.pictures(model, images) if images.latents else {}
+            rows = drawn.pictures(model, images)
             facts = [settings.prompt_type.lower(), f"N = {embedding.tokens}", f"model {model.info.name}"]
             sheet = drawn.draw(
                 drawn.Report(called, text, facts, figures, pictures=rows, context=figures.pictured_context)

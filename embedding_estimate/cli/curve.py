@@ -55,9 +55,7 @@ def run_curve(
         for point in tried:
             bars[point.tokens].close()
             if not points:
-                print_line(
-                    f"{'N':>4}{'explained':>12}{'emphasis':>12}{'in context':>12}{'cut to fit':>12}{'seconds':>10}"
-                )
+                print_line(f"{'N':>4}{'explained':>12}{'emphasis':>12}{'in context':>12}{'seconds':>10}")
             points.append(point)
             print_line(_line(point))
     if report and points:
@@ -89,10 +87,5 @@ def parsed(counts: str) -> list[int]:
 
 def _line(point: Point) -> str:
     figures = point.fidelity
-    shown = (
-        figures.explained,
-        figures.emphasis_explained,
-        figures.emphasis_in_context,
-        figures.explained_truncated,
-    )
+    shown = (figures.explained, figures.emphasis_explained, figures.emphasis_in_context)
     return f"{point.tokens:>4}{''.join(f'{number(value):>12}' for value in shown)}{point.seconds:>10.1f}"

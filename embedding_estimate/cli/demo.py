@@ -11,7 +11,7 @@ from embedding_estimate.cli.host import HostOptions
 from embedding_estimate.cli.options import json_option, report_option
 from embedding_estimate.cli.printing import show
 from embedding_estimate.fidelity.wording import number
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import FULL_WITH_IMAGES, Settings
 
 PROMPT = "(red:1.5) circle"
 NAME = "demo-red-circle"
@@ -41,7 +41,7 @@ def demo(out: Path, report: Path | None, as_json: bool) -> None:
         "So vectors are trained that make the model predict what it predicts for the prompt.\n",
         err=True,
     )
-    settings = Settings(text=PROMPT, name=NAME, overwrite=True)
+    settings = Settings(text=PROMPT, name=NAME, overwrite=True, measure=FULL_WITH_IMAGES)
     done = run(settings, HostOptions(), out, report)
     if figures := done.made.estimate.fidelity:
         show(

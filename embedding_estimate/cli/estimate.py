@@ -34,7 +34,7 @@ from embedding_estimate.fidelity import wording
 from embedding_estimate.files import names
 from embedding_estimate.files.free_name import free_name
 from embedding_estimate.progress import StopReason, StopToken
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import NOTHING, QUICK, QUICK_WITH_IMAGES, Settings
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.snapshots import Snapshots
 
@@ -135,13 +135,22 @@ def estimate(
     if curve is not None:
         run_curve(_of_a_curve(typed, options), hosted, curve, report, as_json, contexts)
         return
-    settings = checked(_named(typed, [folder for folder in (out, hosted.embeddings) if folder]))
-    if contexts and settings.measure == "Nothing":
+    settings = checked(_named(_to_measure(typed, report), [folder for folder in (out, hosted.embeddings) if folder]))
+    if contexts and settings.measure == NOTHING:
         note("--contexts: no effect with --measure Nothing")
     if dry_run:
         run_dry(settings, hosted, out, report, contexts, as_json)
     else:
         run(settings, hosted, out, report, contexts).finish(as_json)
+
+
+def _to_measure(typed: Mapping[str, Any], report: Path | None) -> dict[str, Any]:
+    """What was typed; without images in quick figures where no report shows them."""
+    if report is not None:
+        return {**typed}
+    if str(typed.get("measure")).casefold() == QUICK_WITH_IMAGES.casefold():
+        note(f"--measure {QUICK_WITH_IMAGES}: no images without --report, which shows them")
+    return {"measure": QUICK, **typed}
 
 
 def _named(typed: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
@@ -209,7 +218,7 @@ def _told_as_saved(
     settings: Settings, stop: StopToken, bars: Bars, embedding: Embedding, paths: Sequence[Path]
 ) -> None:
     """Says that the embedding is there, where it is measured next."""
-    if settings.measure == "Nothing" or stop.stopped:
+    if settings.measure == NOTHING or stop.stopped:
         return
     bars.close()
     if embedding.provenance["stopped"] != StopReason.FAILED:
@@ -238,7 +247,8 @@ def _tell(made: Made) -> None:
 def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tuple[dict[str, Any], HostOptions]:
     """Settings and host options as a file tells them, under what was typed.
 
-    Raises `EmbeddingError` for a file that does not tell enough. Whether to overwrite is not taken from it.
+    Raises `EmbeddingError` for a file that does not tell enough. Neither whether to overwrite nor what to measure is
+    taken from it.
     """
     from embedding_estimate.files.embedding import read
 
@@ -254,5 +264,5 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
     model = provenance.get("model")
     if hosted.model is None and isinstance(model, dict):
         note(f"it was made with the model {model.get('name')}; see --model")
-    kept = {name: value for name, value in settings.items() if name != "overwrite"}
+    kept = {name: value for name, value in settings.items() if name not in ("overwrite", "measure")}
     return {**kept, **typed}, hosted.like(provenance)

@@ -21,7 +21,9 @@ def show_figures(figures: Fidelity, tokens: int) -> None:
     """Prints the figures with their baselines and their meaning."""
     for row in wording.rows(figures, tokens):
         label = f"  {row.label}" if row.baseline else row.label
-        click.echo(f"  {label:<20}{row.number:>6}   {row.meaning}")
+        click.echo(f"  {label:<21}{row.number:<15} {row.meaning}")
+    if figures.quick:
+        click.echo("  quick figures, ± their standard error; --measure Full or `compare` measures the whole protocol")
 
 
 def print_line(text: str) -> None:

@@ -13,7 +13,7 @@ from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.model.host import Host
 from embedding_estimate.progress import OnProgress, StopToken
-from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings import PARAMETERS, QUICK, Settings
 from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.teacher import Task, Teacher
 from embedding_estimate.teaching.words import plans
@@ -105,4 +105,4 @@ def variants(settings: Settings, counts: Sequence[int]) -> dict[int, Settings]:
     problems += replace(settings, tokens=1).problems()
     if problems:
         raise SettingsError(problems)
-    return {tokens: replace(settings, tokens=tokens, measure="Figures") for tokens in counts}
+    return {tokens: replace(settings, tokens=tokens, measure=QUICK) for tokens in counts}

@@ -16,6 +16,7 @@ from embedding_estimate.objectives import preparation_of
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.plan import Phase, phases
+from embedding_estimate.teaching.recall import Recall
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def dry_run(
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         meter = Meter(WithoutUNet(borrowed))
         with meter.interruptible(stop.check):
-            begun = opening(settings, meter, listener, contexts=contexts, beside=beside)
+            begun = opening(settings, meter, listener, contexts=contexts, beside=beside, recall=Recall())
             rehearsal = Rehearsal(begun, meter, contexts)
             works = [] if begun.exact is not None else _phases(begun, rehearsal, Expectation(borrowed, begun.teacher))
             return DryRun(begun, works, rehearsal.lasting, rehearsal.measuring())

@@ -24,7 +24,8 @@ from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.model.vectors import VectorSpace, count, fit
 from embedding_estimate.objectives.objective import Objective, Preparation
 from embedding_estimate.optimizers import FULL, MOST_EVALUATIONS
-from embedding_estimate.settings import FEW_WORDS
+from embedding_estimate.settings import FEW_WORDS, NOTHING
+from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training import bare_words, few_words, name_weight
 from embedding_estimate.training.handlers import due
@@ -109,7 +110,7 @@ class Rehearsal:
     def measuring(self) -> Range:
         """Those of the figures and images."""
         settings, teacher = self.begun.settings, self.begun.teacher
-        if settings.measure == "Nothing":
+        if settings.measure == NOTHING:
             return Range()
         if self.begun.exact is not None:
             choices = [(teacher, self.begun.exact)]
@@ -118,8 +119,8 @@ class Rehearsal:
         return Range.among([self._measuring(typed, vectors) for typed, vectors in choices])
 
     def _measuring(self, teacher: Teacher, vectors: Vectors) -> Passes:
-        settings = self.begun.settings
-        return self.asked(lambda: measured(settings, teacher, vectors, NOBODY, self.contexts))
+        settings, anew = self.begun.settings, Teacher(teacher.model, teacher.task, recall=Recall())
+        return self.asked(lambda: measured(settings, anew, vectors, NOBODY, self.contexts))
 
     def _typed(self, teacher: Teacher) -> list[Teacher]:
         """The ways of typing the result that differ in work."""

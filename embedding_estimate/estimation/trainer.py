@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from embedding_estimate.checks import advice
 from embedding_estimate.errors import Interrupted, failures
@@ -17,24 +18,22 @@ from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.opening import opening
 from embedding_estimate.estimation.phase import train_phase
 from embedding_estimate.estimation.result import embedding_of
-from embedding_estimate.fidelity import protocol
+from embedding_estimate.fidelity import protocol, quick
 from embedding_estimate.fidelity.protocol import Fidelity, Images
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Host, Vectors
 from embedding_estimate.model.meter import Meter, StagePasses
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.progress import Progress, Stopped, StopReason, StopToken
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import ALONE, FULL_WITH_IMAGES, NOTHING, QUICK, QUICK_WITH_IMAGES, Settings
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching.plan import learning_steps, phases
 from embedding_estimate.teaching.recall import Recall
-from embedding_estimate.teaching.teacher import Teacher
+from embedding_estimate.teaching.teacher import Task, Teacher
 from embedding_estimate.training.handlers import Watch
 from embedding_estimate.training.state import Training
 
 logger = logging.getLogger(__name__)
-
-IMAGES = {"Figures and images": len(protocol.IMAGE_SEEDS), "Figures and one image": 1}  # seeds, by `settings.measure`
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Estimate:
     """An embedding and all that is known of it."""
 
     embedding: Embedding
-    typed_weight: float  # that the name is to be typed with
+    task: Task  # with the weight or the words that it is typed with
     fidelity: Fidelity | None  # None where the job was interrupted before it was measured, or not to be measured
     steps: int
     stopped: StopReason
@@ -67,6 +66,11 @@ class Estimate:
         return (self.passes.prepare + self.passes.train).backwards
 
     @property
+    def typed_weight(self) -> float:
+        """What the name is to be typed with."""
+        return self.task.typed_weight
+
+    @property
     def phrase(self) -> str:
         """What is to be typed."""
         return phrases.recorded_phrase(self.embedding, self.typed_weight)
@@ -85,10 +89,10 @@ def estimate(
     """Makes an embedding that does what `settings.text` does.
 
     `contexts` are the user's own to measure in, for those of `protocol.measure`. `beside` are names of embeddings that
-    the result will lie among and the host does not read. `recall` has what the prompt did in earlier jobs. A stop that saves returns the best vectors so far, and so does
-    an error of the model once there are any; what is `stopped` then says which. Raises `SettingsError` with every
-    problem of the settings, `PromptError` for a prompt that the training part cannot match, `Interrupted` for a stop
-    that drops, or before there is anything to keep.
+    the result will lie among and the host does not read. `recall` has what the prompt did in earlier jobs. A stop that
+    saves returns the best vectors so far, and so does an error of the model once there are any; what is `stopped` then
+    says which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training
+    part cannot match, `Interrupted` for a stop that drops, or before there is anything to keep.
     """
     settings.check()
     stop, recall = stop or StopToken(), Recall() if recall is None else recall
@@ -134,7 +138,7 @@ def estimate(
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
             listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
-        if settings.measure != "Nothing" and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
+        if settings.measure != NOTHING and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
             with (
                 suppress(Stopped),
                 _worth_no_loss(training, "not measured"),
@@ -143,12 +147,12 @@ def estimate(
             ):
                 figures, images = measured(settings, teacher, training.best, listener, contexts)
                 training.notes += advice.of_figures(figures)
-            if figures and images.latents:
+            if figures and (images.latents or images.in_context):
                 with _worth_no_loss(training, "no pictures"):
                     listener.on_images(model, images)
         return Estimate(
             embedding=embedding_of(settings, model, training, figures, teacher.task),
-            typed_weight=teacher.task.typed_weight,
+            task=teacher.task,
             fidelity=figures,
             steps=training.step,
             stopped=training.stopped,
@@ -170,12 +174,15 @@ def measured(
 ) -> tuple[Fidelity, Images]:
     """What the settings ask to measure of vectors (N, width) by encoder, among words of `contexts` or the model's."""
     teacher.model.release()
-    return protocol.measure(
+    images = {QUICK_WITH_IMAGES: 1, FULL_WITH_IMAGES: len(protocol.IMAGE_SEEDS)}.get(settings.measure, 0)
+    measure = partial(protocol.measure, images=images)
+    if settings.measure in (QUICK, QUICK_WITH_IMAGES):
+        measure = partial(quick.measure, images=images, alone=settings.use == ALONE)
+    return measure(
         teacher.model,
         teacher.task,
         {key: value.to(teacher.model.device) for key, value in vectors.items()},
         batch=2 * settings.batch,  # no gradient is kept, so twice as many fit
-        images=IMAGES.get(settings.measure, 0),
         contexts=contexts,
         recall=teacher.recall,
         on_progress=lambda done, total: listener.on_progress(Progress("measure", done, total)),

@@ -6,7 +6,7 @@ T[nothing]. Errors are summed over the contexts, so a context counts by how much
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,21 @@ class Context:
     nothing: float  # err(T[nothing])
 
     @classmethod
-    def of(cls, teacher: Teacher, template: str, seed: int, batch: int) -> Context:
-        prompt = teacher.replaced(template.replace("{}", teacher.task.text), TRAJECTORY)
-        nothing = teacher.replaced(template.replace("{}", ""), TRAJECTORY)
-        states = teacher.record(prompt, TRAJECTORY, [seed], batch)
-        words = _bare_words(teacher, template, prompt, TRAJECTORY)
+    def of(
+        cls,
+        teacher: Teacher,
+        template: str,
+        trajectory: Trajectory,
+        seed: int,
+        batch: int,
+        *,
+        at: Collection[int] = (),
+    ) -> Context:
+        """Measured `at` some evaluations of the trajectory, or at all of them."""
+        prompt = teacher.replaced(template.replace("{}", teacher.task.text), trajectory)
+        nothing = teacher.replaced(template.replace("{}", ""), trajectory)
+        states = teacher.record(prompt, trajectory, [seed], batch, at=at)
+        words = bare_words(teacher, template, prompt, trajectory)
         return cls(template, states, error(words, states, batch), error(nothing, states, batch))
 
     def error(self, teacher: Teacher, vectors: Vectors, batch: int) -> float:
@@ -45,7 +55,7 @@ class Context:
         return error(teacher.student(vectors, self.template), self.states, batch)
 
 
-def _bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Trajectory) -> Side:
+def bare_words(teacher: Teacher, template: str, prompt: Side, trajectory: Trajectory) -> Side:
     """The prompt without its weights in a context whose own weights stay.
 
     The context's weights go too if vectors cannot stand for the prompt: with several chunks, a schedule or `AND`.
@@ -72,7 +82,7 @@ def pictured(teacher: Teacher, vectors: Vectors, template: str, trajectory: Traj
     return {
         "prompt": prompt,
         "embedding": teacher.student(vectors, template),
-        "without weights": _bare_words(teacher, template, prompt, trajectory),
+        "without weights": bare_words(teacher, template, prompt, trajectory),
     }
 
 

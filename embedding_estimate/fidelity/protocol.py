@@ -49,7 +49,7 @@ class Fidelity:
     explained: float
     emphasis_explained: float | None
     explained_without_weights: float  # the prompt's own words, every weight 1
-    explained_truncated: float  # the prompt's first N token vectors, untrained
+    explained_truncated: float | None  # the prompt's first N token vectors, untrained; None in quick figures
     explained_in_context: float
     explained_in_context_without_weights: float
     emphasis_in_context: float | None
@@ -69,6 +69,11 @@ class Fidelity:
     pictured_context: str = ""  # the context of the images; empty if none were asked for
     own_contexts: bool = False  # whether the user gave the contexts, so that the figures there compare with no others
 
+    @property
+    def quick(self) -> bool:
+        """Whether these are quick figures, see `fidelity.quick`."""
+        return self.protocol != PROTOCOL
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -86,6 +91,26 @@ class Images:
 
     latents: Mapping[str, Tensor]
     in_context: Mapping[str, Tensor] = field(default_factory=dict)  # in `Fidelity.pictured_context`, of fewer seeds
+
+
+class PassBar:
+    """Counts passes up to the number foreseen, which they may not reach, or go beyond."""
+
+    def __init__(self, on_progress: Callable[[int, int], None]):
+        self._on_progress = on_progress
+        self._passed = self._total = 0
+
+    def begin(self, total: int) -> None:
+        self._total = total
+        self._on_progress(0, total)
+
+    def tick(self, passes: int) -> None:
+        if self._passed + passes < self._total:
+            self._passed += passes
+            self._on_progress(self._passed, self._total)
+
+    def end(self) -> None:
+        self._on_progress(self._total, self._total)
 
 
 def measure(
@@ -114,16 +139,9 @@ def measure(
         on_progress: gets the passes of one latent so far and in all. A prompt with `AND` needs more than foreseen.
         on_figures: gets the figures alone, and then those in contexts, each as soon as they are measured.
     """
-    passed = total = 0
-
-    def tick(samples: int) -> None:
-        nonlocal passed
-        if passed + samples < total:
-            passed += samples
-            on_progress(passed, total)
-
+    bar = PassBar(on_progress)
     size = model.info.default_size
-    teacher = Teacher(Meter(model, tick), replace(task, width=size, height=size), recall=recall)
+    teacher = Teacher(Meter(model, bar.tick), replace(task, width=size, height=size), recall=recall)
     rows = _rows(teacher, vectors)
     weights = dict.fromkeys((task.typed_weight, 1.0))  # what the name is typed with, and without a weight
     same = twins(rows)
@@ -139,7 +157,7 @@ def measure(
     inside = among_words.pictured(teacher, vectors, shown, TRAJECTORY) if images else {}
     same_inside, few = twins(inside), IMAGE_SEEDS[: min(images, among_words.PICTURED_SEEDS)]
     total += _work(len(few), 2 * (len(inside) - len(same_inside)))
-    on_progress(0, total)
+    bar.begin(total)
     states, ends = teacher.record_and_end(rows["prompt"], TRAJECTORY, SEEDS, batch)
     squares = {"prompt": torch.zeros_like(states.sigma)}  # by row: (S,)
     for name, side in rows.items():
@@ -151,7 +169,7 @@ def measure(
             squares[name] = errors(side, states, batch)
 
     by_row = {name: by_seed(value, states) for name, value in squares.items()}  # (seeds,)
-    explained, emphasis = _alone({name: float(value.mean()) for name, value in by_row.items()})
+    explained, emphasis = figures_alone({name: float(value.mean()) for name, value in by_row.items()})
     on_figures({"explained": explained, "emphasis_explained": emphasis})
     measured = _among_words(teacher, vectors, templates, weights, batch)
     in_contexts = {weight: InContexts.of_weight(measured, weight) for weight in weights}
@@ -168,7 +186,7 @@ def measure(
         name: teacher.run(side, TRAJECTORY, few, batch) for name, side in inside.items() if name not in same_inside
     }
     in_context |= {name: in_context[elder] for name, elder in same_inside.items()}
-    on_progress(total, total)
+    bar.end()
     compared = latents if images == len(IMAGE_SEEDS) else {}
     figures = _figures(task.typed_weight, by_row, in_contexts, compared)
     return replace(figures, pictured_context=shown, own_contexts=bool(contexts)), Images(latents, in_context)
@@ -182,7 +200,7 @@ def _among_words(
     typed = {weight: teacher if weight == own else teacher.typed(weight) for weight in weights}
     measured = []
     for number, template in enumerate(templates):
-        here = Context.of(teacher, template, SEEDS[number % len(SEEDS)], batch)
+        here = Context.of(teacher, template, among_words.TRAJECTORY, SEEDS[number % len(SEEDS)], batch)
         for weight, typed_teacher in typed.items():
             measured.append((weight, here, here.error(typed_teacher, vectors, batch)))
     return measured
@@ -225,7 +243,7 @@ def _figures(
     """The figures of the errors (seeds,) by row, of those in contexts by typed weight, and of same-seed latents."""
     err = {name: float(value.mean()) for name, value in rows.items()}
     empty, unweighted, bare = err["empty"], err["without weights"], err.get("bare name")
-    explained, emphasis = _alone(err)
+    explained, emphasis = figures_alone(err)
     emphasised = emphasis is not None
     distance = {name: _distance(value, latents["prompt"]) for name, value in latents.items()}
     inside, inside_bare = in_contexts[typed_weight], in_contexts[1.0]
@@ -259,7 +277,7 @@ def _figures(
     )
 
 
-def _alone(err: Mapping[str, float]) -> tuple[float, float | None]:
+def figures_alone(err: Mapping[str, float]) -> tuple[float, float | None]:
     """`explained` and `emphasis_explained` by the error of each row. The latter is None if weights have no effect."""
     emphasised = err["without weights"] >= NO_EMPHASIS * err["empty"]
     emphasis = 1 - ratio(err["embedding"], err["without weights"]) if emphasised else None

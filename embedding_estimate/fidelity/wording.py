@@ -26,10 +26,11 @@ class Row:
     meaning: str
     baseline: bool = False  # a figure to compare the figure above with
     share: bool = True  # a share of 1; otherwise a distance
+    error: float | None = None  # its standard error, where that is known
 
     @property
     def number(self) -> str:
-        return number(self.value)
+        return number(self.value) + ("" if self.error is None or self.value is None else f" ± {number(self.error)}")
 
 
 def number(value: float | None) -> str:
@@ -58,18 +59,23 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
         """The baseline of the name without its typed weight; none if there is no such weight."""
         return [] if figures.typed_weight == 1 else [Row("bare name", value, "typed without its weight", baseline=True)]
 
+    def shown(label: str, meaning: str) -> Row:
+        """A figure by its label, with its standard error."""
+        name = label.replace(" ", "_")
+        return Row(label, getattr(figures, name), meaning, error=figures.standard_errors[name])
+
     table = [
-        Row("explained", figures.explained, "share of the prompt's effect; 1 = the prompt itself"),
+        shown("explained", "share of the prompt's effect; 1 = the prompt itself"),
         *bare(figures.explained_bare),
         *(
             Row(f"in mode {mode}", value, "typed in that emphasis mode", baseline=True)
             for mode, value in figures.explained_in_modes.items()
         ),
         Row("without weights", figures.explained_without_weights, "the same prompt with every weight 1", baseline=True),
-        Row("cut to fit", figures.explained_truncated, cut, baseline=True),
-        Row("emphasis explained", figures.emphasis_explained, weights),
+        *([] if figures.explained_truncated is None else [Row("cut to fit", figures.explained_truncated, cut, True)]),
+        shown("emphasis explained", weights),
         *bare(figures.emphasis_explained_bare),
-        Row("explained in context", figures.explained_in_context, inside),
+        shown("explained in context", inside),
         *bare(figures.explained_in_context_bare),
         Row(
             "without weights",
@@ -77,7 +83,7 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
             "the words with every weight 1, among other words",
             baseline=True,
         ),
-        Row("emphasis in context", figures.emphasis_in_context, _among_words(figures)),
+        shown("emphasis in context", _among_words(figures)),
         *bare(figures.emphasis_in_context_bare),
     ]
     if figures.image_distance is not None:
@@ -87,10 +93,7 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
 
 
 def _among_words(figures: Fidelity) -> str:
-    """What the emphasis among other words means, with its standard error."""
+    """What the emphasis among other words means."""
     if figures.emphasis_in_context is None:
         return "no figure: the prompt's weights have almost no effect among other words"
-    error = figures.standard_errors["emphasis_in_context"]
-    if error is None:
-        return "0 = words without weights, below 0 = worse than them"
-    return f"0 = words without weights, below 0 = worse than them; standard error {number(error)}"
+    return "0 = words without weights, below 0 = worse than them"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,15 +18,17 @@ from embedding_estimate.checks import advice
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError, failures
 from embedding_estimate.errors.out_of_memory import ADVICE, ran_out
 from embedding_estimate.estimation.curve import Point, advised, curve, numbers, variants
+from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.previews import Preview
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.files.free_name import free_name
+from embedding_estimate.jobs.measuring import measure_fully
 from embedding_estimate.jobs.pipeline import Made, Pipeline
 from embedding_estimate.jobs.readings import Reading, Readings
 from embedding_estimate.model.host import Host
-from embedding_estimate.progress import OnProgress, Progress, StopToken
+from embedding_estimate.progress import OnProgress, Progress, Stopped, StopToken
 from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
@@ -103,6 +106,11 @@ class Job:
             return None
         passed, done = time.monotonic() - self.phase_began, self.progress.done - self.done_before
         return passed * (self.progress.total - self.progress.done) / max(done, 1)
+
+
+@dataclass
+class Measuring(Job):
+    """The full figures of an embedding that another job has saved. It saves no embedding."""
 
 
 @dataclass
@@ -198,8 +206,34 @@ class Jobs:
             self._begin(curve, lambda: self._explore(curve))
         return curve
 
+    def measure(self, job_id: str) -> Measuring:
+        """Starts to measure fully what a job has saved, and returns at once. Gives way to whoever wants the model.
+
+        Raises `EstimateError` for a job that has saved nothing, `Busy` while another job runs.
+        """
+        job = self.find(job_id)
+        if job is None or job.saved is None:
+            raise EstimateError("there is no embedding to measure: estimate one first, or use compare")
+        with self._lock:
+            self._refuse_a_second()
+            measuring = Measuring(
+                secrets.token_hex(8),
+                job.settings,
+                curve=job.curve,
+                steps=job.steps,
+                preview=job.preview,
+                trained=job.trained,
+                typed=job.typed,
+            )
+            self._begin(measuring, partial(self._measure, measuring, job.saved))
+        return measuring
+
     def _refuse_a_second(self) -> None:
+        """Whoever measures makes room."""
         last = self.latest
+        if isinstance(last, Measuring):
+            last.stop.stop(save=True)
+            return
         if last and last.state == "running":
             raise Busy(f"{last.title} is being estimated: wait until it is done, or interrupt it")
 
@@ -232,6 +266,20 @@ class Jobs:
         finally:
             if job.trained:
                 self._on_saved(job)
+
+    def _measure(self, job: Measuring, known: Saved) -> None:
+        host, settings = self._host(job.settings), job.settings
+        listener = Listener(on_progress=_listener(job, host), on_figures=job.figures.update)
+        try:
+            estimate, pictures = measure_fully(settings, known.estimate, host, listener, job.stop, self._recall)
+        except Stopped:
+            job.saved = known
+            job.note(["the full measurement was interrupted: these are the figures from before"])
+            return
+        sheet = report.draw(report.of_estimate(settings, estimate, pictures))
+        made = Made(estimate, known.paths, pictures, sheet, known.seconds)
+        job.saved = Saved(estimate, known.paths, pictures, self._put(job, made), known.seconds)
+        job.note(estimate.notes)
 
     def _explore(self, job: Curve) -> None:
         host = self._host(job.settings)

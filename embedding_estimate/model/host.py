@@ -235,6 +235,10 @@ class Host(Protocol):
         """
         ...
 
+    def wanted(self) -> bool:
+        """Whether somebody waits for the model while it is lent."""
+        ...
+
     def show(self, phase: str, done: int, total: int) -> bool:
         """Shows how far a job is wherever the host shows such things; True once the host was told to stop it."""
         ...

@@ -91,8 +91,10 @@ class AttentionPreparation:
             on_pass=self.teacher.on_record,
             recall=self.teacher.recall,
         )
-        seen = self._record(contexts.train, phase.seed, extent.train_seeds, extent.train_states)
-        held_out = self._record(contexts.select, SELECT_SEED, self._select_seeds, extent.select_states)
+        trained = self._record(contexts.train, phase.seed, extent.train_seeds)
+        seen = _in_contexts(trained, lambda states: states.between(extent.train_states))
+        chosen = self._record(contexts.select, SELECT_SEED, self._select_seeds)
+        held_out = _in_contexts(chosen, lambda states: states.spread(extent.select_states))
         portions = prober(list(seen.values()), rows).dealt(min(PORTIONS, len(contexts.train)))
         dealt = itertools.cycle(portions)
         train = tuple(ContextProbes(template, next(dealt).aimed(self._side(template))) for template in contexts.train)
@@ -127,20 +129,15 @@ class AttentionPreparation:
     def _side(self, template: str) -> Side:
         return self.teacher.replaced(template.replace("{}", self.teacher.task.text), self.phase.trajectory)
 
-    def _record(
-        self, templates: Sequence[str], first_seed: int, seeds: int, states: int
-    ) -> dict[str, tuple[Side, States]]:
-        """States of so many trajectories, which the first of the templates share, at most `states` together."""
+    def _record(self, templates: Sequence[str], first_seed: int, seeds: int) -> dict[str, tuple[Side, States]]:
+        """Each template's part of so many trajectories, which the first of the templates share."""
         sides = {template: self._side(template) for template in templates[:seeds]}
-        parts = []
-        for place, side in enumerate(sides.values()):
+        recorded = {}
+        for place, (template, side) in enumerate(sides.items()):
             self._notes += check_matchable(side, "after the cross-attentions")
             own = range(first_seed + place, first_seed + seeds, len(sides))
-            parts.append(self.teacher.record(side, self.phase.trajectory, own, self.phase.batch))
-        joined = States.join(parts).spread(states)
-        whose = (joined.seed - first_seed) % len(sides)
-        shared = {name: (side, joined[whose == place]) for place, (name, side) in enumerate(sides.items())}
-        return {name: pair for name, pair in shared.items() if len(pair[1])}
+            recorded[template] = side, self.teacher.record(side, self.phase.trajectory, own, self.phase.batch)
+        return recorded
 
     @torch.no_grad()
     def _calibrated(
@@ -219,6 +216,15 @@ class AttentionObjective(Objective[ContextProbes]):
         """Each example with the vectors in its template."""
         encoded = self.teacher.encode_each(vectors, [example.template for example in examples])
         return list(zip(examples, encoded, strict=True))
+
+
+def _in_contexts(
+    recorded: Mapping[str, tuple[Side, States]], choose: Callable[[States], States]
+) -> dict[str, tuple[Side, States]]:
+    """Some of the states of all contexts, by context; those without any are left out."""
+    chosen = choose(States.join([states for _, states in recorded.values()]))
+    shared = {name: (side, chosen[torch.isin(chosen.seed, states.seed)]) for name, (side, states) in recorded.items()}
+    return {name: pair for name, pair in shared.items() if len(pair[1])}
 
 
 def _at_once(loss: Callable[[Conditioning], Tensor], conditioning: Conditioning) -> Tensor:

@@ -85,14 +85,16 @@ def blocks(pictures: Mapping[str, Sequence[Image.Image]], figures: Fidelity | No
     """All there is to draw. `context` is the one that images are made in; empty: it is not told."""
     if not pictures:
         return ()
-    alone = _columns(pictures, COLUMNS, _alone(figures) if figures else {})
-    found = [Block(alone, len(alone) if len(alone[0].images) > 1 else 2)]  # those of one seed are larger
+    made = []
+    if "prompt" in pictures:
+        alone = _columns(pictures, COLUMNS, _alone(figures) if figures else {})
+        made.append(Block(alone, len(alone) if len(alone[0].images) > 1 else 2))  # those of one seed are larger
     if in_context("prompt") in pictures:
         images = {row: pictures[in_context(row)] for row in THERE}
         heading = f"among other words: {context}" if context else "among other words"
         there = _columns(images, THERE, _there(figures) if figures else {})
-        found.append(Block(there, len(there), heading))
-    return tuple(found)
+        made.append(Block(there, len(there), heading))
+    return tuple(made)
 
 
 def _columns(

@@ -63,7 +63,7 @@ class Report:
 
 def pictures(model: BorrowedModel, images: Images, seeds: int = SEEDS) -> dict[str, list[Image.Image]]:
     """The first seeds' images by row: those alone, and as `in_context` calls them those in a context."""
-    latents = {row: images.latents[row] for row in COLUMNS}
+    latents = {row: images.latents[row] for row in COLUMNS if row in images.latents}
     latents |= {in_context(row): value for row, value in images.in_context.items()}
     return {row: [picture(pixels) for pixels in model.decode(value[:seeds])] for row, value in latents.items()}
 

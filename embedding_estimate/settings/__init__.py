@@ -1,12 +1,25 @@
 """Every parameter of an estimate: type, bounds, default, texts and checks. Importing it loads nothing heavy."""
 
-from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, FEW_WORDS, ONE_WORD, USES, WORD_PER_WEIGHT, WORDS
+from embedding_estimate.settings.choices import (
+    ALONE,
+    AMONG_WORDS,
+    FEW_WORDS,
+    FULL,
+    FULL_WITH_IMAGES,
+    MEASURES,
+    NOTHING,
+    ONE_WORD,
+    QUICK,
+    QUICK_WITH_IMAGES,
+    USES,
+    WORD_PER_WEIGHT,
+    WORDS,
+)
 from embedding_estimate.settings.parameters import Parameter
 from embedding_estimate.settings.table import (
     FORMATS,
     LONGEST_NAME,
     LONGEST_PROMPT,
-    MEASURES,
     MOST_LINES,
     PARAMETERS,
     PARTS,
@@ -22,15 +35,20 @@ __all__ = [
     "AMONG_WORDS",
     "FEW_WORDS",
     "FORMATS",
+    "FULL",
+    "FULL_WITH_IMAGES",
     "LONGEST_NAME",
     "LONGEST_PROMPT",
     "MEASURES",
     "MOST_LINES",
+    "NOTHING",
     "ONE_WORD",
     "PARAMETERS",
     "PARTS",
     "PROMPT",
     "PROMPT_TYPES",
+    "QUICK",
+    "QUICK_WITH_IMAGES",
     "SEED_LIMIT",
     "TOKEN_SOURCES",
     "USES",

@@ -4,3 +4,11 @@ from __future__ import annotations
 
 AMONG_WORDS, ALONE = USES = ("Among other words", "Alone")
 ONE_WORD, WORD_PER_WEIGHT, FEW_WORDS = WORDS = ("One", "One per weight", "As few as needed")
+
+QUICK_WITH_IMAGES, QUICK, FULL_WITH_IMAGES, FULL, NOTHING = MEASURES = (
+    "Quick with images",
+    "Quick",
+    "Full with images",
+    "Full",
+    "Nothing",
+)

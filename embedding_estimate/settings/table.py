@@ -15,14 +15,13 @@ from typing import Any
 from embedding_estimate import optimizers
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.files import names
-from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, ONE_WORD, USES, WORDS
+from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, MEASURES, ONE_WORD, USES, WORDS
 from embedding_estimate.settings.contradictions import contradictions
 from embedding_estimate.settings.parameters import Parameter, finite, lines, setting, spelled, unknown_names
 
 PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
 PROMPT_TYPES = ("Prompt", "Negative Prompt")
 TOKEN_SOURCES = ("Number", "Initial prompt")
-MEASURES = ("Figures and images", "Figures and one image", "Figures", "Nothing")
 FORMATS = ("safetensors", "pt")
 SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
 LONGEST_PROMPT = 100_000  # characters
@@ -181,7 +180,11 @@ class Settings:
         "Karras", "Schedule type", "Noise levels of the sampler that draws the latents.", longest=LONGEST_NAME
     )
     steps: int = setting(
-        10, "Sampling steps", "Number of steps of the sampler that draws the latents.", minimum=1, maximum=150
+        10,
+        "Sampling steps",
+        "Number of steps of the sampler that draws the latents. The Attention part takes 6 at most.",
+        minimum=1,
+        maximum=150,
     )
     guidance_scale: float = setting(
         7.0, "CFG scale", "Guidance scale of the sampler that draws the latents.", minimum=1.0, maximum=30.0
@@ -217,10 +220,11 @@ class Settings:
         maximum=100_000,
     )
     measure: str = setting(
-        "Figures and images",
+        "Quick with images",
         "Measure",
-        "What is measured after the embedding is saved. Images of 16 seeds (70 pictures) take most of the time, "
-        "images of one seed (7 pictures) take little.",
+        "What is measured after the embedding is saved. Quick: figures from a few states, with their standard errors, "
+        "and images of one seed. Full: figures by the whole protocol, and images of 16 seeds, which take longer than "
+        "the training.",
         choices=MEASURES,
     )
     private: bool = setting(

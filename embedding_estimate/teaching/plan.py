@@ -14,8 +14,8 @@ from embedding_estimate.teaching.teacher import Trajectory
 
 SKETCH = "Sketch"  # comes before the Attention part
 SKETCH_STEPS = 20  # learning steps, which are that part's first
-SKETCH_SAMPLING = 6  # steps of the sampler
 ATTENTION_SAMPLER = "Euler"  # whatever is set: cheap, and its latents are like those of use
+ATTENTION_SAMPLING = 6  # steps of the sampler at most: states are taken between them as well
 REFINE = 1 / 2  # of the learning steps, for the part that only refines
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 
@@ -57,13 +57,21 @@ def learning_steps(settings: Settings) -> int:
     return sum(phase.steps for phase in phases(settings))
 
 
+def attention_steps(settings: Settings) -> int:
+    """The sampler's steps in the Attention part. A schedule, as in [red:blue:5], counts those that are set."""
+    scheduled = any("[" in prompt for prompt in (settings.text, settings.templates))
+    return settings.steps if scheduled else min(settings.steps, ATTENTION_SAMPLING)
+
+
 def _single(settings: Settings, part: str) -> Phase:
     optimizer = replace(settings, part=part).optimizer_used
     alone = settings.template_list == ("{}",)
     trajectory = Trajectory.of(settings)
+    if part == "Attention":
+        trajectory = replace(trajectory, sampler=ATTENTION_SAMPLER, steps=attention_steps(settings))
     return Phase(
         part=part,
-        trajectory=replace(trajectory, sampler=ATTENTION_SAMPLER) if part == "Attention" else trajectory,
+        trajectory=trajectory,
         templates=settings.template_list,
         seed=settings.seed,
         loss=settings.loss,
@@ -92,7 +100,6 @@ def _sketched(single: Phase) -> list[Phase]:
         part=SKETCH,
         finds_weight=False,
         steps=SKETCH_STEPS,
-        trajectory=replace(single.trajectory, steps=min(single.trajectory.steps, SKETCH_SAMPLING)),
         templates=(next(iter(single.templates), "{}"),),
     )
     return [sketch, replace(single, steps=single.steps - SKETCH_STEPS)]

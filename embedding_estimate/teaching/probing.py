@@ -13,8 +13,8 @@ from torch import Tensor
 from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.teaching.probes import Probes, probe
-from embedding_estimate.teaching.sensitivity import Sensitivity, by_differences, by_gradient, uniform
 from embedding_estimate.teaching.recall import Recall, digest
+from embedding_estimate.teaching.sensitivity import Sensitivity, by_differences, by_gradient, uniform
 from embedding_estimate.teaching.sides import Side, States
 
 TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints

@@ -93,7 +93,8 @@ def digest(*parts: Tensor | str | int | float | None) -> bytes:
     for part in parts:
         if isinstance(part, Tensor):
             content.update(f"{part.dtype} {tuple(part.shape)};".encode())
-            content.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            values = torch.empty(part.numel(), dtype=part.dtype)  # a view may have strides that bytes cannot be read by
+            content.update(values.copy_(part.detach().flatten()).view(torch.uint8).numpy().tobytes())
         else:
             content.update(f"{part!r};".encode())
     return content.digest()

@@ -15,6 +15,7 @@ from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage
 
 ROUNDING = 1e-5  # relative difference of two conditionings that are the same but for rounding
+RHO = 7  # of the noise levels of Karras et al. 2022
 CELLS = 2 * 128 * 128  # latent cells in one pass without gradients: an SDXL picture's, both sides of the guidance
 
 
@@ -47,6 +48,32 @@ class States:
         """At most so many of them, spread evenly over the sampling."""
         ordered = self[self.evaluation.argsort(stable=True)]
         return ordered[torch.linspace(0, len(self) - 1, min(max(number, 1), len(self))).round().long()]
+
+    def between(self, number: int) -> States:
+        """So many states spread evenly over the noise levels of all trajectories, taken from each in turn.
+
+        A trajectory is a line from each state to the next one, as Euler's method follows it. What is predicted on the
+        line was not asked: targets and `other` are not numbers.
+        """
+        trajectories = [self[self.seed == seed] for seed in dict.fromkeys(self.seed.tolist())]
+        parts = []
+        for place in range(number):
+            own = trajectories[place % len(trajectories)]
+            own = own[own.evaluation.argsort(stable=True)]
+            along = (place + 0.5) / number * (len(own) - 1)
+            parts.append(own.on_the_line(int(along), along % 1))
+        return States.join(parts)
+
+    def on_the_line(self, before: int, along: float) -> States:
+        """The state `along` the way, from 0 to 1, from one state to the next, in the steps of Karras et al. 2022."""
+        first, second = self[before : before + 1], self[before + 1 : before + 2]
+        if not len(second):
+            return first
+        sigma = torch.lerp(first.sigma ** (1 / RHO), second.sigma ** (1 / RHO), along) ** RHO  # (1,)
+        share = ((sigma - first.sigma) / (second.sigma - first.sigma)).view(-1, 1, 1, 1)
+        unknown = torch.full_like(first.target, float("nan"))
+        x = torch.lerp(first.x, second.x, share)
+        return States(x, sigma, unknown, unknown, first.evaluation, first.seed)
 
     @classmethod
     def join(cls, parts: Sequence[States]) -> States:

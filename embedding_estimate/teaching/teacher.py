@@ -6,7 +6,7 @@ prediction of the side it replaces matches the whole pipeline. Only that side is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -147,10 +147,13 @@ class Teacher:
         seeds: Sequence[int],
         batch: int,
         see: Callable[[States], None] = lambda states: None,
+        *,
+        until: int | None = None,
     ) -> Tensor:
         """Samples with `side` where the embedding will be; returns latents (len(seeds), C, h, w).
 
-        `see` is shown each evaluation's states. At most `batch` seeds are sampled together, fewer of large ones; what
+        `see` is shown each evaluation's states. The model is not asked from the evaluation `until` on, and the latents
+        mean nothing then. At most `batch` seeds are sampled together, fewer of large ones; what
         a seed gives depends neither on that nor on the other seeds.
         """
         batch = fitting(batch, self.task.width * self.task.height // 64)
@@ -162,7 +165,7 @@ class Teacher:
             for start in range(0, len(mine), batch):
                 chunk = mine[start : start + batch]
                 sampled = self.model.sample(
-                    self._guided(side, other, trajectory.guidance_scale, chunk, see),
+                    self._guided(side, other, trajectory.guidance_scale, chunk, see, until),
                     sampler=trajectory.sampler,
                     schedule=trajectory.schedule,
                     steps=trajectory.steps,
@@ -173,21 +176,26 @@ class Teacher:
                 latents.update(zip(chunk, sampled, strict=True))
         return torch.stack([latents[seed] for seed in seeds])
 
-    def record(self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int) -> States:
-        """All states that the side passes through from these seeds, with its predictions as targets."""
-        return self.record_and_end(side, trajectory, seeds, batch)[0]
-
-    def record_and_end(
-        self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int
-    ) -> tuple[States, Tensor]:
-        """The same, and the latents (len(seeds), C, h, w) that they end in."""
+    def record(
+        self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int, *, at: Collection[int] = ()
+    ) -> States:
+        """The states that the side passes through from these seeds, with its predictions as targets: those `at` some
+        evaluations, or all of them."""
         seen: list[States] = []
 
         def see(states: States) -> None:
             seen.append(states)
             self.on_record(len(states))
 
-        latents = self.run(side, trajectory, seeds, batch, see)
+        self.run(side, trajectory, seeds, batch, see, until=max(at) + 1 if at else None)
+        return States.join([states for states in seen if not at or int(states.evaluation[0]) in at])
+
+    def record_and_end(
+        self, side: Side, trajectory: Trajectory, seeds: Sequence[int], batch: int
+    ) -> tuple[States, Tensor]:
+        """All states, and the latents (len(seeds), C, h, w) that they end in."""
+        seen: list[States] = []
+        latents = self.run(side, trajectory, seeds, batch, seen.append)
         return States.join(seen), latents
 
     def other_is_empty(self, trajectory: Trajectory) -> bool:
@@ -208,7 +216,13 @@ class Teacher:
         return mean_of(self.errors_of_nothing(states, trajectory, batch))
 
     def _guided(
-        self, side: Side, other: Side, guidance_scale: float, seeds: Sequence[int], see: Callable[[States], None]
+        self,
+        side: Side,
+        other: Side,
+        guidance_scale: float,
+        seeds: Sequence[int],
+        see: Callable[[States], None],
+        until: int | None,
     ) -> Callable[[Tensor, Tensor, int], Tensor]:
         """u + scale * (c - u), whichever of the two the embedding replaces."""
         seed = torch.tensor(seeds, device=self.model.device)  # (S,)
@@ -216,6 +230,8 @@ class Teacher:
         alike = side.same_as(other)  # then guidance is nothing, and one prediction serves for both
 
         def denoise(x: Tensor, sigma: Tensor, evaluation: int) -> Tensor:
+            if until is not None and evaluation >= until:
+                return x
             if alike:
                 u = c = side.denoise(x, sigma, evaluation)
             else:

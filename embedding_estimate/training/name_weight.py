@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from embedding_estimate.errors import failures
+from embedding_estimate.fidelity import among_words
 from embedding_estimate.fidelity.among_words import Context
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives.objective import Objective, at_weight
@@ -52,7 +53,8 @@ def solve(objective: Objective[Any], space: VectorSpace, start: Training, watch:
 
 def contexts_of(teacher: Teacher, batch: int) -> list[Context]:
     """Other prompts, in which harm is looked for."""
-    return [Context.of(teacher, template, SELECT_SEED, batch) for template in teacher.contexts.select[:CONTEXTS]]
+    templates = teacher.contexts.select[:CONTEXTS]
+    return [Context.of(teacher, template, among_words.TRAJECTORY, SELECT_SEED, batch) for template in templates]
 
 
 class _Trials:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from embedding_estimate.checks import advice
 from embedding_estimate.estimation.trainer import Estimate
@@ -13,13 +13,14 @@ from embedding_estimate.fidelity import wording
 from embedding_estimate.fidelity.verdict import ALONE, AMONG_WORDS, Verdict, verdict
 from embedding_estimate.jobs.jobs import Job, Saved
 from embedding_estimate.progress import StopReason
+from embedding_estimate.reports.image_grid import in_context
 from embedding_estimate.settings import ALONE as USE_ALONE
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage.saving import listed
 from embedding_estimate.ui import PREFIX, chart, markup, word
 from embedding_estimate.ui.next_steps import next_steps
 
-Figures = Mapping[str, float | None]  # those of `Fidelity` by name, as far as they are measured
+Figures = Mapping[str, Any]  # those of `Fidelity` by name, as far as they are measured
 
 CARD = "Its card shows after Refresh among the Textual Inversion cards, or when the page is loaded again."
 TO_TYPE = {False: "Type this in your prompt:", True: "Type this in your negative prompt:"}
@@ -37,6 +38,8 @@ ENDS = {  # by why the training ended; {} is the number of learning steps
     StopReason.FAILED: "The model failed after {} steps. The best vectors so far are saved.",
 }
 UNTRAINED = "No training was needed."
+QUICK = "These are quick figures. ± is their standard error."
+MEASURE = "Measure fully"
 
 
 class Headline(NamedTuple):
@@ -78,10 +81,20 @@ def done(job: Job, saved: Saved, in_webui: bool) -> str:
         f"{_to_type(job, result.phrase, saved.paths, in_webui)}"
         f"{_verdict(settings, figures) or _unmeasured(result)}{closer}"
         f"{_headlines(settings, figures) if figures else ''}"
+        f"{_measure_fully(result)}"
         f"{_pictures(job, saved)}"
         f"{markup.notes([line for line in job.notes if line not in said])}"
         f"{_details(job, saved, in_webui)}"
     )
+
+
+def _measure_fully(result: Estimate) -> str:
+    """A button, made to work by the javascript; nothing where that is done."""
+    if result.fidelity is not None and not result.fidelity.quick:
+        return ""
+    said = word(QUICK) if result.fidelity else ""
+    button = f'<button type="button" data-embedding-estimate="measure_fully">{MEASURE}</button>'
+    return f'{markup.small("", said) if said else ""}<p class="{PREFIX}uses">{button}</p>'
 
 
 def _saved_as(paths: Sequence[Path]) -> str:
@@ -142,7 +155,7 @@ def _headline(line: Headline, figures: Figures) -> wording.Row:
     if explained not in figures:
         return wording.Row(line.title, None, "being measured")
     name = explained if figures[emphasis] is None else emphasis
-    return wording.Row(line.title, figures[name], MEANINGS[name])
+    return wording.Row(line.title, figures[name], MEANINGS[name], error=figures.get("standard_errors", {}).get(name))
 
 
 def _list(rows: Sequence[wording.Row]) -> str:
@@ -161,7 +174,17 @@ def _pictures(job: Job, saved: Saved) -> str:
     images = {name: saved.pictures[name][0] for name in PICTURED if saved.pictures.get(name)}
     if images:
         return markup.pictures(images, word("The same seed"))
+    inside = {name: saved.pictures[in_context(name)][0] for name in PICTURED if saved.pictures.get(in_context(name))}
+    if inside:
+        return markup.pictures(inside, f"{word('The same seed')}: {_around(saved)}")
     return previewed(job)
+
+
+def _around(saved: Saved) -> str:
+    """The prompt that the pictures were made of, with what is typed in it."""
+    figures = saved.estimate.fidelity
+    assert figures is not None  # it was measured in that context
+    return f"<code>{escape(figures.pictured_context.replace('{}', saved.estimate.phrase))}</code>"
 
 
 def previewed(job: Job) -> str:

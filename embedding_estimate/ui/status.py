@@ -9,7 +9,7 @@ from typing import Any
 
 from embedding_estimate.estimation.curve import Point
 from embedding_estimate.fidelity import wording
-from embedding_estimate.jobs.jobs import Curve, Job
+from embedding_estimate.jobs.jobs import Curve, Job, Measuring
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.ui import PREFIX, chart, markup, result, word
 
@@ -37,7 +37,8 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
         return markup.section("done", result.done(job, job.saved, in_webui))
     if job.state == "dropped":
         return markup.section("dropped", f"<p><b>{name}</b>: {word(escape(' '.join(job.problems)))}</p>{notes}")
-    return markup.section("failed", f"<p><b>{name}</b> could not be estimated</p>{problems(job.problems)}{notes}")
+    failed = "could not be measured" if isinstance(job, Measuring) else "could not be estimated"
+    return markup.section("failed", f"<p><b>{name}</b> {failed}</p>{problems(job.problems)}{notes}")
 
 
 def _hello(folder: str) -> str:

@@ -45,7 +45,7 @@ def build(place: Place) -> None:
             form.folds()
     poll, restore, clear, count, check = map(_pressed_by_the_javascript, ("poll", "restore", "clear", "count", "check"))
     example = _pressed_by_the_javascript("example")
-    save_style = _pressed_by_the_javascript("save_style")
+    save_style, measure = map(_pressed_by_the_javascript, ("save_style", "measure_fully"))
 
     def now() -> tuple[Any, ...]:
         job = place.jobs.latest
@@ -76,6 +76,7 @@ def build(place: Place) -> None:
     explore.click(try_numbers, list(form.components.values()), [problems, *shown], **QUIET)
     save.click(lambda: stop(save=True), None, shown, **QUIET)
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
+    measure.click(lambda: (measure_fully(place), *now()), None, [problems, *shown], **QUIET)
     save_style.click(keep_as_style, None, [problems, *shown, *lists], **QUIET)
     poll.click(now, None, shown, **QUIET)
     clear.click(lambda: ("", "", ""), None, [problems, filled_in, form.own_prompts_taken], **QUIET)
@@ -115,8 +116,19 @@ def _pressed_by_the_javascript(name: str) -> Any:
 
 def refused(start: Callable[[Settings], Job], form: Form, values: tuple[Any, ...]) -> str:
     """Starts a job; why it may not start, as HTML, or nothing."""
+    return lines_of(lambda: start(form.settings(values)))
+
+
+def measure_fully(place: Place) -> str:
+    """Starts to measure what the latest job has saved; why that cannot be, as HTML, or nothing."""
+    job = place.jobs.latest
+    return lines_of(lambda: place.jobs.measure(job.id)) if job else ""
+
+
+def lines_of(start: Callable[[], object]) -> str:
+    """Does it; what is wrong, as HTML, or nothing."""
     try:
-        start(form.settings(values))
+        start()
     except SettingsError as error:
         return status.problems(error.problems)
     except Busy as error:

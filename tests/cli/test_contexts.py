@@ -24,7 +24,7 @@ def shown(rows: list[dict]) -> list[str]:
 
 def test_figures_are_measured_in_the_users_contexts(run: Run) -> None:
     own = written(MINE)
-    result = run("estimate", TEXT, "--name", "x1", *QUICK, "--measure", "Figures", "--contexts", own, "--json")
+    result = run("estimate", TEXT, "--name", "x1", *QUICK, "--measure", "Full", "--contexts", own, "--json")
     assert result.exit_code == 0, result.output
     assert "share of the prompt's effect in your own contexts" in result.stdout
     figures = last(result)
@@ -57,7 +57,7 @@ def test_one_context_has_no_standard_error(run: Run) -> None:
 
 
 def test_nothing_is_trained_in_them(run: Run) -> None:
-    command = ("estimate", TEXT, *QUICK, "--measure", "Figures")
+    command = ("estimate", TEXT, *QUICK, "--measure", "Full")
     assert run(*command, "--name", "x1").exit_code == 0
     assert run(*command, "--name", "x2", "--contexts", written(MINE)).exit_code == 0
     first, second = (last(run("inspect", f"embeddings/{name}.safetensors", "--json")) for name in ("x1", "x2"))

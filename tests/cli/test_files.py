@@ -144,7 +144,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal(run: Run, tmp_pat
     path = save(name)
     results = [
         run("inspect", str(path)),
-        run("compare", str(path), "(red:1.5)", "--measure", "Figures"),
+        run("compare", str(path), "(red:1.5)", "--measure", "Full"),
         run("convert", str(path), "--to", "pt"),
         run("convert", str(path), "--to", "pt"),
         run("inspect", f"{name}.bin"),
@@ -175,5 +175,5 @@ def test_compare_measures_what_estimate_can(run: Run, monkeypatch: pytest.Monkey
     assert counts == [16, 1, 0]
     for nothing in ("Nothing", "nothing"):
         result = run("compare", path, "(red:1.5)", "--measure", nothing)
-        assert result.exit_code == 2 and "choose from Figures and images, Figures and one image" in result.stderr
+        assert result.exit_code == 2 and "choose from Quick with images, Quick, Full with images" in result.stderr
     assert "Nothing" not in run("compare", "--help").stdout

@@ -74,7 +74,7 @@ def test_inspect_says_what_to_type(run: Run, made: Path) -> None:
 def test_compare_measures_all_words(run: Run, tmp_path: Path) -> None:
     whole = last(run("estimate", TEXT, "--words", "one per weight", "--name", "it", *QUICK, "--json"))
     for letter in "ab":
-        result = run("compare", f"embeddings/it-{letter}.safetensors", TEXT, "--measure", "Figures", "--json")
+        result = run("compare", f"embeddings/it-{letter}.safetensors", TEXT, "--measure", "Full", "--json")
         assert result.exit_code == 0, result.output
         assert result.stdout.startswith(f"{PHRASE} (2 vectors) compared with {TEXT}")
         told = last(result)
@@ -84,16 +84,14 @@ def test_compare_measures_all_words(run: Run, tmp_path: Path) -> None:
 
 
 def test_compare_measures_one_word_where_its_weight_is_given(run: Run, made: Path) -> None:
-    result = run(
-        "compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Figures", "--typed-weight", "1.5", "--json"
-    )
+    result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Full", "--typed-weight", "1.5", "--json")
     told = last(result)
     assert (told["phrase"], told["tokens"], told["typed_weight"]) == ("(it-a:1.5)", 1, 1.5)
 
 
 def test_compare_says_which_word_is_missing(run: Run, made: Path) -> None:
     (made / "it-b.safetensors").rename(made / "away.safetensors")
-    result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Figures")
+    result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Full")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].endswith(
         f"it-a.safetensors: is one word of {PHRASE}, but it-b.safetensors is not in the same folder; put it there, or "
@@ -120,7 +118,7 @@ def test_compare_refuses_words_of_different_estimates(run: Run, made: Path) -> N
         made / "it-b.safetensors",
         overwrite=True,
     )
-    result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Figures")
+    result = run("compare", "embeddings/it-a.safetensors", TEXT, "--measure", "Full")
     assert (
         result.exit_code == 2 and "it-b.safetensors comes from another estimate; estimate them again" in result.stderr
     )

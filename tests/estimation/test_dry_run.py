@@ -101,7 +101,7 @@ def test_where_it_depends_on_the_training_the_passes_are_bounded(values: dict[st
     assert plan.train.least != plan.train.most
 
 
-@pytest.mark.parametrize("measure", ["Figures", "Figures and one image", "Figures and images"])
+@pytest.mark.parametrize("measure", ["Full", "Quick with images", "Full with images"])
 @pytest.mark.parametrize(
     "values",
     [
@@ -119,7 +119,7 @@ def test_the_passes_of_figures_and_images_are_bounded(brief: None, values: dict[
     assert holds(measuring, measured) and measuring.most.backwards == 0
 
 
-@pytest.mark.parametrize("measure", ["Figures", "Figures and images"])
+@pytest.mark.parametrize("measure", ["Full", "Full with images"])
 def test_they_are_known_where_there_is_nothing_to_train(brief: None, measure: str) -> None:
     counted = seen(text="red circle", measure=measure)
     plan = planned(text="red circle", measure=measure)

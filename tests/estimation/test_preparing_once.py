@@ -93,7 +93,7 @@ def test_another_model_is_felt(toy_host: ToyHost, part: str, change: Callable[[T
 
 
 def test_a_curve_runs_the_prompt_for_its_first_point_only(toy_host: ToyHost, brief: None) -> None:
-    settings = replace(SETTINGS, measure="Figures")
+    settings = replace(SETTINGS, measure="Quick")
 
     def passes(counts: list[int]) -> int:
         toy_host.model.denoised = 0
@@ -106,7 +106,7 @@ def test_a_curve_runs_the_prompt_for_its_first_point_only(toy_host: ToyHost, bri
 
 
 def test_a_curve_has_the_figures_of_single_estimates(toy_host: ToyHost, brief: None) -> None:
-    settings = replace(SETTINGS, measure="Figures")
+    settings = replace(SETTINGS, measure="Quick")
     points = list(curve(settings, toy_host, [2, 3], stop=StopToken()))
     for point in points:
         alone = estimate(replace(settings, tokens=point.tokens), toy_host)

@@ -52,7 +52,7 @@ def run(host: ToyHost, **values: Any) -> Estimate:
 
 
 def test_training_carries_the_weights_into_the_vectors(toy_host: ToyHost) -> None:
-    result = run(toy_host, learning_steps=200, measure="Figures")
+    result = run(toy_host, learning_steps=200, measure="Full")
     assert result.stopped == "done" and result.steps == 200
     assert result.fidelity is not None and result.fidelity.emphasis_explained is not None
     assert result.fidelity.emphasis_explained > 0.5
@@ -89,7 +89,7 @@ def test_both_sides_and_parts_improve_on_their_start(toy_host: ToyHost, part: st
 @cache
 def explained_by_the_poor_start() -> tuple[float, float]:
     """On the select set, and in the report."""
-    result = run(ToyHost(), initial_prompt="star", learning_steps=1, rate=1e-9, measure="Figures")
+    result = run(ToyHost(), initial_prompt="star", learning_steps=1, rate=1e-9, measure="Full")
     assert result.fidelity is not None
     return result.checks[-1][1], result.fidelity.explained
 
@@ -100,7 +100,7 @@ OTHERS = sorted(name for name, row in OPTIMIZERS.items() if row.package == "torc
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_every_optimizer_improves_on_a_poor_start(toy_host: ToyHost, name: str) -> None:
-    result = run(toy_host, optimizer=name, initial_prompt="star", measure="Figures")
+    result = run(toy_host, optimizer=name, initial_prompt="star", measure="Full")
     assert result.stopped == "done"
     assert result.fidelity is not None
     checked, reported = explained_by_the_poor_start()
@@ -109,7 +109,7 @@ def test_every_optimizer_improves_on_a_poor_start(toy_host: ToyHost, name: str) 
 
 
 def test_a_plain_prompt_is_recognised_and_not_trained(toy_host: ToyHost) -> None:
-    result = run(toy_host, text="red circle", tokens=3, measure="Figures")
+    result = run(toy_host, text="red circle", tokens=3, measure="Full")
     assert result.stopped == "exact" and result.steps == 0
     assert torch.equal(result.embedding.vectors["clip_l"], toy_host.model.token_vectors("red circle")["clip_l"].float())
     assert result.fidelity is not None and result.fidelity.explained == pytest.approx(1)
@@ -251,7 +251,7 @@ def stop_at(token: StopToken, step: int, save: bool) -> OnProgress:
 def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
     token = StopToken()
-    asked = settings(learning_steps=500, measure="Figures")
+    asked = settings(learning_steps=500, measure="Full")
     result = estimate(asked, toy_host, Listener(on_progress=stop_at(token, 7, True)), stop=token)
     assert result.stopped == "interrupted" and result.steps in (7, 8)
     assert result.fidelity is None
@@ -325,7 +325,7 @@ def test_snapshots_come_every_n_steps(toy_host: ToyHost) -> None:
 
 def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
     seen: list[Progress] = []
-    estimate(settings(measure="Figures"), toy_host, Listener(on_progress=seen.append))
+    estimate(settings(measure="Full"), toy_host, Listener(on_progress=seen.append))
     phases = [p.phase for p in seen]
     assert phases == sorted(phases, key=["prepare", "train", "measure"].index)
     prepared = [p for p in seen if p.phase == "prepare"]
@@ -336,7 +336,7 @@ def test_progress_tells_phases_in_order(toy_host: ToyHost) -> None:
 
 
 def test_provenance_is_json_and_keeps_secrets(toy_host: ToyHost) -> None:
-    told = run(toy_host, learning_steps=5, measure="Figures").embedding.provenance
+    told = run(toy_host, learning_steps=5, measure="Full").embedding.provenance
     assert json.loads(json.dumps(told))["settings"]["text"] == "red (circle:1.8)"
     assert told["model"]["hash"] == "0123456789" and told["fidelity"]["protocol"] == "v2"
     private = run(toy_host, learning_steps=5, private=True).embedding.provenance
@@ -460,7 +460,7 @@ def test_what_the_host_can_do_without_goes_where_checkpoints_are_no_help(
 
     short_of_memory.add("checkpointed")
     monkeypatch.setattr(toy_host.model, "release", release)
-    result = run(toy_host, measure="Figures")
+    result = run(toy_host, measure="Full")
     assert asked == [True, False]  # while training, and before measuring
     assert "out of memory at step 1: continued without what the host had kept for speed or precision" in result.notes
 
@@ -623,7 +623,7 @@ def test_adam_too_has_a_second_try(toy_host: ToyHost, made: list[str], monkeypat
     assert len([note for note in result.notes if "not finite" in note]) == 2
 
 
-@pytest.mark.parametrize("measure", ["Nothing", "Figures"])
+@pytest.mark.parametrize("measure", ["Nothing", "Full"])
 def test_the_embedding_is_handed_out_before_the_host_has_its_model_back(toy_host: ToyHost, measure: str) -> None:
     handed_out: list[tuple[Embedding, bool]] = []
     settings = Settings(text="(red:1.5) circle", name="it", tokens=2, learning_steps=3, measure=measure)

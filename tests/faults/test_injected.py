@@ -75,7 +75,7 @@ def test_a_job_ends_in_a_line_and_loses_nothing(
                 failing = failing_at(getattr(host.model, name), draws.randrange(MOST[name]), ERRORS[what]())
                 patch.setattr(host.model, name, failing)
             try:
-                job = run(folder, host, part=part, measure=draws.choice(["Figures and one image", "Figures"]))
+                job = run(folder, host, part=part, measure=draws.choice(["Quick with images", "Full"]))
             except Exception as error:  # before the job: the folder cannot be written
                 assert what == "a full disk", error
                 ended["refused before the work"] += 1

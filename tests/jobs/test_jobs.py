@@ -181,7 +181,7 @@ def test_the_embedding_is_there_before_it_is_measured(place: Place, monkeypatch:
     assert job.saved and job.trained == [job.saved.path]
     (before,), after = found, read(job.saved.path)
     assert all(map(torch.equal, before.vectors.values(), after.vectors.values()))
-    assert before.provenance["fidelity"] is None and after.provenance["fidelity"]["protocol"] == "v2"
+    assert before.provenance["fidelity"] is None and after.provenance["fidelity"]["protocol"] == "quick v2"
     assert before.provenance == {**after.provenance, "fidelity": None}
 
 
@@ -268,7 +268,7 @@ def test_what_is_trained_is_saved_where_measuring_fails(place: Place, monkeypatc
     def exhausted(*args: object, **more: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("embedding_estimate.fidelity.protocol.measure", exhausted)
+    monkeypatch.setattr("embedding_estimate.fidelity.quick.measure", exhausted)
     job = place.finished()
     assert job.state == "done" and job.saved and job.saved.path.exists() and job.saved.estimate.fidelity is None
     assert any("not measured" in note for note in job.notes)

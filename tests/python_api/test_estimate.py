@@ -122,7 +122,7 @@ def test_an_error_of_a_callback_is_raised_and_the_pipeline_comes_back(
             raise raised[-1]
 
     with pytest.raises(ZeroDivisionError) as error:
-        estimate(TEXT, pipeline, on_progress=fail, **{**QUICK, "part": "U-Net", "measure": "Figures"})
+        estimate(TEXT, pipeline, on_progress=fail, **{**QUICK, "part": "U-Net", "measure": "Full"})
     assert error.value is raised[0]
     assert state(pipeline) == before
 
@@ -272,7 +272,7 @@ def test_callbacks_get_snapshots_and_previews(load_pipeline: Load) -> None:
 
 @pytest.fixture
 def measured(folders: Callable[[Family], Path], brief: None) -> Result:
-    return estimate(TEXT, folders("sdxl"), **{**QUICK, "measure": "Figures and one image"})
+    return estimate(TEXT, folders("sdxl"), **{**QUICK, "measure": "Quick with images"})
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from embedding_estimate.reports.drawing import Canvas, Chart, Series, divided, s
 from embedding_estimate.reports.image_grid import COLUMNS, THERE, blocks, in_context
 from embedding_estimate.reports.report import GAP, Report, _running_means, draw, draw_curve, of_estimate, pictures, save
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.teacher import Task
 
 NOTHING = replace(
     FIGURES, explained=-math.inf, emphasis_explained=None, explained_in_context=math.nan, emphasis_in_context=None,
@@ -186,7 +187,9 @@ def test_the_report_of_a_private_job_tells_no_context_of_the_users() -> None:
 
 def estimated(figures: Fidelity) -> Estimate:
     embedding = Embedding("n", {"clip_l": torch.ones(1, 6)}, {"model": {"name": "m"}})
-    return Estimate(embedding, 1.0, figures, 1, "done", [], [], [], 1.0, 1.0, 1.0, StagePasses())
+    return Estimate(
+        embedding, Task("a", False, ("",), 32, 32), figures, 1, "done", [], [], [], 1.0, 1.0, 1.0, StagePasses()
+    )
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_where_a_gradient_is_wanted_the_model_is_asked(toy: ToyModel) -> None:
     model = RecallingModel(toy, Recall())
     context = toy.encode("red", evaluations=1, width=32, height=32)[0].parts[0][0].context.requires_grad_()
     for _ in range(2):
-        model.denoise(torch.ones(1, 4, 4, 4), torch.ones(1), Conditioning(context)).sum().backward()  # type: ignore[no-untyped-call]
+        model.denoise(torch.ones(1, 4, 4, 4), torch.ones(1), Conditioning(context)).sum().backward()
     assert toy.denoised == 2 and context.grad is not None
 
 
@@ -69,6 +69,15 @@ QUESTION = (X, SIGMA, CONTEXT, VECTOR, "name", 1)
 def test_every_part_of_a_question_is_in_its_key(other: tuple[Tensor | str | int | None, ...]) -> None:
     assert digest(*QUESTION) == digest(*(part.clone() if isinstance(part, Tensor) else part for part in QUESTION))
     assert digest(*QUESTION) != digest(*other)
+
+
+@pytest.mark.parametrize(
+    "view", [torch.ones(1).expand(1), torch.ones(1, 1).expand(2, 3), torch.ones(4, 6)[::2, ::2], torch.tensor(1.0)]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_a_view_has_the_key_of_its_values(view: Tensor, dtype: torch.dtype) -> None:
+    view = view.to(dtype)
+    assert digest(view) == digest(torch.ones(view.shape, dtype=dtype))
 
 
 def test_the_answer_that_was_not_asked_for_longest_goes_first() -> None:

@@ -115,7 +115,7 @@ def test_a_teacher_types_each_word_with_its_weight(toy_host: ToyHost) -> None:
 
 
 def test_with_all_tokens_the_words_are_the_prompt_and_nothing_is_trained(toy_host: ToyHost) -> None:
-    result = run(toy_host, text="red (circle:1.8)", tokens=0, measure="Figures")
+    result = run(toy_host, text="red (circle:1.8)", tokens=0, measure="Full")
     assert (result.stopped, result.phrase) == ("exact", "it-a (it-b:1.8)")
     assert result.fidelity is not None
     assert result.fidelity.explained == 1
@@ -143,7 +143,7 @@ def test_each_word_is_an_embedding_that_tells_of_the_others(toy_host: ToyHost) -
 @pytest.mark.parametrize(("text", "weight", "phrase"), [("red circle", 1, "it"), ("(red circle:1.3)", 1.3, "(it:1.3)")])
 def test_a_prompt_of_one_weight_has_one_word(toy_host: ToyHost, text: str, weight: float, phrase: str) -> None:
     names: list[str] = []
-    result = run(toy_host, Listener(on_names=names.extend), text=text, tokens=4, measure="Figures")
+    result = run(toy_host, Listener(on_names=names.extend), text=text, tokens=4, measure="Full")
     assert (result.typed_weight, result.phrase, names, result.stopped) == (weight, phrase, ["it"], "exact")
     assert parts_of(result.embedding) == [result.embedding]
     one, fewer, *_ = result.notes

@@ -37,7 +37,7 @@ def test_what_is_typed() -> None:
 
 def test_vectors_are_made_for_the_weight_that_is_given(toy_host: ToyHost) -> None:
     """The toy's weights act as the prompt's own, so that typing the words with them is the prompt."""
-    result = run(toy_host, typed_weight=1.3, measure="Figures")
+    result = run(toy_host, typed_weight=1.3, measure="Full")
     assert result.typed_weight == result.embedding.provenance["typed_weight"] == 1.3
     assert result.fidelity and result.fidelity.explained == pytest.approx(1)
     assert result.fidelity.explained_bare == pytest.approx(result.fidelity.explained_without_weights)
@@ -45,10 +45,10 @@ def test_vectors_are_made_for_the_weight_that_is_given(toy_host: ToyHost) -> Non
 
 @pytest.mark.slow
 def test_the_weight_is_solved_for(toy_host: ToyHost) -> None:
-    result = run(toy_host, typed_weight=0.0, measure="Figures")
+    result = run(toy_host, typed_weight=0.0, measure="Full")
     assert result.typed_weight == result.embedding.provenance["typed_weight"] != 1
     assert result.fidelity and result.fidelity.typed_weight == result.typed_weight
-    bare = run(toy_host, measure="Figures").fidelity
+    bare = run(toy_host, measure="Full").fidelity
     assert bare and result.fidelity.explained > bare.explained
 
 

@@ -72,7 +72,7 @@ def test_a_prompt_becomes_an_embedding(opened: Tab, folder: Path, shots: Path) -
     opened.fill(name="red-disc")
     opened.lacks("problems", "stands for")  # it is out of date
     opened.page.get_by_text("More settings").click()
-    opened.choose("measure", "Figures")
+    opened.choose("measure", "Full")
     opened.press("estimate")
     result = opened.result("red-disc")
     assert result.startswith("Type this in your prompt: red-disc") and "emphasis explained" in result
@@ -133,7 +133,7 @@ def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, 
 def test_a_typed_weight_is_told_and_copied(opened: Tab, shots: Path) -> None:
     opened.page.get_by_text("More settings").click()
     opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", typed_weight="1.3", name="disc")
-    opened.choose("measure", "Figures")
+    opened.choose("measure", "Full")
     opened.press("estimate")
     assert "bare name" in opened.result("(disc:1.3)")
     opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -225,7 +225,7 @@ def test_lines_with_values_are_translated_as_a_webui_would_have_it(browser, url:
         tab.says("problems", "name='a,b': \u30bf\u30b0\u306e\u533a\u5207\u308a")
         tab.fill(name="kyokuchi")
         tab.page.get_by_text("More settings").click()
-        tab.choose("measure", "Figures")
+        tab.choose("measure", "Full")
         tab.press("estimate")
         assert "\u5b66\u7fd2\u306f 5 \u30b9\u30c6\u30c3\u30d7\u3067\u3057\u305f" in tab.result("kyokuchi")
         tab.shoot("japanese", shots)

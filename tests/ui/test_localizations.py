@@ -35,6 +35,7 @@ from embedding_estimate.model.host import MODES
 from embedding_estimate.optimizers import LOSSES, OPTIMIZERS
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import FORMATS, PARAMETERS, PARTS, Settings
+from embedding_estimate.teaching.teacher import Task
 from embedding_estimate.ui import PREFIX, status, tab
 from embedding_estimate.ui.result import PICTURED
 
@@ -138,16 +139,20 @@ def jobs(n: int, folder: Path) -> Iterator[Job]:
         figures = replace(point(2, n / 10, emphasis).fidelity, image_distance=n / 10, typed_weight=1 + n / 10)
         figures = replace(figures, explained_in_modes=dict.fromkeys(MODES, n / 10))
         saved = unmeasured(name, folder / str(n))
-        result = replace(saved.estimate, fidelity=figures, typed_weight=1 + n / 10, steps=n)
+        result = replace(saved.estimate, fidelity=figures, task=typed(1 + n / 10), steps=n)
         result = replace(result, embedding=Embedding(name, {"clip_l": torch.ones(n, 6)}))
         images = {row: [pictures["prompt"]] for row in PICTURED}
         saved = replace(saved, estimate=result, pictures=images if emphasis else {})
         yield Job("1", settings, state="done", saved=saved, preview=Preview(n, pictures))
     for tokens in (1, n):
         bare = replace(
-            result, embedding=Embedding(name, {"clip_l": torch.ones(tokens, 6)}), typed_weight=1, fidelity=None
+            result, embedding=Embedding(name, {"clip_l": torch.ones(tokens, 6)}), task=typed(1), fidelity=None
         )
         yield Job("1", settings, state="done", saved=replace(saved, estimate=bare))
+
+
+def typed(weight: float) -> Task:
+    return Task("(red:1.5) circle", False, ("",), 32, 32, weight)
 
 
 class Dictionary:

@@ -26,6 +26,7 @@ from embedding_estimate.jobs.readings import MOST, Reading, Readings
 from embedding_estimate.model.meter import StagePasses
 from embedding_estimate.progress import Progress, StopReason
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.teacher import Task
 from embedding_estimate.ui import chart, markup, result, status
 
 NASTY = '<img src=x onerror="alert(1)"> & (b:1.2)'
@@ -42,7 +43,20 @@ def job(**settings: Any) -> Job:
 
 def unmeasured(name: str, folder: Path) -> Saved:
     embedding = Embedding(name, {"clip_l": torch.ones(1, 6)})
-    made = Estimate(embedding, 1.0, None, 7, StopReason.INTERRUPTED, [], [], [], 1.0, 1.0, 1.0, StagePasses())
+    made = Estimate(
+        embedding,
+        Task("(red:1.5) circle", False, ("",), 32, 32),
+        None,
+        7,
+        StopReason.INTERRUPTED,
+        [],
+        [],
+        [],
+        1.0,
+        1.0,
+        1.0,
+        StagePasses(),
+    )
     return Saved(made, [folder / "it.safetensors"], {}, None, 2.0)
 
 
@@ -81,7 +95,7 @@ def finished(place: Place, **settings: Any) -> Job:
 
 
 def test_a_job_that_is_done(place: Place) -> None:
-    done = finished(place)
+    done = finished(place, measure="Full with images")
     html = status.render(done, "", in_webui=True)
     assert 'data-state="done"' in html and "<code>it</code>" in html and str(done.saved.path) in html
     for label in (
@@ -103,7 +117,7 @@ def test_a_job_that_is_done(place: Place) -> None:
 
 
 def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
-    html = status.render(finished(place, measure="Figures", typed_weight=1.2), "", in_webui=True)
+    html = status.render(finished(place, measure="Full", typed_weight=1.2), "", in_webui=True)
     assert "Type this in your prompt:</span> <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
     assert "<dt>bare name</dt>" in html
     html = status.render(finished(place, measure="Nothing", overwrite=True), "", in_webui=True)
@@ -111,7 +125,7 @@ def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
 
 
 def test_figures_without_images(place: Place) -> None:
-    html = status.render(finished(place, measure="Figures"), "", in_webui=True)
+    html = status.render(finished(place, measure="Full"), "", in_webui=True)
     assert "<dt>explained</dt>" in html and "image distance" not in html and "data:image/png;base64," in html
 
 
@@ -123,7 +137,7 @@ def test_the_latest_preview_is_shown_while_nothing_better_is_there(place: Place)
     better = finished(place, preview_every=2, overwrite=True)
     html = status.render(better, "", in_webui=False)
     assert re.findall('<img alt="" src="data:image/jpeg[^>]+><small>(.*?)</small>', html) == list(result.PICTURED)
-    assert "The same seed</span><" in html and "at step" not in html
+    assert "The same seed</span>: <code>blue it</code>" in html and "at step" not in html
     better.state = "running"
     assert "The same seed at step</span> 2<" in status.render(better, "", in_webui=False)
 

@@ -66,7 +66,7 @@ def in_file(path: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("measure", ["Nothing", "Figures"])
+@pytest.mark.parametrize("measure", ["Nothing", "Full"])
 def test_the_next_prompt_is_encoded_anew(loaded: Any, measure: str) -> None:
     from modules import processing
 
@@ -111,7 +111,7 @@ class Queue:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("measure", ["Nothing", "Figures"])
+@pytest.mark.parametrize("measure", ["Nothing", "Full"])
 def test_an_image_that_waits_behind_the_job_uses_its_result(
     loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: str
 ) -> None:

@@ -190,6 +190,7 @@ class StandaloneHost:
         self._model = model
         self.modules = list(modules)
         self._lock = threading.Lock()
+        self._waiting = 0
 
     @classmethod
     def load(
@@ -257,8 +258,12 @@ class StandaloneHost:
 
     @contextmanager
     def _held(self, check: Callable[[], None]) -> Iterator[None]:
-        while not self._lock.acquire(timeout=POLL):
-            check()
+        self._waiting += 1
+        try:
+            while not self._lock.acquire(timeout=POLL):
+                check()
+        finally:
+            self._waiting -= 1
         try:
             yield
         finally:
@@ -272,6 +277,10 @@ class StandaloneHost:
     def name_warnings(self, name: str) -> list[str]:
         """`names.warnings` with this model. Does not wait for the model."""
         return names.warnings(name, self._model.token_ids, self._model.embedding_names())
+
+    def wanted(self) -> bool:
+        """`host.Host.wanted`."""
+        return self._waiting > 0
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`. There is no WebUI to show it in."""

@@ -22,7 +22,7 @@ from embedding_estimate.hosts.webui import networks, support
 from embedding_estimate.hosts.webui.engine import Engine, without_weights
 from embedding_estimate.hosts.webui.kind import Kind, Pipeline, kind
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
-from embedding_estimate.hosts.webui.turns import job_turn
+from embedding_estimate.hosts.webui.turns import anybody_waits, job_turn
 from embedding_estimate.model.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
 
 
@@ -253,6 +253,10 @@ class WebuiHost:
             ):
                 _frozen(pipeline.modules)
                 yield WebuiModel(webui, model, pipeline, added)
+
+    def wanted(self) -> bool:
+        """`host.Host.wanted`: in the WebUI's queue."""
+        return anybody_waits()
 
     def show(self, phase: str, done: int, total: int) -> bool:
         """`host.Host.show`: in the WebUI's progress, and from its Interrupt button."""

@@ -19,7 +19,6 @@ DEFAULTS = {  # settings whose default is on the page
     "attention_memory": "Default memory for what the Attention part keeps, in MB",
     "checkpointing": "Save memory by default (gradient checkpointing)",
 }
-HERE = {"measure": "Figures and one image"}  # other than the setting's own: the WebUI's queue waits meanwhile
 STARTS = "the tab and the API start from it after Reload UI; ui-config.json and Settings/Defaults leave it alone"
 
 
@@ -30,7 +29,7 @@ def add() -> None:
     page = {FOLDER: shared.OptionInfo("", SUB_FOLDER, section=(ELEMENT, TITLE))}
     for parameter in PARAMETERS:
         if label := DEFAULTS.get(parameter.name):
-            option = shared.OptionInfo(_default(parameter), label, *_component(parameter), section=(ELEMENT, TITLE))
+            option = shared.OptionInfo(parameter.default, label, *_component(parameter), section=(ELEMENT, TITLE))
             if hasattr(option, "info"):  # an early WebUI has no place for a word beside it
                 option.info(STARTS)
             page[_key(parameter)] = option
@@ -54,12 +53,8 @@ def _chosen(parameter: Parameter) -> Any:
     """The default stands in for what is no value of the setting: a number may be emptied there, or negative."""
     from modules import shared
 
-    value = getattr(shared.opts, _key(parameter), _default(parameter))
-    return _default(parameter) if parameter.problem(value) else value
-
-
-def _default(parameter: Parameter) -> Any:
-    return HERE.get(parameter.name, parameter.default)
+    value = getattr(shared.opts, _key(parameter), parameter.default)
+    return parameter.default if parameter.problem(value) else value
 
 
 def _key(parameter: Parameter) -> str:

@@ -39,6 +39,14 @@ def turn(check: Callable[[], None] = lambda: None) -> Iterator[None]:
             waiting.join()
 
 
+def anybody_waits() -> bool:
+    """Whether somebody stands in the WebUI's queue. An early WebUI's lock does not say; its page's tasks do."""
+    from modules import progress
+    from modules.call_queue import queue_lock
+
+    return bool(getattr(queue_lock, "_pending_threads", progress.pending_tasks))
+
+
 @contextmanager
 def job_turn(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """A turn in which the WebUI notes that something is running.

@@ -113,7 +113,7 @@ def test_an_estimate_is_the_same_on_every_device(
 
 
 def test_an_embedding_is_measured_there(folders: dict[Family, Path], waits: list[str], brief: None) -> None:
-    result = run(folders["sdxl"], DEVICE, learning_steps=3, measure="Figures")
+    result = run(folders["sdxl"], DEVICE, learning_steps=3, measure="Full")
     assert result.fidelity is not None and result.fidelity.explained <= 1
 
 

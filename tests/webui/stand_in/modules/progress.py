@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+pending_tasks: dict[str, float] = {}
