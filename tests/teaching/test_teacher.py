@@ -44,6 +44,43 @@ def test_guidance_is_written_out(toy: ToyModel) -> None:
     torch.testing.assert_close(states.x[1], step)
 
 
+def test_states_at_some_evaluations_cost_the_way_there(toy: ToyModel) -> None:
+    _, side, whole = record(toy, "red circle")
+    before = toy.denoised
+    some = Teacher(toy, task("red circle")).record(side, PATH, (1, 2), 2, at=(1, 3))
+    assert toy.denoised - before == 2 * 2 * 4
+    for state in ("x", "sigma", "target", "other", "evaluation", "seed"):
+        wanted = getattr(whole, state)[torch.isin(whole.evaluation, torch.tensor([1, 3]))]
+        torch.testing.assert_close(getattr(some, state), wanted)
+
+
+def test_states_between_lie_on_eulers_line(toy: ToyModel) -> None:
+    """x + (x - D) / sigma * (sigma' - sigma), at half of the way in sigma^(1/7)."""
+    _, _, states = record(toy, "red circle", seeds=(3,))
+    (between,) = states[:2].between(1).split(1)
+    first, second = states.sigma[0], states.sigma[1]
+    sigma = ((first ** (1 / 7) + second ** (1 / 7)) / 2) ** 7
+    torch.testing.assert_close(between.sigma[0], sigma)
+    guided = states.other[0] + 4.0 * (states.target[0] - states.other[0])
+    torch.testing.assert_close(between.x[0], states.x[0] + (states.x[0] - guided) / first * (sigma - first))
+    assert int(between.evaluation[0]) == 0 and int(between.seed[0]) == 3
+    assert between.target.isnan().all() and between.other.isnan().all()
+
+
+def test_states_between_take_turns_among_trajectories(toy: ToyModel) -> None:
+    _, _, states = record(toy, "red circle", seeds=(3, 4))
+    between = states.between(8)
+    assert between.seed.tolist() == [3, 4] * 4
+    assert between.evaluation.tolist() == [int((place + 0.5) / 8 * 5) for place in range(8)]
+    assert (between.sigma[:-1] > between.sigma[1:]).all()
+
+
+def test_a_trajectory_of_one_step_has_nothing_between(toy: ToyModel) -> None:
+    _, _, states = record(toy, "red circle", seeds=(3,))
+    first = states[:1]
+    assert torch.equal(first.between(2).x, torch.cat([first.x, first.x]))
+
+
 def test_the_negative_side_is_the_one_recorded(toy: ToyModel) -> None:
     _, side, states = record(toy, "ugly", negative=True, others=("cat",))
     target = toy.denoise(states.x[:1], states.sigma[:1], side.stages[0].parts[0][0])
