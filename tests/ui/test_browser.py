@@ -143,6 +143,17 @@ def test_a_typed_weight_is_told_and_copied(opened: Tab, shots: Path) -> None:
     opened.shoot("typed", shots)
 
 
+def test_full_figures_are_measured_when_asked_for(opened: Tab, shots: Path) -> None:
+    opened.fill(text="(red:1.5) circle", steps="4", tokens="2", learning_steps="5", name="quick-one")
+    opened.press("estimate")
+    assert "These are quick figures." in opened.result("quick-one")
+    opened.shoot("quick", shots)
+    opened.page.get_by_role("button", name="Measure fully").click()
+    opened.press("interrupt_save")
+    ended = opened.state("done", "failed")
+    assert "the full measurement was interrupted" in ended and "These are quick figures." in ended
+
+
 def test_a_job_outlives_its_page(opened: Tab, browser, url: str, folder: Path, shots: Path) -> None:
     opened.fill(text="(red:1.5) circle", steps="4", learning_steps=ENDLESS, name="half-way")
     opened.page.focus("#embedding_estimate_estimate")
