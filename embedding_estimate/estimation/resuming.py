@@ -20,6 +20,17 @@ from embedding_estimate.teaching.plan import learning_steps
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training.state import Training
 
+WORDS = {
+    "version": "version",
+    "torch": "torch",
+    "model": "the model",
+    "kind": "the kind of model",
+    "clip_skip": "clip skip",
+    "emphasis": "the emphasis mode",
+    "networks": "the extra networks",
+}
+"""For each key of "made_with" in a state."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -62,15 +73,15 @@ def state_of(begun: Opening, teacher: Teacher, phase: int, trained: Tree) -> dic
 
 
 def _made_with(info: ModelInfo) -> dict[str, Any]:
-    """What has to be the same, by the words that a user knows it by."""
+    """What has to be the same when it goes on."""
     return {
-        "the version": __version__,
+        "version": __version__,
         "torch": str(torch.__version__),
-        "the model": f"{info.name} {info.hash}".rstrip(),
-        "the kind of model": f"{info.family} {info.prediction}",
-        "clip skip": info.clip_skip,
-        "the emphasis mode": info.emphasis,
-        "the extra networks": ", ".join(info.networks),
+        "model": f"{info.name} {info.hash}".rstrip(),
+        "kind": f"{info.family} {info.prediction}",
+        "clip_skip": info.clip_skip,
+        "emphasis": info.emphasis,
+        "networks": ", ".join(info.networks),
     }
 
 
@@ -79,8 +90,8 @@ def _check(begun: Opening, model: BorrowedModel, state: Tree) -> None:
     for what, now in _made_with(model.info).items():
         if then.get(what) != now:
             raise EstimateError(
-                f"{name} cannot be resumed: {what} was {quoted(then.get(what))} and is {quoted(now)}; "
-                "resume with what it was, or discard it and estimate again"
+                f"{name} cannot be resumed: it was begun with {WORDS[what]} {quoted(then.get(what))}, and this is "
+                f"{quoted(now)}; go back to that, or discard it and estimate again"
             )
     if not _same(state["start"], begun.start):
         raise EstimateError(

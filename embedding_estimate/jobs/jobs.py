@@ -24,6 +24,7 @@ from embedding_estimate.fidelity.previews import Preview
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.files.free_name import free_name
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.jobs.measuring import measure_fully
 from embedding_estimate.jobs.pipeline import Made, Pipeline
 from embedding_estimate.jobs.readings import Reading, Readings
@@ -161,8 +162,13 @@ class Jobs:
     def find(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
-    def start(self, settings: Settings) -> Job:
-        """Starts a job and returns at once.
+    @property
+    def tree(self) -> Path:
+        """The folder that the host reads embeddings from."""
+        return self._tree()
+
+    def start(self, settings: Settings, state: Tree | None = None) -> Job:
+        """Starts a job, or goes on with one of these settings from a state, and returns at once.
 
         Raises `SettingsError` with every problem, `NameTaken`, `EmbeddingError` for a folder that cannot be written,
         `Busy` while another job runs.
@@ -175,7 +181,7 @@ class Jobs:
             with saving.made(folder):
                 saving.check_names(settings, folder, tree)
             job = Job(secrets.token_hex(8), settings, notes=advice.of_settings(settings))
-            self._begin(job, lambda: self._save(job, folder, tree))
+            self._begin(job, lambda: self._save(job, folder, tree, state))
         return job
 
     def name_problems(self, name: str, file_format: str, overwrite: bool) -> list[str]:
@@ -259,9 +265,9 @@ class Jobs:
                 job.notes.append(f"{saving.listed(job.trained)}: was saved before that, without figures")
             job.problems, job.state = [_reason(error)], "failed"
 
-    def _save(self, job: Job, folder: Path, tree: Path) -> None:
+    def _save(self, job: Job, folder: Path, tree: Path, state: Tree | None) -> None:
         try:
-            job.saved = self._estimate(job, folder, tree)
+            job.saved = self._estimate(job, folder, tree, state)
             job.note(job.saved.estimate.notes)
         finally:
             if job.trained:
@@ -298,7 +304,7 @@ class Jobs:
         if not job.points:
             raise Interrupted("interrupted before there was anything to show")
 
-    def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
+    def _estimate(self, job: Job, folder: Path, tree: Path, state: Tree | None) -> Saved:
         def saved(embedding: Embedding, paths: Sequence[Path]) -> None:
             job.typed, job.trained = recorded_phrase(embedding, embedding.provenance["typed_weight"]), paths
 
@@ -316,7 +322,7 @@ class Jobs:
             on_figures=job.figures.update,
             on_preview=job.show,
             recall=self._recall,
-        ).run(host)
+        ).run(host, contexts=state["contexts"] if state else (), state=state)
         job.trained = made.paths
         return Saved(made.estimate, made.paths, made.pictures, self._put(job, made), made.seconds)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 
@@ -56,6 +57,7 @@ class Pipeline:
     tree: Path | None = None  # that names have to be new in, where the folder lies deeper
     draws_report: bool = True
     recall: Recall | None = None  # that of `trainer.estimate`
+    host_options: Mapping[str, Any] = field(default_factory=dict)  # JSON values that a state keeps for who resumes it
     clock: Callable[[], float] = time.monotonic  # of the states to resume from
 
     def run(
@@ -77,7 +79,7 @@ class Pipeline:
             rolling = stack.enter_context(
                 RollingState(
                     settings,
-                    contexts,
+                    {"contexts": list(contexts), "host": self.host_options},
                     self.tree or self.folder,
                     self.stop,
                     goes_on=state is not None,

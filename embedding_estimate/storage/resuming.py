@@ -7,13 +7,12 @@ saved, or that is discarded, removes it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from embedding_estimate.errors import EmbeddingError, quoted
 from embedding_estimate.files import tensor_tree
@@ -38,7 +37,7 @@ class RollingState:
     def __init__(
         self,
         settings: Settings,
-        contexts: Sequence[str],
+        beside: Tree,
         tree: Path,
         stop: StopToken,
         *,
@@ -46,14 +45,14 @@ class RollingState:
         on_note: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`contexts` are those to measure in. The job `goes_on` from a state that is there.
+        """`beside` is what else has to be known to go on. The job `goes_on` from a state that is there.
 
         `on_note` gets one line if states cannot be written; the job goes on.
 
         A job that keeps its prompt out of its file has no state, because it would have to hold the prompt.
         """
         self._settings = settings
-        self._contexts = contexts
+        self._beside = beside
         self._on_note = on_note
         self._clock = clock
         self._path = _folder(tree) / f"{settings.name}{SUFFIX}"
@@ -74,7 +73,7 @@ class RollingState:
         started = self._clock()
         if started < self._due or self._settings.private:
             return
-        tree = {"format": FORMAT, "settings": self._settings.to_dict(), "contexts": self._contexts, **collect()}
+        tree = {"format": FORMAT, "settings": self._settings.to_dict(), **self._beside, **collect()}
         try:
             self._write(tensor_tree.packed(tree))
             self._is_there = True
@@ -135,7 +134,7 @@ class CutOff:
         _remove(self.path)
 
 
-def settings_of(state: Mapping[str, Any]) -> Settings:
+def settings_of(state: Tree) -> Settings:
     """The settings in a state, checked. Raises `SettingsError` with every problem."""
     settings = Settings.from_mapping(state["settings"])
     settings.check()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,15 @@ import pytest
 from shaking import shaken
 from toy import ToyHost, ToyModel
 
-from embedding_estimate.errors import EmbeddingError, EstimateError, Interrupted, NameTaken
 from embedding_estimate.estimation.trainer import Estimate
-from embedding_estimate.files.embedding import read
 from embedding_estimate.jobs.pipeline import Pipeline
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import FEW_WORDS, Settings
 from embedding_estimate.storage import resuming
-from embedding_estimate.storage.resuming import EVERY, settings_of
+from embedding_estimate.storage.resuming import settings_of
 from embedding_estimate.storage.snapshots import Snapshots
 from embedding_estimate.training import few_words, name_weight
-
 
 
 class Killed(BaseException):
