@@ -148,7 +148,7 @@ class Jobs:
         self._host = host
         self._embeddings = embeddings
         self._reports = reports
-        self._tree = tree or embeddings
+        self.tree = tree or embeddings
         self._read = read
         self._on_saved = on_saved
         self._lock = threading.Lock()
@@ -162,11 +162,6 @@ class Jobs:
     def find(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
-    @property
-    def tree(self) -> Path:
-        """The folder that the host reads embeddings from."""
-        return self._tree()
-
     def start(self, settings: Settings, state: Tree | None = None) -> Job:
         """Starts a job, or goes on with one of these settings from a state, and returns at once.
 
@@ -177,7 +172,7 @@ class Jobs:
         settings.check()
         with self._lock:
             self._refuse_a_second()
-            folder, tree = self._embeddings(), self._tree()
+            folder, tree = self._embeddings(), self.tree()
             with saving.made(folder):
                 saving.check_names(settings, folder, tree)
             job = Job(secrets.token_hex(8), settings, notes=advice.of_settings(settings))
@@ -190,14 +185,14 @@ class Jobs:
         if not folder.is_dir():
             return []  # it is made when a job starts
         try:
-            names.target(name, folder, extension=f".{file_format}", overwrite=overwrite, tree=self._tree())
+            names.target(name, folder, extension=f".{file_format}", overwrite=overwrite, tree=self.tree())
         except EstimateError as error:
             return str(error).splitlines()
         return []
 
     def free_name(self, text: str) -> str:
         """A name for an embedding of this text that is free now."""
-        return free_name(text, [self._tree()])
+        return free_name(text, [self.tree()])
 
     def explore(self, settings: Settings) -> Curve:
         """Starts a curve and returns at once. The settings' name and number of tokens do not matter.

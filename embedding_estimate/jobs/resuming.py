@@ -11,7 +11,7 @@ from embedding_estimate.storage.resuming import CutOff
 def cut_off(jobs: Jobs) -> list[CutOff]:
     """Those that can go on, the latest first; without the one that runs."""
     running = _running(jobs)
-    return [one for one in resuming.cut_off(jobs.tree) if one.name != running]
+    return [one for one in resuming.cut_off(jobs.tree()) if one.name != running]
 
 
 def resume(jobs: Jobs, name: str) -> Job:
@@ -19,7 +19,7 @@ def resume(jobs: Jobs, name: str) -> Job:
 
     Raises `EmbeddingError` if none was cut off or its state cannot be read, and what `Jobs.start` raises.
     """
-    state = resuming.find(jobs.tree, name).read()
+    state = resuming.find(jobs.tree(), name).read()
     return jobs.start(resuming.settings_of(state), state)
 
 
@@ -30,7 +30,7 @@ def discard(jobs: Jobs, name: str) -> None:
     """
     if name == _running(jobs):
         raise Busy(f"{name} is being estimated: wait until it is done, or interrupt it")
-    resuming.find(jobs.tree, name).discard()
+    resuming.find(jobs.tree(), name).discard()
 
 
 def _running(jobs: Jobs) -> str | None:
