@@ -21,11 +21,11 @@ from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training.state import Training
 
 WORDS = {
-    "version": "version",
-    "torch": "torch",
+    "version": "the version of this program",
+    "torch": "the version of torch",
     "model": "the model",
     "kind": "the kind of model",
-    "clip_skip": "clip skip",
+    "clip_skip": "the clip skip",
     "emphasis": "the emphasis mode",
     "networks": "the extra networks",
 }
@@ -90,8 +90,8 @@ def _check(begun: Opening, model: BorrowedModel, state: Tree) -> None:
     for what, now in _made_with(model.info).items():
         if then.get(what) != now:
             raise EstimateError(
-                f"{name} cannot be resumed: it was begun with {WORDS[what]} {quoted(then.get(what))}, and this is "
-                f"{quoted(now)}; go back to that, or discard it and estimate again"
+                f"{name} cannot be resumed: {WORDS[what]} was {quoted(then.get(what))} when it began, and is "
+                f"{quoted(now)} now; go back to that, or discard it and estimate again"
             )
     if not _same(state["start"], begun.start):
         raise EstimateError(
