@@ -50,7 +50,7 @@ def test_no_damage_is_overlooked(changed: int) -> None:
     for place in range(len(data)):
         damaged = bytearray(data)
         damaged[place] ^= changed
-        with suppress(REFUSALS):
+        with suppress(*REFUSALS):
             assert_same(unpacked(bytes(damaged)))
         with pytest.raises(REFUSALS):
             unpacked(data[:place])

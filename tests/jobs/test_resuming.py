@@ -61,7 +61,7 @@ class Machine:
 
     @property
     def state(self) -> Path:
-        return self.folder / "embeddings-steps" / "it.resume.safetensors"
+        return self.folder / "embeddings-steps" / f"{self.settings.name}.resume.safetensors"
 
     def call(self) -> None:
         self.calls += 1
@@ -76,8 +76,8 @@ class Machine:
         self.calls, self.kill_at = 0, kill_at
         host = ToyHost()
         host.model = Clocked(self)
-        found = resuming.cut_off(self.folder / "embeddings")
-        state = found[0].read() if found else None
+        found = {one.name: one for one in resuming.cut_off(self.folder / "embeddings")}
+        state = found[self.settings.name].read() if self.settings.name in found else None
         settings = settings_of(state) if state else self.settings
         pipeline = Pipeline(
             settings=settings,
