@@ -10,7 +10,7 @@ from typing import Any
 
 from embedding_estimate.errors import failures
 from embedding_estimate.estimation.opening import Opening
-from embedding_estimate.estimation.resuming import position, state_of
+from embedding_estimate.estimation.resuming import Position, state_of
 from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.model.meter import Meter
@@ -31,11 +31,9 @@ logger = logging.getLogger(__name__)
 
 
 def train_phases(
-    begun: Opening, watch: Watch, space: VectorSpace, meter: Meter, state: Tree | None
+    begun: Opening, at: Position, watch: Watch, space: VectorSpace, meter: Meter
 ) -> tuple[Training, Teacher]:
-    """All phases, from the beginning or from where the state is; the teacher returned has the weight and the words that
-    were found."""
-    at = position(begun, meter, state)
+    """All phases from that position on; the teacher returned has the weight and the words that were found."""
     training, teacher, resumed = at.training, at.teacher, at.run
     planned = phases(begun.settings)
     for number, phase in enumerate(planned[at.phase :], at.phase):

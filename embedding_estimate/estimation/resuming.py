@@ -40,6 +40,7 @@ class Position:
     teacher: Teacher
     phase: int = 0
     run: Tree | None = None  # of an optimizer in that phase; None at its start
+    seconds: float = 0.0  # that it took to get there
 
 
 def position(begun: Opening, model: BorrowedModel, state: Tree | None) -> Position:
@@ -55,7 +56,8 @@ def position(begun: Opening, model: BorrowedModel, state: Tree | None) -> Positi
         teacher = teacher.in_words(next(plan for plan in begun.plans if len(plan) == state["words"]))
     elif not teacher.task.words:
         teacher = teacher.typed(state["typed_weight"])
-    return Position(Training.restored(state["training"], model.device), teacher, state["phase"], state["run"])
+    training = Training.restored(state["training"], model.device)
+    return Position(training, teacher, state["phase"], state["run"], state["seconds"])
 
 
 def state_of(begun: Opening, teacher: Teacher, phase: int, trained: Tree) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.opening import opening
 from embedding_estimate.estimation.phase import train_phases
 from embedding_estimate.estimation.result import embedding_of
+from embedding_estimate.estimation.resuming import position
 from embedding_estimate.fidelity import protocol, quick
 from embedding_estimate.fidelity.protocol import Fidelity, Images
 from embedding_estimate.files.embedding import Embedding
@@ -103,10 +104,12 @@ def estimate(
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         stop.check()
         model = Meter(borrowed)
-        started = time.perf_counter() - (state["seconds"] if state else 0.0)
+        started = time.perf_counter()
         with model.interruptible(stop.check):  # a long text takes its time
             begun = opening(settings, model, listener, contexts=contexts, beside=beside, recall=recall)
-        settings, teacher = begun.settings, begun.teacher
+        at = position(begun, model, state)
+        started -= at.seconds
+        settings, teacher = begun.settings, at.teacher
         space = VectorSpace.of(model)
 
         def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
@@ -132,7 +135,7 @@ def estimate(
         )
         if begun.exact is None:
             with model.stage("train"):
-                training, teacher = train_phases(begun, watch, space, model, state)
+                training, teacher = train_phases(begun, at, watch, space, model)
         else:
             training = Training(dict(begun.exact), stopped=StopReason.EXACT, notes=[begun.exact_note])
         spent = time.perf_counter() - started
