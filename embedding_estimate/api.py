@@ -5,6 +5,9 @@
     POST /embedding-estimate/v1/jobs/{id}/measure   measures what a job has saved by the whole protocol, as a job
     POST /embedding-estimate/v1/jobs/{id}/stop      keeps the best vectors so far; ?save=false discards them
     GET  /embedding-estimate/v1/embeddings          the embeddings in the folder
+    GET  /embedding-estimate/v1/cut-off             estimates that a kill or a crash has cut off
+    POST /embedding-estimate/v1/cut-off/{name}      goes on with one; starts a job
+    DELETE /embedding-estimate/v1/cut-off/{name}    discards what it had reached
 
 Wrong settings and a taken name are answered with 422, a second job with 409. The `detail` of every refusal is a list of
 lines, the same lines as everywhere.
@@ -16,7 +19,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -26,9 +29,13 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from embedding_estimate.errors import Busy, EstimateError, SettingsError, quoted
 from embedding_estimate.estimation import summary
 from embedding_estimate.files import names
+from embedding_estimate.jobs import resuming
 from embedding_estimate.jobs.jobs import Job, Jobs
 from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.settings.parameters import Parameter
+from embedding_estimate.storage.resuming import CutOff
+
+Answer = TypeVar("Answer")
 
 PREFIX = "/embedding-estimate/v1"
 UNAUTHORISED = "user or password is missing or wrong: give those that the program was started with, by HTTP Basic"
@@ -51,7 +58,7 @@ def router(
     def start(values: Any = Body()) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise HTTPException(422, ["the body is not a JSON object: give the settings as {name: value}"])
-        return {"job": _started(lambda: jobs.start(Settings.from_mapping({**defaults, **values}))).id}
+        return {"job": _unless_refused(lambda: jobs.start(Settings.from_mapping({**defaults, **values}))).id}
 
     @routes.get("/jobs/{job_id}", summary="Progress and result of a job")
     def status(job_id: str, since: int = 0) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def router(
     @routes.post("/jobs/{job_id}/measure", summary="Measure fully what a job has saved")
     def measure(job_id: str) -> dict[str, Any]:
         job = _found(jobs, job_id)
-        return {"job": _started(lambda: jobs.measure(job.id)).id}
+        return {"job": _unless_refused(lambda: jobs.measure(job.id)).id}
 
     @routes.post("/jobs/{job_id}/stop", summary="Stop a job")
     def stop(job_id: str, save: bool = True) -> dict[str, Any]:
@@ -75,6 +82,20 @@ def router(
         paths = [path for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
         answer: dict[str, Any] = _sendable({"embeddings": [_entry(path, folder) for path in sorted(paths)]})
         return answer
+
+    @routes.get("/cut-off", summary="Estimates that were cut off")
+    def cut_off() -> dict[str, Any]:
+        answer: dict[str, Any] = _sendable({"cut_off": [_cut_off(one) for one in resuming.cut_off(jobs)]})
+        return answer
+
+    @routes.post("/cut-off/{name}", summary="Go on with an estimate that was cut off")
+    def resume(name: str) -> dict[str, Any]:
+        return {"job": _unless_refused(lambda: resuming.resume(jobs, name)).id}
+
+    @routes.delete("/cut-off/{name}", summary="Discard an estimate that was cut off")
+    def discard(name: str) -> dict[str, Any]:
+        _unless_refused(lambda: resuming.discard(jobs, name))
+        return {"discarded": name}
 
     return routes
 
@@ -119,10 +140,10 @@ def _property(parameter: Parameter) -> Mapping[str, Any]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
-def _started(start: Callable[[], Job]) -> Job:
-    """The job that it starts. Raises `HTTPException` with the lines of what is wrong."""
+def _unless_refused(act: Callable[[], Answer]) -> Answer:
+    """What it returns. Raises `HTTPException` with the lines of what is wrong."""
     try:
-        return start()
+        return act()
     except SettingsError as error:
         raise HTTPException(422, error.problems) from error
     except Busy as error:
@@ -161,6 +182,16 @@ def _described(job: Job, since: int) -> dict[str, Any]:
         "result": summary.of_estimate(job.settings, saved.estimate, saved.paths, saved.seconds, job.stop.stopped)
         if saved
         else None,
+    }
+
+
+def _cut_off(one: CutOff) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "step": one.step,
+        "steps": one.steps,
+        "date": one.date.isoformat(timespec="seconds"),
+        "problem": one.problem or None,
     }
 
 

@@ -118,12 +118,11 @@ def _rate(optimizer: Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-def make_scheduler(name: str, optimizer: Optimizer, learning_steps: int) -> Callable[[], None]:
-    """The rate scheduler of that name over that many steps: called after each of them."""
+def make_scheduler(name: str, optimizer: Optimizer, learning_steps: int) -> LRScheduler | None:
+    """The rate scheduler of that name over that many steps, to be advanced after each; None for a constant rate."""
     from torch.optim import lr_scheduler
 
-    scheduler = SCHEDULERS[name](lr_scheduler, optimizer, learning_steps)
-    return scheduler.step if scheduler else lambda: None
+    return SCHEDULERS[name](lr_scheduler, optimizer, learning_steps)
 
 
 LOSSES: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {

@@ -8,7 +8,7 @@
     const TYPING = 300; // ms without a key before the server is asked what it makes of the text
     const PATIENCE = 5; // times the same answer; then the server may be gone, and is asked less often
     const CHECKED = ["name", "format", "overwrite"].map((name) => `#embedding_estimate_${name}`).join();
-    const GENERATED = ["state", "problems", "filled", "text_count", "initial_prompt_count", "name_remarks", "own_prompts_taken"];
+    const GENERATED = ["state", "problems", "filled", "cut_off", "text_count", "initial_prompt_count", "name_remarks", "own_prompts_taken"];
     const OUTDATED = ["problems li", "filled p", "own_prompts_taken p"].map((said) => `#embedding_estimate_${said}`).join();
     const LONGEST = 2000; // letters of a line; more is somebody's prompt
     const find = (id) => document.querySelector(`#embedding_estimate_${id}`);

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ pytest.importorskip("fastapi", reason="the API needs the package's 'app' extra")
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jobs.test_jobs import Place, ended
+from jobs.test_resuming import cut_off
 from toy import ToyHost
 
 from embedding_estimate.api import PREFIX, basic, router
@@ -220,3 +222,29 @@ def test_the_description_has_every_setting(client: TestClient) -> None:
         assert told["title"] == parameter.label and parameter.help in told["description"]
         assert told.get("enum", []) == list(parameter.choices)
         assert told.get("maxLength") == parameter.longest
+
+
+def test_what_was_cut_off_is_listed_resumed_and_discarded(client: TestClient, place: Place, tmp_path: Path) -> None:
+    assert client.get(f"{PREFIX}/cut-off").json() == {"cut_off": []}
+    for name in ("it", "other"):
+        cut_off(tmp_path, name=name)
+    damaged = tmp_path / "embeddings-steps" / "damaged.resume.safetensors"
+    damaged.write_bytes(b"no state")
+    os.utime(damaged, (0, 0))
+    other, it, broken = client.get(f"{PREFIX}/cut-off").json()["cut_off"]
+    assert (it["name"], it["steps"], it["problem"], other["name"]) == ("it", 60, None, "other")
+    assert 0 < it["step"] < 60 and datetime.fromisoformat(it["date"])
+    line = f"{damaged}: cannot be read or is damaged; discard it, and estimate again"
+    assert (broken["name"], broken["step"], broken["problem"]) == ("damaged", 0, line)
+
+    job = place.jobs.find(client.post(f"{PREFIX}/cut-off/it").json()["job"])
+    assert job
+    ended(job)
+    assert job.state == "done" and (place.embeddings / "it.safetensors").is_file()
+    assert client.delete(f"{PREFIX}/cut-off/other").json() == {"discarded": "other"}
+    refused = client.post(f"{PREFIX}/cut-off/damaged")
+    assert (refused.status_code, refused.json()) == (422, {"detail": [line]})
+    assert client.delete(f"{PREFIX}/cut-off/damaged").status_code == 200
+    refused = client.delete(f"{PREFIX}/cut-off/it")
+    none = f"'it': no estimate of this name was cut off; {tmp_path / 'embeddings-steps'} has none"
+    assert (refused.status_code, refused.json()) == (422, {"detail": [none]})

@@ -27,6 +27,7 @@ from embedding_estimate.cli.options import (
 )
 from embedding_estimate.cli.printing import show
 from embedding_estimate.cli.progress import INTERRUPTED, Bars, interruptible
+from embedding_estimate.cli.resume import refuse_beside, resumed
 from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.estimation import summary
@@ -40,6 +41,7 @@ from embedding_estimate.storage.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from embedding_estimate.files.embedding import Embedding
+    from embedding_estimate.files.tensor_tree import Tree
     from embedding_estimate.jobs.pipeline import Made
 
 FOLDER = Path("embeddings")
@@ -93,6 +95,11 @@ def folder_option(command: Any) -> Any:
     help="Take the settings from an embedding file; options override the file.",
 )
 @click.option(
+    "--resume",
+    metavar="NAME",
+    help="Go on with the estimate of this name that was cut off, with its settings. TEXT is left out.",
+)
+@click.option(
     "--curve", metavar="N,N,...", help="Only find out how the figures depend on the number of vectors: 1,2,4,8."
 )
 @click.option(
@@ -114,6 +121,7 @@ def estimate(
     as_json: bool,
     contexts: Sequence[str],
     source: Path | None,
+    resume: str | None,
     curve: str | None,
     infotext: bool,
     dry_run: bool,
@@ -125,6 +133,12 @@ def estimate(
     is made from the text. Ctrl-C saves the best vectors so far; a second Ctrl-C discards them.
     """
     typed = typed_settings({**options, "text": text})
+    if resume is not None:
+        others = {"--from": source is not None, "--curve": curve is not None, "--infotext": infotext}
+        refuse_beside({**others, "--dry-run": dry_run})
+        goes_on = resumed(resume, out, typed, contexts, HostOptions.of(options))
+        run(goes_on.settings, goes_on.hosted, out, report, goes_on.contexts, goes_on.state).finish(as_json)
+        return
     if infotext:
         typed = from_infotext(text or "", typed)
     hosted = HostOptions.of(options)
@@ -169,10 +183,15 @@ def _of_a_curve(typed: Mapping[str, Any], options: Mapping[str, Any]) -> Setting
 
 
 def run(
-    settings: Settings, hosted: HostOptions, folder: Path, picture: Path | None, contexts: Sequence[str] = ()
+    settings: Settings,
+    hosted: HostOptions,
+    folder: Path,
+    picture: Path | None,
+    contexts: Sequence[str] = (),
+    state: Tree | None = None,
 ) -> Done:
-    """Estimates, saves, prints and draws, measured in `contexts` or the model's. All that can be wrong with the places
-    is found before the work."""
+    """Estimates, saves, prints and draws, measured in `contexts` or the model's; goes on from `state`. All that can be
+    wrong with the places is found before the work."""
     with saving.made(folder):
         saving.check_names(settings, folder)
         if warning := saving.check_report(picture, folder):
@@ -199,9 +218,10 @@ def run(
             on_progress=bars,
             on_saved=functools.partial(_told_as_saved, settings, stop, bars),
             draws_report=picture is not None,
+            host_options=hosted.to_dict(),
         )
         beside = [path.stem for path in names.files(folder) if path.suffix.lower() in names.EXTENSIONS]
-        made = pipeline.run(host, contexts=contexts, beside=beside)
+        made = pipeline.run(host, contexts=contexts, beside=beside, state=state)
         interrupted = stop.stopped
 
     if picture and made.report:  # before anything is printed: nobody may read the output any more

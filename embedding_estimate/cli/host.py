@@ -40,6 +40,23 @@ class HostOptions:
         """Those of a command's options that concern the model."""
         return cls(**{field.name: options[field.name] for field in fields(cls)})
 
+    def to_dict(self) -> dict[str, str | int | None]:
+        """As JSON values that mean the same in another folder."""
+        model, embeddings = self.model, self.embeddings
+        return {
+            **vars(self),
+            "model": str(Path(model).resolve()) if model and Path(model).exists() else model,
+            "embeddings": str(embeddings.resolve()) if embeddings else None,
+        }
+
+    def filled_up(self, kept: Mapping[str, Any]) -> HostOptions:
+        """With what `to_dict` of others returned in the place of what was not typed."""
+        typed = {name: value for name, value in vars(self).items() if value is not None}
+        options = {**kept, **typed}
+        return HostOptions(
+            **{**options, "embeddings": Path(options["embeddings"])} if options.get("embeddings") else options
+        )
+
     def like(self, provenance: Mapping[str, Any]) -> HostOptions:
         """Adds the clip skip and emphasis mode that an embedding was made for, unless they were typed."""
         clip_skip, emphasis = provenance.get("clip_skip"), provenance.get("emphasis")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from embedding_estimate.fidelity.protocol import Images, OnFigures
 from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import BorrowedModel, Vectors
 from embedding_estimate.progress import OnProgress
 from embedding_estimate.teaching.teacher import Teacher
@@ -32,6 +33,8 @@ class Listener:
     """The best embedding so far and its step, at every `settings.save_every`-th step."""
     on_preview: Callable[[Teacher, Vectors, int], None] = _nothing
     """The teacher, the vectors beside it and their step, at every `settings.preview_every`-th step."""
+    on_state: Callable[[Callable[[], Tree]], None] = _nothing
+    """What collects the state from which the estimate can go on, after each learning step and before each phase."""
     on_trained: Callable[[Embedding], None] = _nothing
     """The embedding before it is measured, which may take longer than the training."""
     on_figures: OnFigures = _nothing

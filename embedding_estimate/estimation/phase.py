@@ -3,26 +3,65 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from embedding_estimate.errors import failures
+from embedding_estimate.estimation.opening import Opening
+from embedding_estimate.estimation.resuming import Position, state_of
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.model.meter import Meter
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives import preparation_of
 from embedding_estimate.objectives.objective import Objective, Preparation, starting_from
 from embedding_estimate.progress import OnProgress, Progress, Stopped, StopReason
-from embedding_estimate.teaching.plan import Phase
+from embedding_estimate.teaching.plan import Phase, phases
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.teaching.words import Plan
 from embedding_estimate.training import bare_words, few_words
-from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.handlers import OnState, Watch
 from embedding_estimate.training.loop import train
 from embedding_estimate.training.name_weight import solve
 from embedding_estimate.training.state import Training
 
 logger = logging.getLogger(__name__)
+
+
+def train_phases(
+    begun: Opening, at: Position, watch: Watch, space: VectorSpace, meter: Meter
+) -> tuple[Training, Teacher]:
+    """All phases from that position on; the teacher returned has the weight and the words that were found."""
+    training, teacher, resumed = at.training, at.teacher, at.run
+    planned = phases(begun.settings)
+    for number, phase in enumerate(planned[at.phase :], at.phase):
+        watched = replace(watch, on_state=partial(_offer, watch.on_state, begun, teacher, number))
+        if number > at.phase:
+            watched.on_state(partial(_before_a_phase, training))
+        training, teacher = train_phase(
+            training,
+            begun.plans,
+            begun.start,
+            phase,
+            watched,
+            teacher,
+            space,
+            meter,
+            last=phase is planned[-1],
+            resumed=resumed,
+        )
+        resumed = None
+    return training, teacher
+
+
+def _offer(on_state: OnState, begun: Opening, teacher: Teacher, number: int, collect: Callable[[], Tree]) -> None:
+    on_state(lambda: state_of(begun, teacher, number, collect()))
+
+
+def _before_a_phase(training: Training) -> Tree:
+    return {"training": training.state(), "run": None}
 
 
 def train_phase(
@@ -36,11 +75,14 @@ def train_phase(
     meter: Meter,
     *,
     last: bool,
+    resumed: Tree | None = None,
 ) -> tuple[Training, Teacher]:
     """One phase from what the ones before it have reached; none after a stop, which keeps that.
 
     Where the weight of the name or the number of words is open it is found, and the teacher returned has it. Where
     memory runs out in a later phase, or the model fails, what there is is kept.
+
+    `resumed` is that of `loop.train`. An error before that goes on is raised, so that its state remains.
     """
     if training.stopped in (StopReason.INTERRUPTED, StopReason.EXACT) or training.stopped.by_error:
         return training, teacher
@@ -49,16 +91,16 @@ def train_phase(
         with meter.interruptible(watch.stop.check):
             with meter.stage("prepare"):
                 objective = _prepared(preparation_of(phase, teacher), start, teacher, watch.on_progress)
-            if not first:
+            if not first and not resumed:
                 objective = starting_from(objective, training.best)
             if phase.finds_weight:
                 return _at_the_best_weight(training, objective, space, watch)
     except Exception as error:
-        if first:
+        if first or (resumed and not isinstance(error, Stopped)):
             raise
         _keep_what_was_reached(training, error, phase)
         return training, teacher
-    training, objective = _trained(training, objective, plans, space, watch)
+    training, objective = _trained(training, objective, plans, space, watch, resumed)
     if last:
         bare_words.keep_where_better(training, objective)
     return training, objective.teacher
@@ -85,12 +127,17 @@ def _keep_what_was_reached(training: Training, error: Exception, phase: Phase) -
 
 
 def _trained(
-    training: Training, objective: Objective[Any], plans: Sequence[Plan], space: VectorSpace, watch: Watch
+    training: Training,
+    objective: Objective[Any],
+    plans: Sequence[Plan],
+    space: VectorSpace,
+    watch: Watch,
+    resumed: Tree | None,
 ) -> tuple[Training, Objective[Any]]:
     """The training at its end and the objective that it had, in the words that it found where they were open."""
     if objective.phase.finds_words:
         return few_words.solve(objective, plans, space, watch)
-    train(training, objective, space, watch)
+    train(training, objective, space, watch, resumed)
     return training, objective
 
 

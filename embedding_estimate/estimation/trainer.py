@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,18 +16,20 @@ from embedding_estimate.checks import advice
 from embedding_estimate.errors import Interrupted, failures
 from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.opening import opening
-from embedding_estimate.estimation.phase import train_phase
+from embedding_estimate.estimation.phase import train_phases
 from embedding_estimate.estimation.result import embedding_of
+from embedding_estimate.estimation.resuming import position
 from embedding_estimate.fidelity import protocol, quick
 from embedding_estimate.fidelity.protocol import Fidelity, Images
 from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import Host, Vectors
 from embedding_estimate.model.meter import Meter, StagePasses
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.progress import Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import ALONE, FULL_WITH_IMAGES, NOTHING, QUICK, QUICK_WITH_IMAGES, Settings
 from embedding_estimate.storage import phrases
-from embedding_estimate.teaching.plan import learning_steps, phases
+from embedding_estimate.teaching.plan import learning_steps
 from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.teacher import Task, Teacher
 from embedding_estimate.training.handlers import Watch
@@ -85,14 +87,16 @@ def estimate(
     beside: Sequence[str] = (),
     stop: StopToken | None = None,
     recall: Recall | None = None,
+    state: Tree | None = None,
 ) -> Estimate:
     """Makes an embedding that does what `settings.text` does.
 
     `contexts` are the user's own to measure in, for those of `protocol.measure`. `beside` are names of embeddings that
-    the result will lie among and the host does not read. `recall` has what the prompt did in earlier jobs. A stop that
-    saves returns the best vectors so far, and so does an error of the model once there are any; what is `stopped` then
-    says which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training
-    part cannot match, `Interrupted` for a stop that drops, or before there is anything to keep.
+    the result will lie among and the host does not read. `recall` has what the prompt did in earlier jobs. `state` is
+    what `listener.on_state` collected in an estimate of the same settings, which goes on from there. A stop that saves
+    returns the best vectors so far, and so does an error of the model once there are any; what is `stopped` then says
+    which. Raises `SettingsError` with every problem of the settings, `PromptError` for a prompt that the training part
+    cannot match, `Interrupted` for a stop that drops, or before there is anything to keep.
     """
     settings.check()
     stop, recall = stop or StopToken(), Recall() if recall is None else recall
@@ -103,7 +107,9 @@ def estimate(
         started = time.perf_counter()
         with model.interruptible(stop.check):  # a long text takes its time
             begun = opening(settings, model, listener, contexts=contexts, beside=beside, recall=recall)
-        settings, teacher = begun.settings, begun.teacher
+        at = position(begun, model, state)
+        started -= at.seconds
+        settings, teacher = begun.settings, at.teacher
         space = VectorSpace.of(model)
 
         def preview(teacher: Teacher, vectors: Vectors, step: int) -> None:
@@ -114,23 +120,22 @@ def estimate(
             so_far = replace(training, stopped=StopReason.SNAPSHOT)
             listener.on_snapshot(embedding_of(settings, model, so_far, None, teacher.task), step)
 
+        def offer(collect: Callable[[], Tree]) -> None:
+            listener.on_state(lambda: {**collect(), "seconds": time.perf_counter() - started})
+
         watch = Watch(
             on_progress=listener.on_progress,
             on_snapshot=snapshot,
             on_preview=preview,
+            on_state=offer,
             stop=stop,
             save_every=settings.save_every,
             preview_every=settings.preview_every,
             total_steps=learning_steps(settings),
         )
         if begun.exact is None:
-            training = Training(dict(begun.start))
-            *before, last = phases(settings)
             with model.stage("train"):
-                for phase in (*before, last):
-                    training, teacher = train_phase(
-                        training, begun.plans, begun.start, phase, watch, teacher, space, model, last=phase is last
-                    )
+                training, teacher = train_phases(begun, at, watch, space, model)
         else:
             training = Training(dict(begun.exact), stopped=StopReason.EXACT, notes=[begun.exact_note])
         spent = time.perf_counter() - started

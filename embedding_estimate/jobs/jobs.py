@@ -24,6 +24,7 @@ from embedding_estimate.fidelity.previews import Preview
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.files.free_name import free_name
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.jobs.measuring import measure_fully
 from embedding_estimate.jobs.pipeline import Made, Pipeline
 from embedding_estimate.jobs.readings import Reading, Readings
@@ -147,7 +148,7 @@ class Jobs:
         self._host = host
         self._embeddings = embeddings
         self._reports = reports
-        self._tree = tree or embeddings
+        self.tree = tree or embeddings
         self._read = read
         self._on_saved = on_saved
         self._lock = threading.Lock()
@@ -161,8 +162,8 @@ class Jobs:
     def find(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
-    def start(self, settings: Settings) -> Job:
-        """Starts a job and returns at once.
+    def start(self, settings: Settings, state: Tree | None = None) -> Job:
+        """Starts a job, or goes on with one of these settings from a state, and returns at once.
 
         Raises `SettingsError` with every problem, `NameTaken`, `EmbeddingError` for a folder that cannot be written,
         `Busy` while another job runs.
@@ -171,11 +172,11 @@ class Jobs:
         settings.check()
         with self._lock:
             self._refuse_a_second()
-            folder, tree = self._embeddings(), self._tree()
+            folder, tree = self._embeddings(), self.tree()
             with saving.made(folder):
                 saving.check_names(settings, folder, tree)
             job = Job(secrets.token_hex(8), settings, notes=advice.of_settings(settings))
-            self._begin(job, lambda: self._save(job, folder, tree))
+            self._begin(job, lambda: self._save(job, folder, tree, state))
         return job
 
     def name_problems(self, name: str, file_format: str, overwrite: bool) -> list[str]:
@@ -184,14 +185,14 @@ class Jobs:
         if not folder.is_dir():
             return []  # it is made when a job starts
         try:
-            names.target(name, folder, extension=f".{file_format}", overwrite=overwrite, tree=self._tree())
+            names.target(name, folder, extension=f".{file_format}", overwrite=overwrite, tree=self.tree())
         except EstimateError as error:
             return str(error).splitlines()
         return []
 
     def free_name(self, text: str) -> str:
         """A name for an embedding of this text that is free now."""
-        return free_name(text, [self._tree()])
+        return free_name(text, [self.tree()])
 
     def explore(self, settings: Settings) -> Curve:
         """Starts a curve and returns at once. The settings' name and number of tokens do not matter.
@@ -259,9 +260,9 @@ class Jobs:
                 job.notes.append(f"{saving.listed(job.trained)}: was saved before that, without figures")
             job.problems, job.state = [_reason(error)], "failed"
 
-    def _save(self, job: Job, folder: Path, tree: Path) -> None:
+    def _save(self, job: Job, folder: Path, tree: Path, state: Tree | None) -> None:
         try:
-            job.saved = self._estimate(job, folder, tree)
+            job.saved = self._estimate(job, folder, tree, state)
             job.note(job.saved.estimate.notes)
         finally:
             if job.trained:
@@ -298,7 +299,7 @@ class Jobs:
         if not job.points:
             raise Interrupted("interrupted before there was anything to show")
 
-    def _estimate(self, job: Job, folder: Path, tree: Path) -> Saved:
+    def _estimate(self, job: Job, folder: Path, tree: Path, state: Tree | None) -> Saved:
         def saved(embedding: Embedding, paths: Sequence[Path]) -> None:
             job.typed, job.trained = recorded_phrase(embedding, embedding.provenance["typed_weight"]), paths
 
@@ -316,7 +317,7 @@ class Jobs:
             on_figures=job.figures.update,
             on_preview=job.show,
             recall=self._recall,
-        ).run(host)
+        ).run(host, contexts=state["contexts"] if state else (), state=state)
         job.trained = made.paths
         return Saved(made.estimate, made.paths, made.pictures, self._put(job, made), made.seconds)
 

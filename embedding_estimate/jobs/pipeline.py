@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 
@@ -17,11 +18,13 @@ from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.previews import Preview, Previews
 from embedding_estimate.fidelity.protocol import Images, OnFigures
 from embedding_estimate.files.embedding import Embedding
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import BorrowedModel, Host
 from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.reports import report
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
+from embedding_estimate.storage.resuming import RollingState
 from embedding_estimate.storage.snapshots import Snapshots
 from embedding_estimate.teaching.recall import Recall
 
@@ -54,20 +57,35 @@ class Pipeline:
     tree: Path | None = None  # that names have to be new in, where the folder lies deeper
     draws_report: bool = True
     recall: Recall | None = None  # that of `trainer.estimate`
+    host_options: Mapping[str, Any] = field(default_factory=dict)  # JSON values that a state keeps for who resumes it
+    clock: Callable[[], float] = time.monotonic  # of the states to resume from
 
-    def run(self, host: Host, *, contexts: Sequence[str] = (), beside: Sequence[str] = ()) -> Made:
-        """Estimates and saves; `contexts` and `beside` are those of `trainer.estimate`.
+    def run(
+        self, host: Host, *, contexts: Sequence[str] = (), beside: Sequence[str] = (), state: Tree | None = None
+    ) -> Made:
+        """Estimates and saves; `contexts`, `beside` and `state` are those of `trainer.estimate`.
 
         Raises what `trainer.estimate` raises, and `EstimateError` where nothing can be saved. A job that is dropped
-        leaves the folder as it was.
+        leaves the folder as it was. What else ends it before the embedding is saved leaves a state to resume from.
         """
         settings, started = self.settings, time.monotonic()
         with ExitStack() as stack:
             stack.enter_context(saving.made(self.folder))
             if settings.save_every or (settings.preview_every and self.on_preview is None):
-                stack.enter_context(self.snapshots.kept())
+                stack.enter_context(self.snapshots.kept(goes_on=state is not None))
             file = stack.enter_context(
                 saving.Result(settings, self.folder, self.stop, tree=self.tree, on_note=self.on_note)
+            )
+            rolling = stack.enter_context(
+                RollingState(
+                    settings,
+                    {"contexts": list(contexts), "host": self.host_options},
+                    self.tree or self.folder,
+                    self.stop,
+                    goes_on=state is not None,
+                    on_note=self.on_note,
+                    clock=self.clock,
+                )
             )
             pictures: dict[str, list[Image]] = {}
 
@@ -75,18 +93,31 @@ class Pipeline:
                 if self.draws_report:
                     pictures.update(report.pictures(model, images))
 
+            def trained(embedding: Embedding) -> None:
+                paths = file.save(embedding)
+                rolling.remove()
+                self.on_saved(embedding, paths)
+
             listener = Listener(
                 on_names=file.check,
                 on_notes=self.on_notes,
                 on_progress=self.on_progress,
                 on_snapshot=self.snapshots.write,
                 on_preview=Previews(self.on_preview or self.snapshots.draw, on_failure=self.on_note).make,
-                on_trained=lambda embedding: self.on_saved(embedding, file.save(embedding)),
+                on_state=rolling.offer,
+                on_trained=trained,
                 on_figures=self.on_figures,
                 on_images=decode,
             )
             result = trainer.estimate(
-                settings, host, listener, contexts=contexts, beside=beside, stop=self.stop, recall=self.recall
+                settings,
+                host,
+                listener,
+                contexts=contexts,
+                beside=beside,
+                stop=self.stop,
+                recall=self.recall,
+                state=state,
             )
             self._heed_a_drop()
             seconds = time.monotonic() - started

@@ -42,16 +42,16 @@ class Snapshots:
             pass
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self, *, goes_on: bool = False) -> Iterator[None]:
         """Spans the training. What is written stays, also after an error, unless the user discards the job.
 
         Snapshots of an earlier job move aside to `NAME (before)`, which cannot be the name of an embedding. They come
         back if this job is discarded or writes none. They are removed if the job was to overwrite them and has
-        finished.
+        finished. Those of a job that `goes_on` after it was cut off are its own, and stay where they are.
 
         Raises `EmbeddingError` if the folder cannot be made or written.
         """
-        aside = self._move_aside()
+        aside = None if goes_on else self._move_aside()
         ended = False
         try:
             with saving.made(self.folder):

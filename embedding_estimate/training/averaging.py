@@ -7,6 +7,7 @@ exponentially, and what is missing of them in the beginning is made up for as in
 
 from __future__ import annotations
 
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import Vectors
 
 AVERAGED = 0.9  # how much each step leaves of the average before it
@@ -28,3 +29,12 @@ class Average:
         weight = (1 - self._decay) / (1 - self._decay**self._steps)
         for key, leaf in self._current.items():
             self.leaves[key].lerp_(leaf.detach(), weight)
+
+    def state(self) -> Tree:
+        """What `restore` goes on from."""
+        return {"leaves": self.leaves, "steps": self._steps}
+
+    def restore(self, state: Tree) -> None:
+        self._steps = state["steps"]
+        for key, leaf in self.leaves.items():
+            leaf.copy_(state["leaves"][key])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.optimizers import FULL, make_optimizer, make_scheduler
@@ -30,13 +31,16 @@ def descend(
     optimizer: str,
     rate: float,
     sparing: bool,
+    resumed: Tree | None = None,
 ) -> StopReason:
     """Runs the optimizer of that name from the best vectors so far; returns why it ended.
 
     `rate` is in spreads per step. `sparing` goes through what an optimizer of `FULL` compares in more portions.
+    `resumed` is the state of a run with the same arguments, as `watch.on_state` got it: that run goes on.
     """
-    run = _Run(training, objective, space, last_step, optimizer, rate, sparing)
-    beside = handlers(training, objective, watch, last_step)
+    run = _Run(training, objective, space, last_step, optimizer, rate, sparing, resumed)
+    without_progress = resumed["without_progress"] if resumed else 0
+    beside = handlers(training, objective, watch, last_step, run.state, without_progress)
     try:
         while training.step < last_step:
             step = run.step(watch.stop)
@@ -50,7 +54,11 @@ def descend(
 
 
 class _Run:
-    """The optimizer with all that it needs."""
+    """The optimizer with all that it needs.
+
+    One that goes on is made as it was made first, from the vectors of then; what has changed since is restored. So its
+    state holds neither the coordinates nor what it compares.
+    """
 
     def __init__(
         self,
@@ -61,39 +69,70 @@ class _Run:
         optimizer: str,
         rate: float,
         sparing: bool,
+        resumed: Tree | None,
     ):
         phase = objective.phase
-        generator = torch.Generator().manual_seed(phase.seed)
+        self.generator = generator = torch.Generator().manual_seed(phase.seed)
         self.training, self.last_step = training, last_step
+        start, self.first_step = training.best, training.step
+        if resumed:
+            start = {key: value.to(space.device) for key, value in resumed["start"].items()}
+            self.first_step = resumed["first_step"]
+        self.start = start
         self.full = optimizer in FULL
         fixed = objective.fixed(generator, sparing=sparing) if self.full else []
         self.draws = itertools.cycle(fixed) if self.full else iter(lambda: objective.draw(generator), None)
         # LBFGS asks for a hundred single numbers a step, and a GPU would make it wait for each
         device = torch.device("cpu") if self.full else space.device
-        self.space = preconditioned(space, objective, training.best, self.draws, generator, device)
-        self.leaves = self.space.leaves(training.best, device)
+        self.space = preconditioned(space, objective, start, self.draws, generator, device)
+        self.leaves = self.space.leaves(start, device)
         self.optimizer = make_optimizer(optimizer, self.leaves.values(), rate)
-        self.advance = make_scheduler(phase.scheduler, self.optimizer, max(1, last_step - training.step))
-        self.evaluate = _Evaluation(
-            objective, self.space, self.leaves, fixed or [next(self.draws)], again=not self.full
-        )
+        self.scheduler = make_scheduler(phase.scheduler, self.optimizer, max(1, last_step - self.first_step))
+        self.evaluate = _Evaluation(objective, self.space, self.leaves, fixed, again=not self.full)
         self.average = Average(self.leaves, 0.0 if self.full else AVERAGED)
+        if resumed:
+            self._restore(resumed)
 
     def step(self, stop: StopToken) -> Step:
-        """One learning step; the next one's draw."""
+        """One learning step."""
         training = self.training
         training.step += 1
+        if not self.full:
+            self.evaluate.drawn = [next(self.draws)]
         before = [leaf.detach().clone() for leaf in self.leaves.values()] if self.full else []
         loss: Any = self.optimizer.step(self.evaluate)
         training.unread.append(loss)
-        self.advance()
+        if self.scheduler:
+            self.scheduler.step()
         self.average.update()
-        if not self.full:
-            self.evaluate.drawn = [next(self.draws)]
         stopped = stop.stopped
         stuck = self.full and all(map(torch.equal, before, self.leaves.values()))
         last = stopped or stuck or training.step == self.last_step
         return Step(training.step, loss, stopped, stuck, last, lambda: self.space.vectors(self.average.leaves))
+
+    def state(self) -> dict[str, Any]:
+        """All that another run of the same arguments goes on from."""
+        return {
+            "start": self.start,
+            "first_step": self.first_step,
+            "leaves": self.leaves,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "average": self.average.state(),
+            "generator": self.generator.get_state(),
+        }
+
+    def _restore(self, state: Tree) -> None:
+        with torch.no_grad():
+            for key, leaf in self.leaves.items():
+                leaf.copy_(state["leaves"][key])
+        optimizer = state["optimizer"]
+        by_leaf = {int(place): values for place, values in optimizer["state"].items()}  # whose keys are texts in a file
+        self.optimizer.load_state_dict({**optimizer, "state": by_leaf})
+        if self.scheduler:
+            self.scheduler.load_state_dict(dict(state["scheduler"]))
+        self.average.restore(state["average"])
+        self.generator.set_state(state["generator"])
 
 
 @dataclass

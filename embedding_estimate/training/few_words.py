@@ -19,7 +19,7 @@ from embedding_estimate.objectives.objective import Objective, in_words, startin
 from embedding_estimate.progress import Progress, StopReason
 from embedding_estimate.teaching.words import Plan
 from embedding_estimate.training import bare_words
-from embedding_estimate.training.handlers import Watch
+from embedding_estimate.training.handlers import Watch, no_state
 from embedding_estimate.training.loop import train
 from embedding_estimate.training.start import exact_note, exact_vectors, vectors_of_words
 from embedding_estimate.training.state import Training
@@ -95,7 +95,7 @@ class _Search:
         self._objective = objective
         self._fewer = plans[:-1]
         self._space = space
-        self._watch = watch
+        self._watch = replace(watch, on_state=no_state)  # a state would be of one try, and not of the others
         self._bare_words = max(bare_words.error(objective), NO_ERROR)
         self._last = _Try.of(objective, plans[-1])
         self.tries: list[_Try] = []

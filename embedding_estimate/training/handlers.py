@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.progress import OnProgress, Progress, StopReason, StopToken
@@ -25,6 +26,11 @@ GAIN = 1e-3  # relative fall of the held-out error that counts as progress for t
 
 OnPreview = Callable[[Teacher, Vectors, int], None]  # whose vectors they are, the vectors, the step
 OnSnapshot = Callable[[Training, Teacher, int], None]  # the training so far, whose vectors it trains, the step
+OnState = Callable[[Callable[[], Tree]], None]  # what collects the state to resume from, where it is time for one
+
+
+def no_state(collect: Callable[[], Tree]) -> None:
+    """For trainings that nothing goes on from."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Watch:
     on_snapshot: OnSnapshot
     stop: StopToken
     on_preview: OnPreview = lambda teacher, vectors, step: None
+    on_state: OnState = no_state
     save_every: int = 0  # steps between two snapshots; 0: none
     preview_every: int = 0  # likewise
     total_steps: int = 0  # of all phases; 0: of this one
@@ -67,13 +74,25 @@ class Step:
 Handler = Callable[[Step], StopReason | None]
 
 
-def handlers(training: Training, objective: Objective[Any], watch: Watch, last_step: int) -> Sequence[Handler]:
-    """All of them, for one run of an optimizer up to `last_step`."""
+def handlers(
+    training: Training,
+    objective: Objective[Any],
+    watch: Watch,
+    last_step: int,
+    state: Callable[[], Tree],
+    without_progress: int = 0,
+) -> Sequence[Handler]:
+    """All of them, for one run of an optimizer up to `last_step`, whose own part of the state `state` returns.
+
+    `without_progress` are regular checks in a row, of a run that goes on.
+    """
+    check = Check(training, objective, watch.save_every, without_progress)
     return (
-        Check(training, objective, watch.save_every),
+        check,
         Snapshot(training, objective.teacher, watch),
         Preview(objective.teacher, watch),
         Report(training, objective, watch, last_step),
+        State(watch.on_state, lambda: {**state(), "without_progress": check.without_progress}),
         End(),
     )
 
@@ -150,6 +169,18 @@ class Report:
         total = max(self.watch.total_steps, self.last_step)
         _, stretch = training.stretches[-1]
         self.watch.on_progress(Progress("train", step.number, total, loss, explained, stretch))
+
+
+@dataclass
+class State:
+    """Offers the state behind each step that another follows, or could follow."""
+
+    on_state: OnState
+    collect: Callable[[], Tree]
+
+    def __call__(self, step: Step) -> None:
+        if not (step.stopped or step.stuck):
+            self.on_state(self.collect)
 
 
 class End:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from embedding_estimate.errors import failures
 from embedding_estimate.errors.out_of_memory import first_that_fits
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.optimizers import automatic_rate
@@ -26,29 +27,42 @@ logger = logging.getLogger(__name__)
 FALLBACK = "Adam"
 
 
-def train(training: Training, objective: Objective[Any], space: VectorSpace, watch: Watch) -> None:
+def train(
+    training: Training, objective: Objective[Any], space: VectorSpace, watch: Watch, resumed: Tree | None = None
+) -> None:
     """Optimises the vectors from the best so far and keeps the best by their error on the select set, not the last.
 
     Where the loss leaves the finite numbers it is tried once more at half the rate, from the best so far; where a
     line search finds no lower point, `FALLBACK` goes on.
+
+    `resumed` is the "run" of a state that `watch.on_state` got, and the training that of the same state.
     """
     started = time.perf_counter()
     phase = objective.phase
-    training.best_error = objective.held_out_start
+    last_step = resumed["last_step"] if resumed else training.step + phase.steps
+    if not resumed:
+        training.best_error = objective.held_out_start
     training.begin(phase.part)
     training.notes += [note for note in objective.notes if note not in training.notes]
-    run = _Runs(training, objective, space, watch, training.step + phase.steps)
+    run = _Runs(training, objective, space, watch, last_step, started, resumed)
 
     def rate_of(optimizer: str) -> float:
         return automatic_rate(optimizer, math.sqrt(training.best_error / objective.held_out_empty))
 
-    run.finite(phase.optimizer, phase.rate or rate_of(phase.optimizer))
+    if resumed:
+        run.finite(resumed["optimizer"], resumed["rates"])
+    else:
+        run.finite(phase.optimizer, _attempts(phase.rate or rate_of(phase.optimizer)))
     if training.stopped == StopReason.STUCK and training.step == run.last_step:
         training.stopped = StopReason.DONE
     elif training.stopped == StopReason.STUCK:
         training.notes.append(f"{phase.optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
-        run.finite(FALLBACK, rate_of(FALLBACK))
+        run.finite(FALLBACK, _attempts(rate_of(FALLBACK)))
     training.seconds += time.perf_counter() - started
+
+
+def _attempts(rate: float) -> list[float]:
+    return [rate, rate / 2]
 
 
 @dataclass
@@ -60,12 +74,14 @@ class _Runs:
     space: VectorSpace
     watch: Watch
     last_step: int
+    started: float  # seconds of `time.perf_counter`
+    resumed: Tree | None  # what the first run goes on from
 
-    def finite(self, optimizer: str, rate: float) -> None:
-        """`within_memory`; once more with half the rate where the loss leaves the finite numbers."""
+    def finite(self, optimizer: str, rates: Sequence[float]) -> None:
+        """`within_memory` at the first of the rates; at the next one where the loss leaves the finite numbers."""
         training = self.training
-        for attempt in (rate, rate / 2):
-            training.stopped = self.within_memory(optimizer, attempt)
+        for place, attempt in enumerate(rates):
+            training.stopped = self.within_memory(optimizer, rates[place:])
             if training.stopped != StopReason.DIVERGED:
                 break
             training.notes.append(
@@ -74,26 +90,27 @@ class _Runs:
             if training.step == self.last_step:
                 break
 
-    def within_memory(self, optimizer: str, rate: float) -> StopReason:
-        """`descend`; where memory runs out with less of it, from the best so far and the step of the last check.
+    def within_memory(self, optimizer: str, rates: Sequence[float]) -> StopReason:
+        """`descend` at the first of the rates; where memory runs out with less of it, from the best so far and the step
+        of the last check.
 
         The best is kept where it runs out all the same, and after any other error. Raises what the model raised where
         there is nothing to keep.
         """
         try:
-            return first_that_fits(self._ways(optimizer, rate))
+            return first_that_fits(self._ways(optimizer, rates))
         except Stopped:
             raise
         except Exception as error:
             return self._ended_by(error)
 
-    def _ways(self, optimizer: str, rate: float) -> Iterator[Callable[[], StopReason]]:
+    def _ways(self, optimizer: str, rates: Sequence[float]) -> Iterator[Callable[[], StopReason]]:
         """To run the optimizer. To ask for the next is to say that memory ran out in the last."""
-        if not self.objective.phase.checkpointing:
-            yield partial(self._descend, optimizer, rate, sparing=False)
+        if not self.objective.phase.checkpointing and not (self.resumed and self.resumed["sparing"]):
+            yield partial(self._descend, optimizer, rates, sparing=False)
             self._go_on("continued with less memory, as with Save memory")
         while True:
-            yield partial(self._descend, optimizer, rate, sparing=True)
+            yield partial(self._descend, optimizer, rates, sparing=True)
             if not self.objective.teacher.model.release(for_good=True):
                 return
             self._go_on("continued without what the host had kept for speed or precision")
@@ -101,18 +118,28 @@ class _Runs:
     def _go_on(self, how: str) -> None:
         self.training.notes.append(f"out of memory at step {self.training.go_back(self.last_step)}: {how}")
 
-    def _descend(self, optimizer: str, rate: float, *, sparing: bool) -> StopReason:
+    def _descend(self, optimizer: str, rates: Sequence[float], *, sparing: bool) -> StopReason:
+        resumed, self.resumed = self.resumed, None
+
+        def on_state(collect: Callable[[], Tree]) -> None:
+            run = {"optimizer": optimizer, "rates": rates, "sparing": sparing, "last_step": self.last_step}
+            self.watch.on_state(lambda: self._state({**run, "descent": collect()}))
+
         with self.objective.teacher.model.checkpointed() if sparing else nullcontext():
             return descend(
                 self.training,
                 self.objective,
                 self.space,
-                self.watch,
+                replace(self.watch, on_state=on_state),
                 self.last_step,
                 optimizer=optimizer,
-                rate=rate,
+                rate=rates[0],
                 sparing=sparing,
+                resumed=resumed["descent"] if resumed else None,
             )
+
+    def _state(self, run: Tree) -> Tree:
+        return {"training": self.training.state(time.perf_counter() - self.started), "run": run}
 
     def _ended_by(self, error: Exception) -> StopReason:
         """Keeps the best vectors after an error. Raises it where there are none yet."""

@@ -20,7 +20,7 @@ from embedding_estimate.objectives.objective import Objective, at_weight
 from embedding_estimate.progress import Progress, Stopped, StopReason
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
-from embedding_estimate.training.handlers import OnPreview, Watch
+from embedding_estimate.training.handlers import OnPreview, Watch, no_state
 from embedding_estimate.training.loop import train
 from embedding_estimate.training.state import Training
 
@@ -95,8 +95,8 @@ class _Trials:
             self.watch.on_progress(Progress("weigh", before + progress.done, self.total))
 
         of_steps = replace(self.objective, phase=replace(self.objective.phase, steps=steps))
-        # without snapshots, of which there would be several of one step
-        trial = replace(self.watch, save_every=0, on_progress=on_progress, on_preview=on_preview)
+        # without snapshots, of which there would be several of one step, and states, each of one training
+        trial = replace(self.watch, save_every=0, on_progress=on_progress, on_preview=on_preview, on_state=no_state)
         train(training, at_weight(of_steps, weight, training.best), self.space, trial)
         self.done += steps
         if training.stopped.by_error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import Vectors
 from embedding_estimate.progress import StopReason
 
@@ -65,6 +67,40 @@ class Training:
         """Notes that what follows is measured anew, unless it goes on with the same."""
         if not self.stretches or self.stretches[-1][1] != stretch:
             self.stretches.append((self.step, stretch))
+
+    def state(self, seconds: float = 0.0) -> dict[str, Any]:
+        """What `restored` goes on from; `seconds` have passed since `seconds` were last counted."""
+        self.read_losses()
+        return {
+            "best": self.best,
+            "best_error": self.best_error,
+            "step": self.step,
+            "seconds": self.seconds + seconds,
+            "stopped": str(self.stopped),
+            "losses": torch.tensor(self.losses, dtype=torch.double),
+            "checks": self.checks,
+            "stretches": self.stretches,
+            "notes": self.notes,
+            "words_tried": self.words_tried,
+        }
+
+    @classmethod
+    def restored(cls, state: Tree, device: torch.device) -> Training:
+        """The training of a state, its vectors on that device."""
+        best = {key: value.to(device) for key, value in state["best"].items()}
+        return cls(
+            best=best,
+            best_error=state["best_error"],
+            saved=on_cpu(best) if state["checks"] else {},
+            step=state["step"],
+            seconds=state["seconds"],
+            stopped=StopReason(state["stopped"]),
+            losses=state["losses"].tolist(),
+            checks=[(step, explained) for step, explained in state["checks"]],
+            stretches=[(step, name) for step, name in state["stretches"]],
+            notes=list(state["notes"]),
+            words_tried=[(number, emphasis) for number, emphasis in state["words_tried"]],
+        )
 
     @property
     def something_to_keep(self) -> bool:

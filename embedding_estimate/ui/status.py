@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from embedding_estimate.errors import Busy, EstimateError, SettingsError
 from embedding_estimate.estimation.curve import Point
 from embedding_estimate.fidelity import wording
 from embedding_estimate.jobs.jobs import Curve, Job, Measuring
@@ -48,6 +49,19 @@ def _hello(folder: str) -> str:
         f'<ol class="{PREFIX}hello">{markup.items(HELLO)}</ol><p class="{PREFIX}uses">{button}</p>'
         f"{markup.small(folder, word('Embeddings are saved in') + ' ')}"
     )
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """Does what a button is for; why that is refused, as HTML, or nothing."""
+    try:
+        act()
+    except SettingsError as error:
+        return problems(error.problems)
+    except Busy as error:
+        return problems([str(error)], until_idle=True)
+    except EstimateError as error:
+        return problems([str(error)])
+    return ""
 
 
 def problems(lines: Sequence[str], until_idle: bool = False) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from embedding_estimate.errors import Busy, EstimateError, SettingsError
+from embedding_estimate.errors import EstimateError
 from embedding_estimate.files import names
 from embedding_estimate.jobs.jobs import EXPLORED, Curve, Job
 from embedding_estimate.settings import PROMPT, Settings
 from embedding_estimate.ui import PREFIX, filling, status, word
 from embedding_estimate.ui.compat import LATEST, QUIET
 from embedding_estimate.ui.form import Form
+from embedding_estimate.ui.offer import Offer
 from embedding_estimate.ui.place import Place
 
 EXAMPLE = "(red:1.5) circle"
@@ -39,6 +40,7 @@ def build(place: Place) -> None:
                 drop = gr.Button(
                     "Interrupt (not save)", size="sm", interactive=False, elem_id=f"{PREFIX}interrupt_drop"
                 )
+            offer = Offer(place.jobs)
             problems = gr.HTML(elem_id=f"{PREFIX}problems")
             state = gr.HTML(elem_id=f"{PREFIX}state")
         with gr.Column(elem_id=f"{PREFIX}settings"):
@@ -50,7 +52,7 @@ def build(place: Place) -> None:
     def now() -> tuple[Any, ...]:
         job = place.jobs.latest
         running = gr.update(interactive=job is not None and job.state == "running")
-        return status.render(job, place.folder(), place.in_webui), running, running
+        return status.render(job, place.folder(), place.in_webui), running, running, *offer.now()
 
     def start(*values: Any) -> tuple[Any, ...]:
         return refused(place.jobs.start, form, values), *now()
@@ -71,9 +73,10 @@ def build(place: Place) -> None:
         known = gr.update(choices=list(styles)) if styles else gr.update()
         return wrong, job_state + status.remarks(said), *interrupts, *(known for _ in lists)
 
-    shown = [state, save, drop]
+    shown = [state, save, drop, *offer.shown]
     estimate.click(start, list(form.components.values()), [problems, *shown], **QUIET)
     explore.click(try_numbers, list(form.components.values()), [problems, *shown], **QUIET)
+    offer.connect(now, [problems, *shown])
     save.click(lambda: stop(save=True), None, shown, **QUIET)
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
     measure.click(lambda: (measure_fully(place), *now()), None, [problems, *shown], **QUIET)
@@ -116,26 +119,13 @@ def _pressed_by_the_javascript(name: str) -> Any:
 
 def refused(start: Callable[[Settings], Job], form: Form, values: tuple[Any, ...]) -> str:
     """Starts a job; why it may not start, as HTML, or nothing."""
-    return lines_of(lambda: start(form.settings(values)))
+    return status.refusal(lambda: start(form.settings(values)))
 
 
 def measure_fully(place: Place) -> str:
     """Starts to measure what the latest job has saved; why that cannot be, as HTML, or nothing."""
     job = place.jobs.latest
-    return lines_of(lambda: place.jobs.measure(job.id)) if job else ""
-
-
-def lines_of(start: Callable[[], object]) -> str:
-    """Does it; what is wrong, as HTML, or nothing."""
-    try:
-        start()
-    except SettingsError as error:
-        return status.problems(error.problems)
-    except Busy as error:
-        return status.problems([str(error)], until_idle=True)
-    except EstimateError as error:
-        return status.problems([str(error)])
-    return ""
+    return status.refusal(lambda: place.jobs.measure(job.id)) if job else ""
 
 
 def restored(place: Place, form: Form) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Processes that are killed, and what they leave: `killed.py saving|words|jobs NUMBER SEED FOLDER` prints it as JSON.
+"""Processes that are killed, and what they leave: `killed.py WHAT NUMBER SEED FOLDER` prints it as JSON.
 
 A process that has imported everything is forked for each kill. Nothing is caught in between: a file that cannot be read
 afterwards ends the program with an error.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -35,7 +36,7 @@ from embedding_estimate.files.embedding import Embedding, read, write
 from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
-from embedding_estimate.storage import saving
+from embedding_estimate.storage import resuming, saving
 from embedding_estimate.storage.phrases import lacks, parts_of, record_of
 from embedding_estimate.teaching.words import Word
 from embedding_estimate.training import handlers, name_weight
@@ -201,6 +202,38 @@ def kill_in_jobs(number: int, draws: random.Random, folder: Path) -> dict[str, i
     return left
 
 
+def kill_and_resume(number: int, draws: random.Random, folder: Path) -> dict[str, int]:
+    """Kills commands in their training, resumes them, kills every second one again, and compares their files with one
+    that was not disturbed."""
+    quicken()
+    resuming.EVERY, resuming.SHARE = 0.0, math.inf  # a state behind each step
+    left: Counter[str] = Counter()
+    whole = bytes_of_a_job(folder / "whole")
+    for turn in range(number):
+        place = folder / str(turn)
+        place.mkdir()
+        _, status = os.waitpid(in_a_fork(partial(estimate, place, [*QUICK], "train", draws.randrange(1, 12))), 0)
+        assert os.WIFSIGNALED(status)
+        if turn % 2:
+            os.waitpid(in_a_fork(partial(estimate, place, ["--resume", "it"], "prepare", draws.randrange(6))), 0)
+            left["killed again"] += 1
+        states = list(place.glob("embeddings-steps/*.resume.safetensors"))
+        assert len(states) == 1 and not list(place.glob("embeddings/*"))
+        _, status = os.waitpid(in_a_fork(partial(estimate, place, ["--resume", "it"])), 0)
+        assert status == 0 and (place / "embeddings" / "it.safetensors").read_bytes() == whole
+        assert not list(place.glob("embeddings-steps/*.resume.safetensors"))
+        left["resumed to the same bytes"] += 1
+    return left
+
+
+def bytes_of_a_job(place: Path) -> bytes:
+    """Of one that nothing disturbs."""
+    place.mkdir()
+    _, status = os.waitpid(in_a_fork(partial(estimate, place, [*QUICK])), 0)
+    assert status == 0
+    return (place / "embeddings" / "it.safetensors").read_bytes()
+
+
 def quicken() -> None:
     """A host with nothing to load, few states to measure and few weights to try, and each step reported."""
     host = types.ModuleType("host")
@@ -213,7 +246,7 @@ def quicken() -> None:
 
 
 def estimate(place: Path, options: list[str], phase: str = "", at: int = 0) -> None:
-    """The command; it kills its process at a report of the phase."""
+    """The command, or the one that goes on with it; it kills its process at a report of the phase."""
     show, reports = Bars.__call__, itertools.count()
 
     def shown(bars: Bars, progress: Progress) -> None:
@@ -226,10 +259,13 @@ def estimate(place: Path, options: list[str], phase: str = "", at: int = 0) -> N
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    main(["estimate", "red (circle:1.8)", "--name", "it", *options], standalone_mode=False)
+    new = [] if "--resume" in options else ["red (circle:1.8)", "--name", "it"]
+    main(["estimate", *new, *options], standalone_mode=False)
 
 
 if __name__ == "__main__":
     what, number, seed, folder = sys.argv[1:]
-    kill = {"saving": kill_while_saving, "words": kill_between_words, "jobs": kill_in_jobs}[what]
+    kill = {"saving": kill_while_saving, "words": kill_between_words, "jobs": kill_in_jobs, "resumed": kill_and_resume}[
+        what
+    ]
     print(json.dumps(kill(int(number), random.Random(int(seed)), Path(folder))))

@@ -46,3 +46,9 @@ def test_in_each_phase_of_a_job(times: Callable[[int, int], int], tmp_path: Path
     number = times(2, 30)
     left = killed("jobs", number, tmp_path)
     assert left["commands given again"] == 4 * number and left["snapshots read"]
+
+
+def test_what_is_resumed_ends_with_the_same_bytes(times: Callable[[int, int], int], tmp_path: Path) -> None:
+    number = times(4, 40)
+    left = killed("resumed", number, tmp_path)
+    assert left == {"resumed to the same bytes": number, "killed again": number // 2}

@@ -23,6 +23,7 @@ ELSEWHERE = {  # what these say is no part of the tab in a WebUI, or nothing at 
     "files/embedding.py",
     "files/everyday_words.py",
     "files/formats",
+    "files/tensor_tree.py",
     "hosts/attention.py",
     "hosts/standalone",
     "hosts/webui/options.py",

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from embedding_estimate.files import tensor_tree
 from embedding_estimate.files.embedding import read
+from embedding_estimate.settings import Settings
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
 pytest.importorskip("diffusers", reason="the model needs diffusers: pip install -e '.[app]'")
@@ -240,3 +242,19 @@ def test_lines_with_values_are_translated_as_a_webui_would_have_it(browser, url:
         tab.press("estimate")
         assert "\u5b66\u7fd2\u306f 5 \u30b9\u30c6\u30c3\u30d7\u3067\u3057\u305f" in tab.result("kyokuchi")
         tab.shoot("japanese", shots)
+
+
+def test_what_was_cut_off_is_offered(opened: Tab, folder: Path, shots: Path) -> None:
+    state = folder / "embeddings-steps" / "cut-disc.resume.safetensors"
+    state.parent.mkdir(exist_ok=True)
+    settings = Settings(text="(red:1.5) circle", name="cut-disc").to_dict()
+    where = {"step": 60, "steps": 140, "made_with": {"version": "0"}}
+    state.write_bytes(tensor_tree.packed({"format": 1, "settings": settings, "contexts": [], "host": {}, **where}))
+    opened.page.reload()
+    opened.says("cut_off", "An estimate of cut-disc was cut off at step 60 of 140 on 20")
+    opened.shoot("cut-off", shots)
+    opened.press("resume")
+    assert "cannot be resumed: the version of this program was '0' when it began" in opened.state("failed")
+    opened.press("discard")
+    opened.page.locator("#embedding_estimate_discard").wait_for(state="hidden")
+    assert not state.exists()

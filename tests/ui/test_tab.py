@@ -1,11 +1,14 @@
 """The tab without a browser, on the toy host."""
 
+import os
 import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs.test_jobs import ended
+from jobs.test_resuming import cut_off
 from toy import ToyHost
 
 from embedding_estimate.errors import EmbeddingError, ModelError
@@ -412,3 +415,46 @@ def test_only_a_place_with_prompts_offers_them(place: Place) -> None:
             tab.build(place)
         (button,) = (each for each in blocks.blocks.values() if each.elem_id == "embedding_estimate_own_prompts")
         assert button.visible is in_webui
+
+
+# an estimate that was cut off
+
+
+def test_what_was_cut_off_is_offered_resumed_and_gone(place: Place, tmp_path: Path) -> None:
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        tab.build(place)
+    assert clicked(blocks, "poll").fn()[-2:] == ("", "")
+    machine = cut_off(tmp_path)
+    _, _, _, line, name = clicked(blocks, "poll").fn()
+    assert re.fullmatch(r"<p>An estimate of it was cut off at step \d+ of 60 on \d{4}-\d\d-\d\d \d\d:\d\d.</p>", line)
+    refusal, shown, _, _, line, name_now = clicked(blocks, "resume").fn(name)
+    assert (refusal, line, name_now) == ("", "", "") and 'data-state="running"' in shown
+    assert place.jobs.latest
+    ended(place.jobs.latest)
+    assert place.jobs.latest.state == "done" and list(machine.files) == ["it.safetensors"]
+    assert clicked(blocks, "poll").fn()[-2:] == ("", "")
+
+
+def test_what_a_page_discards_is_what_it_shows(place: Place, tmp_path: Path) -> None:
+    """Another page has resumed the latest since, or discarded it."""
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        tab.build(place)
+    cut_off(tmp_path, name="first")
+    cut_off(tmp_path, name="latest")
+    os.utime(tmp_path / "embeddings-steps" / "first.resume.safetensors", (0, 0))
+    name = clicked(blocks, "poll").fn()[-1]
+    assert clicked(blocks, "discard").fn(name)[-1] == "first"
+    refusal, *_, after = clicked(blocks, "discard").fn(name)
+    assert "no estimate of this name was cut off; choose from first" in refusal and after == "first"
+
+
+def test_a_damaged_state_is_offered_with_its_line(place: Place, tmp_path: Path) -> None:
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        tab.build(place)
+    state = tmp_path / "embeddings-steps" / "it.resume.safetensors"
+    state.parent.mkdir()
+    state.write_bytes(b"no state")
+    line = f"{state}: cannot be read or is damaged; discard it, and estimate again"
+    assert clicked(blocks, "poll").fn()[-2:] == (f"<p>{line}</p>", "it")
+    assert line in clicked(blocks, "resume").fn("it")[0]
+    assert clicked(blocks, "discard").fn("it")[-2:] == ("", "")
