@@ -13,6 +13,7 @@ import multiprocessing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import torch
@@ -24,12 +25,14 @@ from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.settings import PARTS, Settings
+from embedding_estimate.teaching.batches import USUAL
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 IMAGE = "image"
 TRAJECTORY = Trajectory("Euler", "Karras", 2, 7.0)  # more steps take no more memory
 LEARNING_STEPS = 12  # one check on held-out states among them
 MIB = 2**20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,11 @@ def measure(shape: str, job: str, latent: int, batch: int, device: str) -> Row:
     size = latent * 8
     host = StandaloneHost.of(loaded)
     gc.collect()
-    before = _now(loaded.device)
-    _forget_peak(loaded.device)
+    before = in_use(loaded.device)
+    forget_peak(loaded.device)
     if job == IMAGE:
         with host.borrow() as model:
-            _image(model, size)
+            generate_image(model, size)
     else:
         estimate(_settings(job, size, batch), host)
     return Row(
@@ -67,7 +70,7 @@ def measure(shape: str, job: str, latent: int, batch: int, device: str) -> Row:
         job=job,
         batch=None if job == IMAGE else batch,
         model_mib=before / MIB,
-        peak_mib=(_peak(loaded.device) - before) / MIB,
+        peak_mib=(peak(loaded.device) - before) / MIB,
     )
 
 
@@ -87,7 +90,7 @@ def _settings(part: str, size: int, batch: int) -> Settings:
     )
 
 
-def _image(model: BorrowedModel, size: int) -> None:
+def generate_image(model: BorrowedModel, size: int) -> None:
     teacher = Teacher(model, Task(TEXT, False, ("",), size, size))
     cond, uncond = teacher.replaced(TEXT, TRAJECTORY), teacher.side("", TRAJECTORY, negative=True)
     with torch.no_grad():
@@ -102,17 +105,17 @@ def _image(model: BorrowedModel, size: int) -> None:
         )
 
 
-def _now(device: torch.device) -> int:
+def in_use(device: torch.device) -> int:
     """Bytes in use."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status("VmRSS")
 
 
-def _peak(device: torch.device) -> int:
-    """Bytes in use at most since `_forget_peak`."""
+def peak(device: torch.device) -> int:
+    """Bytes in use at most since `forget_peak`."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -125,7 +128,7 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def _apart(run: Callable[..., Row], *arguments: object) -> Row:
+def apart(run: Callable[..., T], *arguments: object) -> T:
     """In a fresh process, so that nothing is left of what ran before."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(run, arguments)
@@ -143,7 +146,7 @@ def _line(row: Row) -> str:
 @click.option("--shape", type=click.Choice([*SHAPES]), default="sd15", show_default=True)
 @click.option("--latent", default=16, show_default=True, type=click.IntRange(8, 128), help="Cells along one side.")
 @click.option("--jobs", default=",".join([IMAGE, *PARTS]), show_default=True, help="With commas.")
-@click.option("--batch", default=Settings().batch, show_default=True, type=click.IntRange(1), help="States at once.")
+@click.option("--batch", default=USUAL, show_default=True, type=click.IntRange(1), help="States at once.")
 @click.option("--device", help="CUDA means fp16.  [default: CUDA where it is there]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last; the table goes to stderr.")
 def main(shape: str, latent: int, jobs: str, batch: int, device: str | None, as_json: bool) -> None:
@@ -152,7 +155,7 @@ def main(shape: str, latent: int, jobs: str, batch: int, device: str | None, as_
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for job in jobs.split(","):
-        rows.append(row := _apart(measure, shape, job, latent, batch, device))
+        rows.append(row := apart(measure, shape, job, latent, batch, device))
         click.echo(_line(row), err=as_json)
     if as_json:
         click.echo(json.dumps({"rows": [asdict(row) for row in rows]}))
