@@ -22,6 +22,7 @@ from embedding_estimate.jobs.readings import MOST
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import PARAMETERS, Settings
 
+pytestmark = pytest.mark.usefixtures("brief")
 GOOD = {"text": "(red:1.5) circle", "name": "it", "tokens": 2, "learning_steps": 5}
 
 
@@ -174,6 +175,7 @@ def test_choices_are_taken_in_any_case(client: TestClient, place: Place) -> None
     assert [settings[name] for name in ("optimizer", "sampler", "measure")] == ["Adam", "Euler", "Nothing"]
 
 
+@pytest.mark.slow
 def test_a_curve_is_bounded_and_given_from_a_step_on(client: TestClient, place: Place) -> None:
     job = Job("long", Settings())
     place.jobs._jobs["long"] = job

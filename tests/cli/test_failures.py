@@ -224,6 +224,7 @@ def test_an_error_of_the_model_is_told_and_the_rest_saved(run: Run, monkeypatch:
     assert Path("embeddings/x1.safetensors").is_file() and Path("embeddings-steps/x1/x1-000003.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_costs_no_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings.write(Embedding("y", {"any": torch.zeros(2, 6)}), Path("y.safetensors"))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from suites import quick_first
 from toy import ToyHost, ToyModel
 
 from embedding_estimate.errors import PromptError, SettingsError
@@ -53,27 +54,31 @@ def holds(range_: Range, passes: Passes) -> bool:
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {},
-        {"tokens": 1},
-        {"tokens": 4, "initial_prompt": "star"},
-        {"use": "Alone", "learning_steps": 24, "batch": 3},
-        {"steps": 1, "optimizer": "Adam", "learning_steps": 5},
-        {"prompt_type": "Negative Prompt", "other_prompt": "dull\nsmall star\nbig"},
-        {"other_prompt": "red AND star"},
-        {"text": "[red:star:2]", "learning_steps": 24},
-        {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 10},
-        {"text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "learning_steps": 10},
-        {"part": "Transformer", "learning_steps": 5},
-        U_NET,
-        {**U_NET, "tokens": 1, "loss": "L1"},
-        {**U_NET, "save_every": 2, "preview_every": 3},
-        {**U_NET, "other_prompt": "dull", "batch": 2, "learning_steps": 45},
-        {**U_NET, "text": "red AND circle:0.5"},
-        {**U_NET, "text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3},
-        {**U_NET, "part": "Attention + U-Net", "learning_steps": 24},
-        {"text": "red circle"},
-    ],
+    quick_first(
+        7,
+        [
+            {"use": "Alone", "learning_steps": 24, "batch": 3},
+            {"steps": 1, "optimizer": "Adam", "learning_steps": 5},
+            {"part": "Transformer", "learning_steps": 5},
+            {**U_NET, "save_every": 2, "preview_every": 3},
+            {**U_NET, "other_prompt": "dull", "batch": 2, "learning_steps": 10},
+            {**U_NET, "text": "red AND circle:0.5"},
+            {"text": "red circle"},
+            {},
+            {"tokens": 1},
+            {"tokens": 4, "initial_prompt": "star"},
+            {"prompt_type": "Negative Prompt", "other_prompt": "dull\nsmall star\nbig"},
+            {"other_prompt": "red AND star"},
+            {"text": "[red:star:2]", "learning_steps": 24},
+            {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 10},
+            {"text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "learning_steps": 10},
+            U_NET,
+            {**U_NET, "tokens": 1, "loss": "L1"},
+            {**U_NET, "other_prompt": "dull", "batch": 2, "learning_steps": 45},
+            {**U_NET, "text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3},
+            {**U_NET, "part": "Attention + U-Net", "learning_steps": 24},
+        ],
+    ),
 )
 def test_the_passes_of_a_training_are_foretold(values: dict[str, Any]) -> None:
     counted, _ = seen(**values)
@@ -83,16 +88,19 @@ def test_the_passes_of_a_training_are_foretold(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {**U_NET, "templates": ""},  # the bare words may be kept
-        {**U_NET, "learning_steps": 90, "early_stop": 1, "preview_every": 40},
-        {**U_NET, "optimizer": "LBFGS"},
-        {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "emphasis_goal": 0.3},
-        {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "learning_steps": 8},
-        {"typed_weight": 0.0, "learning_steps": 10},
-        {**U_NET, "typed_weight": 0.0, "preview_every": 30},
-        {"part": "Attention + U-Net", "typed_weight": 0.0, "learning_steps": 10},
-    ],
+    quick_first(
+        2,
+        [
+            {**U_NET, "templates": ""},  # the bare words may be kept
+            {**U_NET, "optimizer": "LBFGS"},
+            {**U_NET, "learning_steps": 90, "early_stop": 1, "preview_every": 40},
+            {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "emphasis_goal": 0.3},
+            {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "learning_steps": 8},
+            {"typed_weight": 0.0, "learning_steps": 10},
+            {**U_NET, "typed_weight": 0.0, "preview_every": 30},
+            {"part": "Attention + U-Net", "typed_weight": 0.0, "learning_steps": 10},
+        ],
+    ),
 )
 def test_where_it_depends_on_the_training_the_passes_are_bounded(values: dict[str, Any]) -> None:
     counted, _ = seen(**values)
@@ -101,16 +109,19 @@ def test_where_it_depends_on_the_training_the_passes_are_bounded(values: dict[st
     assert total.least != total.most and holds(total, counted)
 
 
-@pytest.mark.parametrize("measure", ["Figures", "Figures and one image", "Figures and images"])
+@pytest.mark.parametrize("measure", quick_first(1, ["Figures and images", "Figures", "Figures and one image"]))
 @pytest.mark.parametrize(
     "values",
-    [
-        {"part": "Transformer", "learning_steps": 3, "use": "Alone"},
-        {"part": "Transformer", "learning_steps": 3, "initial_prompt": "star"},
-        {"part": "Transformer", "learning_steps": 3, "typed_weight": 1.2, "other_prompt": "dull"},
-        {**U_NET, "text": "red AND circle:0.5"},
-        {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 3, "steps": 1},
-    ],
+    quick_first(
+        2,
+        [
+            {"part": "Transformer", "learning_steps": 3, "use": "Alone"},
+            {"part": "Transformer", "learning_steps": 3, "typed_weight": 1.2, "other_prompt": "dull"},
+            {"part": "Transformer", "learning_steps": 3, "initial_prompt": "star"},
+            {**U_NET, "text": "red AND circle:0.5"},
+            {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 3, "steps": 1},
+        ],
+    ),
 )
 def test_the_passes_of_figures_and_images_are_bounded(brief: None, values: dict[str, Any], measure: str) -> None:
     """They are fewer where the vectors end as the bare words, of which the predictions are there already."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from spying import spy
+from suites import quick_first
 from toy import ToyHost
 
 from embedding_estimate.errors import Interrupted, ModelError, PromptError, SettingsError
@@ -77,7 +78,7 @@ def test_the_global_random_state_plays_no_part(toy_host: ToyHost) -> None:
     assert torch.equal(first.embedding.vectors["clip_l"], second.embedding.vectors["clip_l"])
 
 
-@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("negative", quick_first(1, [False, True]))
 @pytest.mark.parametrize("part", ["Attention", "Attention + U-Net", "U-Net", "Transformer"])
 def test_both_sides_and_parts_improve_on_their_start(toy_host: ToyHost, part: str, negative: bool) -> None:
     kind = "Negative Prompt" if negative else "Prompt"
@@ -136,7 +137,7 @@ def test_the_best_by_the_select_set_is_kept(toy_host: ToyHost, monkeypatch: pyte
     assert [step for step, _ in result.checks] == [5, 10, 15, 20]
 
 
-@pytest.mark.parametrize("part", ["Attention", "U-Net"])
+@pytest.mark.parametrize("part", quick_first(1, ["Attention", "U-Net"]))
 @pytest.mark.parametrize(
     ("values", "kept"),
     [
@@ -201,7 +202,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UNetObjective, "loss", loss)
 
 
-@pytest.mark.parametrize("save_every", [0, 1])
+@pytest.mark.parametrize("save_every", quick_first(1, [1, 0]))
 def test_a_loss_that_is_not_finite_is_tried_again_at_half_the_rate(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, save_every: int
 ) -> None:
@@ -465,7 +466,7 @@ def test_what_the_host_can_do_without_goes_where_checkpoints_are_no_help(
     assert "out of memory at step 1: continued without what the host had kept for speed or precision" in result.notes
 
 
-@pytest.mark.parametrize("steps", [60, 15])  # with a sketch before, and without
+@pytest.mark.parametrize("steps", quick_first(1, [15, 60]))  # with a sketch before, and without
 def test_templates_go_one_at_a_time_where_there_is_no_memory_for_more(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:

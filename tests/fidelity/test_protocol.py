@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from shaking import shaken
+from suites import quick_first
 from toy import ToyModel
 
 from embedding_estimate.checks import advice
@@ -247,12 +248,15 @@ def test_a_figure_is_three_digits_or_a_dash() -> None:
 
 @pytest.mark.parametrize(
     ("weight", "asked"),
-    [
-        (1.0, task()),
-        (1.2, task()),
-        (1.0, task("red circle")),
-        (1.0, dataclasses.replace(task(), other_prompts=("star",))),
-    ],
+    quick_first(
+        2,
+        [
+            (1.0, task()),
+            (1.2, task()),
+            (1.0, task("red circle")),
+            (1.0, dataclasses.replace(task(), other_prompts=("star",))),
+        ],
+    ),
 )
 def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: float, asked: Task) -> None:
     seen: list[tuple[int, int]] = []
