@@ -54,7 +54,7 @@ def test_the_pipeline_finds_the_one_test_command() -> None:
 
 
 def test_the_commands_for_windows_are_the_same() -> None:
-    """The pipeline looks for the one line that ends in `-m pytest`, so this one names the folder that it takes anyway."""
+    """The pipeline looks for the one line that ends in `-m pytest`, so this one names the folder of all tests."""
     posix = [line for line in README.splitlines() if line.startswith("    python3 -m venv")]
     windows = [line for line in README.splitlines() if line.startswith("    py -m venv")]
     assert len(posix) == 2

@@ -21,7 +21,6 @@ from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Host
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
-from embedding_estimate.training import handlers
 from embedding_estimate.training.state import Training
 
 BAD = {
@@ -175,7 +174,6 @@ def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pyt
         return real(settings, host, replace(listener, on_progress=see), **options)
 
     monkeypatch.setattr(trainer, "estimate", pressed)
-    monkeypatch.setattr(handlers, "READ_EVERY", 0)
     before = signal.getsignal(signal.SIGINT)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--json", "--report", "r.png", "--save-every", "1")
     assert result.exit_code == 130

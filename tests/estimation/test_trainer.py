@@ -24,10 +24,10 @@ from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.transformer import TransformerObjective
 from embedding_estimate.objectives.unet import UNetObjective, UNetPreparation
 from embedding_estimate.optimizers import OPTIMIZERS, make_optimizer
-from embedding_estimate.progress import OnProgress, Progress, StopToken
+from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.plan import SKETCH_STEPS
-from embedding_estimate.training import descent, handlers
+from embedding_estimate.training import descent
 from embedding_estimate.training.preconditioning import SAMPLES, Preconditioned
 from embedding_estimate.training.start import starting_vectors
 
@@ -131,8 +131,7 @@ def test_the_best_by_the_select_set_is_kept(toy_host: ToyHost, monkeypatch: pyte
         return next(scripted)
 
     monkeypatch.setattr(UNetObjective, "held_out", held_out)
-    monkeypatch.setattr(UNetObjective, "check_every", property(lambda self: 5, lambda self, value: None), raising=False)
-    result = run(toy_host, learning_steps=20)
+    result = run(toy_host, learning_steps=20, save_every=5)  # a snapshot is judged too
     torch.testing.assert_close(result.embedding.vectors["clip_l"], kept[2].float())
     assert [step for step, _ in result.checks] == [5, 10, 15, 20]
 
@@ -241,35 +240,25 @@ def test_a_second_run_has_its_scheduler_over_the_steps_that_are_left(
     assert [steps for _, _, steps in made] == [30, 27]
 
 
-def stop_at(token: StopToken, step: int, save: bool) -> OnProgress:
-    def listen(progress: Progress) -> None:
-        if progress.phase == "train" and progress.done >= step:
-            token.stop(save=save)
-
-    return listen
-
-
-def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
+def stopped_at(step: int, host: ToyHost, *, save: bool, **values: Any) -> Estimate:
+    """Stopped by the user when the preview of the step is asked for; it is noticed after the next step."""
     token = StopToken()
-    asked = settings(learning_steps=500, measure="Figures")
-    result = estimate(asked, toy_host, Listener(on_progress=stop_at(token, 7, True)), stop=token)
-    assert result.stopped == "interrupted" and result.steps in (7, 8)
+    listener = Listener(on_preview=lambda *_: token.stop(save=save))
+    return estimate(settings(preview_every=step, learning_steps=500, **values), host, listener, stop=token)
+
+
+def test_a_stop_that_saves_returns_what_there_is(toy_host: ToyHost) -> None:
+    result = stopped_at(7, toy_host, save=True, measure="Figures")
+    assert (result.stopped, result.steps) == ("interrupted", 8)
     assert result.fidelity is None
     assert not toy_host.lent
 
 
-def test_a_stop_keeps_what_was_reached_since_the_last_check(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
-    token = StopToken()
-    listen = stop_at(token, 20, True)
-    result = estimate(
-        settings(learning_steps=500, initial_prompt="star"), toy_host, Listener(on_progress=listen), stop=token
-    )
+def test_a_stop_keeps_what_was_reached_since_the_last_check(toy_host: ToyHost) -> None:
+    result = stopped_at(20, toy_host, save=True, initial_prompt="star")
     start = toy_host.model.token_vectors("star")["clip_l"]
-    assert result.steps < 36  # the first check of its own accord
+    assert [step for step, _ in result.checks] == [21] and result.steps == 21  # the first of its own accord comes later
     assert not torch.equal(result.embedding.vectors["clip_l"][:1], start.float())
-    assert result.checks[-1][0] == result.steps
 
 
 def test_the_text_is_filled_with_padding_and_an_initial_prompt_with_zeros(
@@ -284,11 +273,9 @@ def test_the_text_is_filled_with_padding_and_an_initial_prompt_with_zeros(
     assert torch.equal(start, torch.cat([plain, torch.zeros(1, 6)]))
 
 
-def test_a_stop_that_drops_raises(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "READ_EVERY", 0.0)
-    token = StopToken()
+def test_a_stop_that_drops_raises(toy_host: ToyHost) -> None:
     with pytest.raises(Interrupted, match="dropped"):
-        estimate(settings(learning_steps=500), toy_host, Listener(on_progress=stop_at(token, 7, False)), stop=token)
+        stopped_at(7, toy_host, save=False)
     assert not toy_host.lent
 
 
