@@ -106,6 +106,7 @@ def test_files_whose_names_are_no_text_are_listed_escaped(client: TestClient, pl
     assert taken.status_code == 422 and r"sub\udcff/it.png has this name" in taken.json()["detail"][0]
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_no_text_is_saved_in(toy_host: ToyHost, tmp_path: Path) -> None:
     place = Place(toy_host, tmp_path / os.fsdecode(b"caf\xe9"))
     told = finished(served(place), place)

@@ -241,6 +241,7 @@ def test_a_reader_that_leaves_costs_no_report(run: Run, monkeypatch: pytest.Monk
     assert Path("curve.png").stat().st_size
 
 
+@pytest.mark.slow
 def test_verbose_tells_what_goes_on(run: Run) -> None:
     quiet = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
     talking = run("estimate", "(red:1.5)", "--name", "x2", *QUICK, "--verbose")

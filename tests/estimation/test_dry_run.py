@@ -55,7 +55,7 @@ def holds(range_: Range, passes: Passes) -> bool:
 @pytest.mark.parametrize(
     "values",
     quick_first(
-        7,
+        5,
         [
             {"use": "Alone", "learning_steps": 24, "batch": 3},
             {"steps": 1, "optimizer": "Adam", "learning_steps": 5},
@@ -209,7 +209,9 @@ def test_what_autograd_keeps_is_counted_once_and_without_what_was_there() -> Non
     assert kept(call) == 40_000
 
 
-@pytest.mark.parametrize(("values", "latents"), [({}, 4), ({"batch": 2}, 2), (U_NET, 4), ({**U_NET, "batch": 9}, 9)])
+@pytest.mark.parametrize(
+    ("values", "latents"), quick_first(2, [({"batch": 2}, 2), ({**U_NET, "batch": 9}, 9), ({}, 4), (U_NET, 4)])
+)
 def test_memory_by_hand(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], latents: int) -> None:
     """One latent of 4 x 4 cells is measured, and so many of them are kept together."""
     sizes: list[int] = []

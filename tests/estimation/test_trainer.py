@@ -95,7 +95,7 @@ def explained_by_the_poor_start() -> tuple[float, float]:
     return result.checks[-1][1], result.fidelity.explained
 
 
-QUICK = ("Adam", "LBFGS")
+QUICK = ("Adam",)
 OTHERS = sorted(name for name, row in OPTIMIZERS.items() if row.package == "torch" and name not in QUICK)
 
 

@@ -405,6 +405,7 @@ def test_a_curve_takes_what_an_estimate_takes(place: Place) -> None:
     assert curve.state == "failed" and "Heun" in curve.problems[0]
 
 
+@pytest.mark.slow
 def test_a_curve_and_an_estimate_exclude_each_other(place: Place, held: threading.Event) -> None:
     curve = explored(place)
     with pytest.raises(Busy, match="the number of tokens is being estimated"):

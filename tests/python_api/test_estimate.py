@@ -217,6 +217,7 @@ def test_a_stop_before_the_work_is_an_interruption(load_pipeline: Load) -> None:
         estimate(TEXT, load_pipeline("sd1"), stop=stop, **QUICK)
 
 
+@pytest.mark.slow
 def test_it_works_where_gradients_are_off(load_pipeline: Load) -> None:
     pipeline = load_pipeline("sd1")
     expected = estimate(TEXT, pipeline, **QUICK).vectors["clip_l"]

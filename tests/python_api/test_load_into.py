@@ -67,6 +67,7 @@ def test_a_prompt_is_encoded_as_by_our_own_host(load_pipeline: Load, family: Fam
         torch.testing.assert_close(pooled, expected.vector[:, :-6], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_image_is_that_of_the_vectors(load_pipeline: Load) -> None:
     pipeline = load_pipeline("sdxl")
     one = embedding("sdxl", 2)
@@ -149,6 +150,7 @@ def test_an_embedding_or_its_file_is_taken(
     assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[-2:], one.vectors["clip_l"])
 
 
+@pytest.mark.slow
 def test_words_are_put_in_each_under_its_name_and_weights_are_told(load_pipeline: Load, tmp_path: Path) -> None:
     pipeline = load_pipeline("sd1")
     options: dict[str, Any] = {"measure": "Nothing", "progress": False, "part": "Transformer", "learning_steps": 1}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from jobs.test_jobs import ended
+from suites import quick_first
 from toy import ToyHost
 
 from embedding_estimate.errors import EmbeddingError, ModelError
@@ -397,7 +398,7 @@ def saved_as_style(place: Place) -> tuple[Any, ...]:
     return tuple(handler.fn())
 
 
-@pytest.mark.parametrize("side", ["Prompt", "Negative Prompt"])
+@pytest.mark.parametrize("side", quick_first(1, ["Negative Prompt", "Prompt"]))
 def test_several_words_are_saved_as_a_style(place: Place, side: str) -> None:
     problems, state, *_, one, other = saved_as_style(place)
     assert (problems, place.styles) == ("", {}) and "choices" not in one  # there is no result yet

@@ -24,7 +24,7 @@ from embedding_estimate.model.host import Family
 from embedding_estimate.settings import Settings
 
 QUICK = {"text": "(red:1.5) circle", "name": "zebra-two", "part": "Transformer", "tokens": 2, "learning_steps": 3}
-FACES = pytest.mark.parametrize("webui_kind", ["Forge", "Neo"], indirect=True)
+FACES = pytest.mark.parametrize("webui_kind", quick_first(1, ["Forge", "Neo"]), indirect=True)
 
 
 @pytest.mark.parametrize(
