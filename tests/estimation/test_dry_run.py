@@ -146,6 +146,13 @@ def test_the_passes_by_hand() -> None:
     assert work.train == Range.exactly(Passes((8 + 7) * 4 + 12, (8 + 7) * 4))
 
 
+def test_templates_share_the_trajectories() -> None:
+    """Three for each of two to train on and one to choose on, of which half of 24 states are kept; both sides of the
+    guidance at each state, and the start is judged on what is kept."""
+    (work,) = planned(**{**U_NET, "templates": "{}\na {}", "steps": 20}).phases
+    assert work.prepare == Range.exactly(Passes(2 * (3 + 1) * 20 * 2 + 2 * 12, 0))
+
+
 def test_the_phases_are_those_that_run() -> None:
     works = planned(part="Attention + U-Net", learning_steps=24, sampler="DPM++ SDE").phases
     assert [(work.phase.part, work.phase.steps) for work in works] == [("Sketch", 20), ("Attention", 4), ("U-Net", 12)]
