@@ -18,12 +18,14 @@ from shaking import SHAKE
 with suppress(ImportError):  # it is not there in a WebUI
     from hypothesis import settings
 
-    settings.register_profile(
-        "untimed",
-        deadline=None,  # whatever else the machine does fails no test
-        derandomize=settings().derandomize and not SHAKE,  # where it would not heed a seed
-    )
-    settings.load_profile("untimed")
+    for profile, examples in (("quick", 25), ("thorough", 400)):  # the latter by --hypothesis-profile=thorough
+        settings.register_profile(
+            profile,
+            max_examples=examples,
+            deadline=None,  # whatever else the machine does fails no test
+            derandomize=settings().derandomize and not SHAKE,  # where it would not heed a seed
+        )
+    settings.load_profile("quick")
 
 if TYPE_CHECKING:
     from toy import ToyHost, ToyModel
@@ -82,8 +84,8 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(name_weight, "TRIAL_STEPS", 5)
 
 
-@pytest.fixture
-def event_loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def event_loops() -> Iterator[None]:
     """For who builds a page: gradio opens event loops and closes none."""
     made: list[asyncio.AbstractEventLoop] = []
     new = asyncio.new_event_loop
@@ -92,8 +94,9 @@ def event_loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         made.append(new())
         return made[-1]
 
-    monkeypatch.setattr(asyncio, "new_event_loop", noted)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", noted)
+        yield
     for loop in made:
         loop.close()
     asyncio.set_event_loop(None)

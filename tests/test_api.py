@@ -19,11 +19,11 @@ from toy import ToyHost
 
 from embedding_estimate.api import PREFIX, basic, router
 from embedding_estimate.files.embedding import read
-from embedding_estimate.jobs.jobs import Job
 from embedding_estimate.jobs.readings import MOST
 from embedding_estimate.progress import Progress
-from embedding_estimate.settings import PARAMETERS, Settings
+from embedding_estimate.settings import PARAMETERS
 
+pytestmark = pytest.mark.usefixtures("brief")
 GOOD = {"text": "(red:1.5) circle", "name": "it", "tokens": 2, "learning_steps": 5}
 
 
@@ -110,6 +110,7 @@ def test_files_whose_names_are_no_text_are_listed_escaped(client: TestClient, pl
     assert taken.status_code == 422 and r"sub\udcff/it.png has this name" in taken.json()["detail"][0]
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_no_text_is_saved_in(toy_host: ToyHost, tmp_path: Path) -> None:
     place = Place(toy_host, tmp_path / os.fsdecode(b"caf\xe9"))
     told = finished(served(place), place)
@@ -178,20 +179,22 @@ def test_choices_are_taken_in_any_case(client: TestClient, place: Place) -> None
     assert [settings[name] for name in ("optimizer", "sampler", "measure")] == ["Adam", "Euler", "Nothing"]
 
 
+@pytest.mark.slow
 def test_a_curve_is_bounded_and_given_from_a_step_on(client: TestClient, place: Place) -> None:
-    job = Job("long", Settings())
-    place.jobs._jobs["long"] = job
+    job = place.start(sampler="none")  # which ends before its first step
+    ended(job)
     job.follow(Progress("train", 20, 60_020, 0.1, 0.93, "Sketch"))
     for step in range(21, 60_021):
         job.follow(Progress("train", step, 60_020, 0.5, 0.25, "Attention"))
-    answer = client.get(f"{PREFIX}/jobs/long")
+    path = f"{PREFIX}/jobs/{job.id}"
+    answer = client.get(path)
     curve = answer.json()["curve"]
     assert len(curve) <= MOST and len(answer.content) < 50_000
     assert curve[0] == {"step": 20, "loss": 0.1, "explained": 0.93, "stretch": "Sketch"}
     assert curve[-1] == {"step": 60_020, "loss": 0.5, "explained": 0.25, "stretch": "Attention"}
-    later = client.get(f"{PREFIX}/jobs/long", params={"since": 30_000}).json()["curve"]
+    later = client.get(path, params={"since": 30_000}).json()["curve"]
     assert later == [reading for reading in curve if reading["step"] > 30_000] and 0 < len(later) < len(curve)
-    assert client.get(f"{PREFIX}/jobs/long", params={"since": 60_020}).json()["curve"] == []
+    assert client.get(path, params={"since": 60_020}).json()["curve"] == []
 
 
 def test_an_unknown_job(client: TestClient) -> None:

@@ -13,6 +13,8 @@ from embedding_estimate.fidelity.protocol import TRAJECTORY
 from embedding_estimate.teaching.probes import probe
 from embedding_estimate.teaching.teacher import Task, Teacher
 
+pytestmark = pytest.mark.tools
+
 
 def test_uniform_probes_count_every_layer_alike_and_find_no_error_in_the_prompt(toy_host: ToyHost) -> None:
     with toy_host.borrow() as model:

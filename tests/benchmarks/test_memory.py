@@ -16,6 +16,8 @@ from embedding_estimate.demo.random_models import random_model
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.settings import PARTS
 
+pytestmark = pytest.mark.tools
+
 reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="resident sets are read from /proc")
 CPU = torch.device("cpu")
 

@@ -8,6 +8,8 @@ import pytest
 from benchmarks.prompts import Prompt, generate, read
 from embedding_estimate.demo.words import SHAPES
 
+pytestmark = pytest.mark.tools
+
 SEEDS = range(40)
 
 

@@ -13,6 +13,8 @@ from benchmarks import reference
 from benchmarks.reference import Reference, guided, sde_step
 from embedding_estimate.teaching.teacher import Task, Teacher
 
+pytestmark = pytest.mark.tools
+
 
 def task(text: str = "red (circle:1.8)", *, negative: bool = False) -> Task:
     return Task(text, negative, ("dull",), 32, 32)

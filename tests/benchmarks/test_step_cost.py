@@ -13,6 +13,8 @@ from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.probes import LayerProbes
 
+pytestmark = pytest.mark.tools
+
 ROW = Row("toy", "U-Net", 4, "8x8", 0.10, 0.095, 1.05, 0.15, 0.167, None, None)
 
 

@@ -16,6 +16,8 @@ from benchmarks.summary import Row, summarise
 from benchmarks.yardstick import Yardstick
 from embedding_estimate.fidelity.protocol import measure
 
+pytestmark = pytest.mark.tools
+
 REFERENCE = Row(
     prompt="a",
     negative=False,

@@ -76,6 +76,7 @@ def test_lines_are_joined(run: Run, tmp_path: Path) -> None:
     assert read(tmp_path / "embeddings" / "x1.safetensors").provenance["settings"]["other_prompt"] == "a cat\na dog"
 
 
+@pytest.mark.slow
 def test_the_report_and_the_snapshots_stay_out_of_the_embeddings(run: Run, tmp_path: Path) -> None:
     result = run(
         *("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--preview-every", "10"),
@@ -104,6 +105,7 @@ def test_the_report_and_the_snapshots_stay_out_of_the_embeddings(run: Run, tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_an_embedding_like_any_other(run: Run, tmp_path: Path) -> None:
     """`inspect`, `compare` and `--from` take it."""
     made = ("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--save-every", "5", "--typed-weight", "1.2")
@@ -118,6 +120,7 @@ def test_a_snapshot_is_an_embedding_like_any_other(run: Run, tmp_path: Path) -> 
     assert again.exit_code == 0 and last(again)["name"] == "x2"
 
 
+@pytest.mark.slow
 def test_a_report_among_the_embeddings_is_warned_of(run: Run) -> None:
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--report", "embeddings/r.png")
     assert result.exit_code == 0 and "where a WebUI may take a picture for an embedding" in result.stderr
@@ -229,6 +232,7 @@ def test_compare_measures_any_file(run: Run, loads: list[dict], tmp_path: Path) 
     assert wide.exit_code == 2 and "vectors 7 wide" in wide.stderr
 
 
+@pytest.mark.slow
 def test_a_typed_weight_goes_with_the_file(run: Run, tmp_path: Path) -> None:
     result = run("estimate", "(red circle:1.3)", "--name", "x1", *QUICK, "--typed-weight", "1.3", "--json")
     assert result.exit_code == 0, result.output

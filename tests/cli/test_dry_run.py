@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QUICK, Run, files, last
+from suites import quick_first
 from toy import ToyHost
 
 UNET = ("--part", "U-Net", "--templates", "{}", "--optimizer", "RMSprop", "--rate", "0.1", "--early-stop", "2")
@@ -84,11 +85,14 @@ def test_a_prompt_that_needs_no_training_says_so(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words", "weights"),
-    [
-        (("--words", "One per weight"), "in 2 words with the weights 1.5, 0.6", [[1.5, 0.6]]),
-        (("--words", "As few as needed"), "in 1 or 2 words, as few as reach the goal", [[1.0], [1.5, 0.6]]),
-        (("--typed-weight", "1.2"), "typed with the weight 1.2", []),
-    ],
+    quick_first(
+        1,
+        [
+            (("--words", "One per weight"), "in 2 words with the weights 1.5, 0.6", [[1.5, 0.6]]),
+            (("--words", "As few as needed"), "in 1 or 2 words, as few as reach the goal", [[1.0], [1.5, 0.6]]),
+            (("--typed-weight", "1.2"), "typed with the weight 1.2", []),
+        ],
+    ),
 )
 def test_how_the_name_is_typed(run: Run, options: tuple[str, ...], words: str, weights: list[list[float]]) -> None:
     prompt = ("(red:1.5) (circle blue:0.6)", "--name", "madeup", "--learning-steps", "3", "--steps", "2")

@@ -21,7 +21,6 @@ from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.model.host import Host
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
-from embedding_estimate.training import handlers
 from embedding_estimate.training.state import Training
 
 BAD = {
@@ -175,7 +174,6 @@ def test_ctrl_c_saves_and_twice_drops(run: Run, tmp_path: Path, monkeypatch: pyt
         return real(settings, host, replace(listener, on_progress=see), **options)
 
     monkeypatch.setattr(trainer, "estimate", pressed)
-    monkeypatch.setattr(handlers, "READ_EVERY", 0)
     before = signal.getsignal(signal.SIGINT)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--json", "--report", "r.png", "--save-every", "1")
     assert result.exit_code == 130
@@ -224,6 +222,7 @@ def test_an_error_of_the_model_is_told_and_the_rest_saved(run: Run, monkeypatch:
     assert Path("embeddings/x1.safetensors").is_file() and Path("embeddings-steps/x1/x1-000003.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_costs_no_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings.write(Embedding("y", {"any": torch.zeros(2, 6)}), Path("y.safetensors"))
 
@@ -242,6 +241,7 @@ def test_a_reader_that_leaves_costs_no_report(run: Run, monkeypatch: pytest.Monk
     assert Path("curve.png").stat().st_size
 
 
+@pytest.mark.slow
 def test_verbose_tells_what_goes_on(run: Run) -> None:
     quiet = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
     talking = run("estimate", "(red:1.5)", "--name", "x2", *QUICK, "--verbose")

@@ -160,6 +160,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal(run: Run, tmp_pat
 # compare
 
 
+@pytest.mark.slow
 def test_compare_measures_what_estimate_can(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path, counts, measure = str(save("mine")), [], protocol.measure
 

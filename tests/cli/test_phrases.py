@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QUICK, Run, files, last
+from suites import quick_first
 
 from embedding_estimate.files import embedding as embeddings
 from embedding_estimate.files.embedding import read
@@ -133,14 +134,17 @@ def test_a_curve_begins_with_as_many_vectors_as_there_are_words(run: Run) -> Non
 
 @pytest.mark.parametrize(
     "words",
-    [
-        "it-a",
-        [["it-a", 1, 1.5]],
-        [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}],
-        [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}, {"name": "../x", "tokens": 1, "typed_weight": 1}],
-        [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}, {"name": "it-b", "tokens": 0, "typed_weight": 1}],
-        [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}, {"name": "it-b", "tokens": 1, "typed_weight": True}],
-    ],
+    quick_first(
+        2,
+        [
+            "it-a",
+            [["it-a", 1, 1.5]],
+            [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}],
+            [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}, {"name": "../x", "tokens": 1, "typed_weight": 1}],
+            [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}, {"name": "it-b", "tokens": 0, "typed_weight": 1}],
+            [{"name": "it-a", "tokens": 1, "typed_weight": 1.5}, {"name": "it-b", "tokens": 1, "typed_weight": True}],
+        ],
+    ),
 )
 def test_what_is_no_list_of_words_counts_as_none(run: Run, made: Path, words: object) -> None:
     path = made / "it-a.safetensors"

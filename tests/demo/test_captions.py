@@ -11,6 +11,8 @@ from transformers import CLIPTokenizer
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.demo.words import COLOURS, POSITIONS, SHAPES, SIZES, STYLES
 
+pytestmark = pytest.mark.tools
+
 PRIMARY = PALETTES["primary"]
 
 

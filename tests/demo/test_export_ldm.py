@@ -18,7 +18,7 @@ from embedding_estimate.demo import demo_model_path
 from embedding_estimate.demo.random_models import random_model
 from embedding_estimate.hosts.standalone.loading import LoadedModel, load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tools]
 
 WIDTH = 16  # of the text encoder
 

@@ -14,6 +14,8 @@ from transformers import CLIPTokenizer
 from embedding_estimate.demo import demo_model_path
 from embedding_estimate.demo.words import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, STYLES
 
+pytestmark = pytest.mark.tools
+
 ATTRIBUTES = ("shape", "colour", "size", "position")
 PAIRS = replace(PALETTES["primary"], pairs=True)
 CIRCLE = Item("circle", "red", "large", "left")

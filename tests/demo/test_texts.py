@@ -23,7 +23,7 @@ from transformers import CLIPTokenizer
 
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tools]
 
 PROMPT = "a red circle on a blue background"
 

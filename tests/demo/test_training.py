@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 
 from embedding_estimate.demo import demo_model_path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tools]
 
 PRIMARY = PALETTES["primary"]
 

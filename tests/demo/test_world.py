@@ -11,6 +11,8 @@ from shaking import shaken
 
 from embedding_estimate.demo.words import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, STYLES
 
+pytestmark = pytest.mark.tools
+
 PRIMARY = PALETTES["primary"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from suites import quick_first
 from toy import ToyHost, ToyModel
 
 from embedding_estimate.errors import PromptError, SettingsError
@@ -54,27 +55,31 @@ def holds(range_: Range, passes: Passes) -> bool:
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {},
-        {"tokens": 1},
-        {"tokens": 4, "initial_prompt": "star"},
-        {"use": "Alone", "learning_steps": 24, "batch": 3},
-        {"steps": 1, "optimizer": "Adam", "learning_steps": 5},
-        {"prompt_type": "Negative Prompt", "other_prompt": "dull\nsmall star\nbig"},
-        {"other_prompt": "red AND star"},
-        {"text": "[red:star:2]", "learning_steps": 24},
-        {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 10},
-        {"text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "learning_steps": 10},
-        {"part": "Transformer", "learning_steps": 5},
-        U_NET,
-        {**U_NET, "tokens": 1, "loss": "L1"},
-        {**U_NET, "save_every": 2, "preview_every": 3},
-        {**U_NET, "other_prompt": "dull", "batch": 2, "learning_steps": 45},
-        {**U_NET, "text": "red AND circle:0.5"},
-        {**U_NET, "text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3},
-        {**U_NET, "part": "Attention + U-Net", "learning_steps": 24},
-        {"text": "red circle"},
-    ],
+    quick_first(
+        5,
+        [
+            {"use": "Alone", "learning_steps": 24, "batch": 3},
+            {"steps": 1, "optimizer": "Adam", "learning_steps": 5},
+            {"part": "Transformer", "learning_steps": 5},
+            {**U_NET, "save_every": 2, "preview_every": 3},
+            {**U_NET, "other_prompt": "dull", "batch": 2, "learning_steps": 10},
+            {**U_NET, "text": "red AND circle:0.5"},
+            {"text": "red circle"},
+            {},
+            {"tokens": 1},
+            {"tokens": 4, "initial_prompt": "star"},
+            {"prompt_type": "Negative Prompt", "other_prompt": "dull\nsmall star\nbig"},
+            {"other_prompt": "red AND star"},
+            {"text": "[red:star:2]", "learning_steps": 24},
+            {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 10},
+            {"text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "learning_steps": 10},
+            U_NET,
+            {**U_NET, "tokens": 1, "loss": "L1"},
+            {**U_NET, "other_prompt": "dull", "batch": 2, "learning_steps": 45},
+            {**U_NET, "text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3},
+            {**U_NET, "part": "Attention + U-Net", "learning_steps": 24},
+        ],
+    ),
 )
 def test_the_passes_of_a_training_are_foretold(values: dict[str, Any]) -> None:
     counted, plan = seen(**values), planned(**values)
@@ -84,16 +89,19 @@ def test_the_passes_of_a_training_are_foretold(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {**U_NET, "templates": ""},  # the bare words may be kept
-        {**U_NET, "learning_steps": 90, "early_stop": 1, "preview_every": 40},
-        {**U_NET, "optimizer": "LBFGS"},
-        {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "emphasis_goal": 0.3},
-        {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "learning_steps": 8},
-        {"typed_weight": 0.0, "learning_steps": 10},
-        {**U_NET, "typed_weight": 0.0, "preview_every": 30},
-        {"part": "Attention + U-Net", "typed_weight": 0.0, "learning_steps": 10},
-    ],
+    quick_first(
+        2,
+        [
+            {**U_NET, "templates": ""},  # the bare words may be kept
+            {**U_NET, "optimizer": "LBFGS"},
+            {**U_NET, "learning_steps": 90, "early_stop": 1, "preview_every": 40},
+            {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "tokens": 3, "emphasis_goal": 0.3},
+            {**U_NET, "text": TWO_WEIGHTS, "words": "As few as needed", "learning_steps": 8},
+            {"typed_weight": 0.0, "learning_steps": 10},
+            {**U_NET, "typed_weight": 0.0, "preview_every": 30},
+            {"part": "Attention + U-Net", "typed_weight": 0.0, "learning_steps": 10},
+        ],
+    ),
 )
 def test_where_it_depends_on_the_training_the_passes_are_bounded(values: dict[str, Any]) -> None:
     counted, plan = seen(**values), planned(**values)
@@ -101,16 +109,19 @@ def test_where_it_depends_on_the_training_the_passes_are_bounded(values: dict[st
     assert plan.train.least != plan.train.most
 
 
-@pytest.mark.parametrize("measure", ["Full", "Quick with images", "Full with images"])
+@pytest.mark.parametrize("measure", quick_first(1, ["Full with images", "Full", "Quick with images"]))
 @pytest.mark.parametrize(
     "values",
-    [
-        {"part": "Transformer", "learning_steps": 3, "use": "Alone"},
-        {"part": "Transformer", "learning_steps": 3, "initial_prompt": "star"},
-        {"part": "Transformer", "learning_steps": 3, "typed_weight": 1.2, "other_prompt": "dull"},
-        {**U_NET, "text": "red AND circle:0.5"},
-        {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 3, "steps": 1},
-    ],
+    quick_first(
+        2,
+        [
+            {"part": "Transformer", "learning_steps": 3, "use": "Alone"},
+            {"part": "Transformer", "learning_steps": 3, "typed_weight": 1.2, "other_prompt": "dull"},
+            {"part": "Transformer", "learning_steps": 3, "initial_prompt": "star"},
+            {**U_NET, "text": "red AND circle:0.5"},
+            {"text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3, "learning_steps": 3, "steps": 1},
+        ],
+    ),
 )
 def test_the_passes_of_figures_and_images_are_bounded(brief: None, values: dict[str, Any], measure: str) -> None:
     """They are fewer where the vectors end as the bare words, of which the predictions are there already."""
@@ -134,6 +145,13 @@ def test_the_passes_by_hand() -> None:
     assert work.prepare == Range.exactly(Passes((6 + 3) * 4 * 2 + 12, 0))
     assert work.train == Range.exactly(Passes((8 + 7) * 4 + 12, (8 + 7) * 4))
     assert seen(**U_NET) == StagePasses(work.prepare.most, work.train.most, Passes())
+
+
+def test_templates_share_the_trajectories() -> None:
+    """Three for each of two to train on and one to choose on, of which half of 24 states are kept; both sides of the
+    guidance at each state, and the start is judged on what is kept."""
+    (work,) = planned(**{**U_NET, "templates": "{}\na {}", "steps": 20}).phases
+    assert work.prepare == Range.exactly(Passes(2 * (3 + 1) * 20 * 2 + 2 * 12, 0))
 
 
 def test_the_phases_are_those_that_run() -> None:
@@ -199,7 +217,9 @@ def test_what_autograd_keeps_is_counted_once_and_without_what_was_there() -> Non
     assert kept(call) == 40_000
 
 
-@pytest.mark.parametrize(("values", "latents"), [({}, 4), ({"batch": 2}, 2), (U_NET, 4), ({**U_NET, "batch": 9}, 9)])
+@pytest.mark.parametrize(
+    ("values", "latents"), quick_first(2, [({"batch": 2}, 2), ({**U_NET, "batch": 9}, 9), ({}, 4), (U_NET, 4)])
+)
 def test_memory_by_hand(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], latents: int) -> None:
     """One latent of 4 x 4 cells is measured, and so many of them are kept together."""
     sizes: list[int] = []

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from figures import FIGURES
 from shaking import shaken
+from suites import quick_first
 from toy import ToyModel
 
 from embedding_estimate.checks import advice
@@ -144,6 +146,57 @@ def test_a_standard_error_by_hand() -> None:
     assert among_words.standard_error(torch.ones(2), torch.zeros(2)) is None
 
 
+def test_figures_over_contexts_by_hand(toy: ToyModel) -> None:
+    """The jackknife leaves out one context after the other."""
+    teacher = Teacher(toy, task())
+    prompt = teacher.replaced(TEXT, protocol.TRAJECTORY)
+    states = teacher.record(prompt, protocol.TRAJECTORY, [0], 8)
+    measured = [
+        (among_words.Context(template, states, words, nothing), own)
+        for template, own, words, nothing in (
+            ("a {}", 1.0, 2.0, 10.0),
+            ("{} b", 2.0, 4.0, 10.0),
+            ("c {}", 3.0, 2.0, 20.0),
+        )
+    ]
+    figures = among_words.InContexts.of(measured)
+    assert (figures.explained, figures.without_weights) == pytest.approx((1 - 6 / 40, 1 - 8 / 40))
+    assert figures.emphasis == pytest.approx(1 - 6 / 8)
+    assert figures.worst == "c {}"
+    assert figures.rows[1] == {"context": "{} b", "embedding": 2.0, "without weights": 4.0, "nothing": 10.0}
+
+    def spread(*left_out: float) -> float:
+        center = sum(left_out) / 3
+        return float((2 / 3 * sum((value - center) ** 2 for value in left_out)) ** 0.5)
+
+    assert figures.standard_errors == pytest.approx(
+        {
+            "explained_in_context": spread(1 - 5 / 30, 1 - 4 / 30, 1 - 3 / 20),
+            "emphasis_in_context": spread(1 - 5 / 6, 1 - 4 / 4, 1 - 3 / 6),
+        }
+    )
+
+
+def test_each_context_has_a_seed_of_its_own_while_there_are_enough(toy: ToyModel) -> None:
+    """Eight seeds, so the ninth context has the first one again."""
+    words = ("a", "big", "blue", "cat", "green", "dull", "star", "red", "circle")
+    templates = [f"{word} {{}}" for word in words]
+    figures, _ = protocol.measure(toy, task(), random_vectors(2), batch=8, images=0, contexts=templates)
+    teacher = Teacher(toy, task())
+    for row, seed in zip(figures.contexts, [*protocol.SEEDS, protocol.SEEDS[0]], strict=True):
+        here = among_words.Context.of(teacher, row["context"], among_words.TRAJECTORY, seed, 8)
+        assert (row["without weights"], row["nothing"]) == pytest.approx((here.words, here.nothing))
+
+
+def test_baselines_are_marked_and_a_distance_is_no_share() -> None:
+    table = rows(FIGURES, 2)
+    assert [row.label for row in table if row.baseline] == ["without weights", "cut to fit", "without weights"]
+    assert [row.label for row in table if not row.share] == ["image distance"]
+    assert [row.label for row in table if row.share and not row.baseline] == [
+        *("explained", "emphasis explained", "explained in context", "emphasis in context")
+    ]
+
+
 def test_standard_errors_say_how_far_the_figures_of_other_states_are(toy: ToyModel) -> None:
     """By seed: the figure of twice as many states is within a few of them."""
     vectors = random_vectors(2)
@@ -247,12 +300,15 @@ def test_a_figure_is_three_digits_or_a_dash() -> None:
 
 @pytest.mark.parametrize(
     ("weight", "asked"),
-    [
-        (1.0, task()),
-        (1.2, task()),
-        (1.0, task("red circle")),
-        (1.0, dataclasses.replace(task(), other_prompts=("star",))),
-    ],
+    quick_first(
+        2,
+        [
+            (1.0, task()),
+            (1.2, task()),
+            (1.0, task("red circle")),
+            (1.0, dataclasses.replace(task(), other_prompts=("star",))),
+        ],
+    ),
 )
 def test_progress_reaches_its_total_and_images_are_there(toy: ToyModel, weight: float, asked: Task) -> None:
     seen: list[tuple[int, int]] = []

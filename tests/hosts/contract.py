@@ -13,6 +13,7 @@ import pytest
 import torch
 from hosts.attention_contract import AttentionContract
 from shaking import shaken
+from suites import quick_first
 from torch import Tensor, nn
 
 from embedding_estimate.errors import PromptError
@@ -114,7 +115,7 @@ class HostContract(AttentionContract):
         with host.borrow() as model:
             yield model
 
-    @pytest.mark.parametrize("text", ["()", "[|]", "[:1]", "[::1]", "[()|]", "[::0.5] AND"])
+    @pytest.mark.parametrize("text", quick_first(2, ["()", "[::0.5] AND", "[|]", "[:1]", "[::1]", "[()|]"]))
     def test_a_prompt_that_is_empty_at_every_step_is_refused(self, model: BorrowedModel, text: str) -> None:
         teacher = Teacher(model, Task(text, False, ("",), SIZE, SIZE))
         with pytest.raises(PromptError, match="does what the empty prompt does"):

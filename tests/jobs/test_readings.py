@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from suites import quick_first
 
 from embedding_estimate.jobs.readings import MOST, Reading, Readings
 
@@ -14,7 +15,7 @@ def taken(numbers: list[int], stretch: str = "Attention") -> Readings:
     return readings
 
 
-@pytest.mark.parametrize("number", [1, MOST, MOST + 1, 5 * MOST + 3, 60_000])
+@pytest.mark.parametrize("number", quick_first(4, [1, MOST, MOST + 1, 5 * MOST + 3, 60_000]))
 def test_of_many_readings_few_are_kept_first_and_last_among_them_at_even_distances(number: int) -> None:
     steps = [reading.step for reading in taken([*range(1, number + 1)])]
     assert min(number, MOST // 2) <= len(steps) <= MOST

@@ -11,8 +11,8 @@ from embedding_estimate.errors import PromptError
 from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.objectives import preparation_of, unet
-from embedding_estimate.objectives.attention import WHOLE
-from embedding_estimate.objectives.objective import Objective
+from embedding_estimate.objectives.attention import WHOLE, AttentionPreparation
+from embedding_estimate.objectives.objective import Objective, Preparation
 from embedding_estimate.optimizers import LOSSES
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.plan import SKETCH, phases
@@ -21,7 +21,7 @@ from embedding_estimate.teaching.teacher import Task, Teacher
 PARTS = ("Attention", "U-Net", "Transformer")
 
 
-def prepared(toy: BorrowedModel, **values: Any) -> Objective[Any]:
+def preparation(toy: BorrowedModel, **values: Any) -> Preparation:
     settings = Settings(
         **{
             "text": "red (circle:1.8)",
@@ -34,7 +34,11 @@ def prepared(toy: BorrowedModel, **values: Any) -> Objective[Any]:
         }
     )
     [phase] = [phase for phase in phases(settings) if phase.part != SKETCH]
-    return preparation_of(phase, Teacher(toy, Task.of(settings, toy))).prepare(start())
+    return preparation_of(phase, Teacher(toy, Task.of(settings, toy)))
+
+
+def prepared(toy: BorrowedModel, **values: Any) -> Objective[Any]:
+    return preparation(toy, **values).prepare(start())
 
 
 def start() -> dict[str, torch.Tensor]:
@@ -234,6 +238,14 @@ def test_more_contexts_cost_the_unet_nothing(toy: ToyModel) -> None:
         drawn = [example.template for group in objective.fixed(torch.Generator(), sparing=False) for example in group]
         assert drawn == templates[:number]
     assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(2, 800 + 150), (100, 4 * 600 + 150)])
+def test_what_the_rows_take_by_hand(toy: ToyModel, tokens: int, rows: int) -> None:
+    """A query of six numbers in the U-Net's precision, here 8 bytes, and a gradient of as many, 4 bytes each."""
+    part = preparation(toy, part="Attention")
+    assert isinstance(part, AttentionPreparation)
+    assert part.megabytes({"clip_l": torch.zeros(tokens, 6)}) == pytest.approx(rows * 6 * (8 + 4) / 2**20)
 
 
 def test_a_batch_of_contexts_is_drawn(toy: ToyModel) -> None:

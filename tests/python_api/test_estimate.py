@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
 )
 from hosts.contract import fingerprint, random_states
+from suites import quick_first
 
 from embedding_estimate import Embedding, Progress, Result, Settings, StopToken, estimate, load
 from embedding_estimate.demo.random_models import Family
@@ -127,6 +128,7 @@ def test_an_error_of_a_callback_is_raised_and_the_pipeline_comes_back(
     assert state(pipeline) == before
 
 
+@pytest.mark.slow
 def test_an_error_with_a_snapshot_is_raised_as_well(load_pipeline: Load) -> None:
     def fail(embedding: Embedding, step: int) -> None:
         raise ZeroDivisionError(f"{embedding.name} at {step}")
@@ -176,6 +178,7 @@ def test_ctrl_c_returns_what_was_reached(load_pipeline: Load, capfd: pytest.Capt
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "times"), [("prepare", 1), ("train", 2)])
 def test_ctrl_c_raises_where_nothing_is_kept(load_pipeline: Load, phase: str, times: int) -> None:
     pipeline = unlike_new(load_pipeline("sd1"))
@@ -215,6 +218,7 @@ def test_a_stop_before_the_work_is_an_interruption(load_pipeline: Load) -> None:
         estimate(TEXT, load_pipeline("sd1"), stop=stop, **QUICK)
 
 
+@pytest.mark.slow
 def test_it_works_where_gradients_are_off(load_pipeline: Load) -> None:
     pipeline = load_pipeline("sd1")
     expected = estimate(TEXT, pipeline, **QUICK).vectors["clip_l"]
@@ -399,18 +403,21 @@ def sampling_images(pipeline: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("change", "line"),
-    [
-        (lambda pipeline: object(), "object: only text-to-image pipelines of Stable Diffusion 1, 2 and XL"),
-        (sampling_images, "StableDiffusionImg2ImgPipeline: only text-to-image pipelines"),
-        (without("text_encoder"), "StableDiffusionPipeline: has no text_encoder; load the pipeline with all"),
-        (without("scheduler"), "StableDiffusionPipeline: has no scheduler"),
-        (flow, "its scheduler FlowMatchEulerDiscreteScheduler does not have the noise levels"),
-        (offloaded, "its unet moves between devices (CPU offload or device_map); call remove_all_hooks()"),
-        (hooked, "its unet has hooks of diffusers"),
-        (elsewhere, "its parts are on cpu, meta; put all of them on one device"),
-        (wide, "its unet holds torch.float64; load it in float32, float16 or bfloat16"),
-        (adapted, "its U-Net also reads images (IP-Adapter); call unload_ip_adapter() first"),
-    ],
+    quick_first(
+        3,
+        [
+            (lambda pipeline: object(), "object: only text-to-image pipelines of Stable Diffusion 1, 2 and XL"),
+            (sampling_images, "StableDiffusionImg2ImgPipeline: only text-to-image pipelines"),
+            (without("text_encoder"), "StableDiffusionPipeline: has no text_encoder; load the pipeline with all"),
+            (without("scheduler"), "StableDiffusionPipeline: has no scheduler"),
+            (flow, "its scheduler FlowMatchEulerDiscreteScheduler does not have the noise levels"),
+            (offloaded, "its unet moves between devices (CPU offload or device_map); call remove_all_hooks()"),
+            (hooked, "its unet has hooks of diffusers"),
+            (elsewhere, "its parts are on cpu, meta; put all of them on one device"),
+            (wide, "its unet holds torch.float64; load it in float32, float16 or bfloat16"),
+            (adapted, "its U-Net also reads images (IP-Adapter); call unload_ip_adapter() first"),
+        ],
+    ),
 )
 def test_a_pipeline_that_cannot_be_used_is_refused_in_one_line(load_pipeline: Load, change: Any, line: str) -> None:
     with pytest.raises(ModelError) as told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hosts.contract import random_states
 from shaking import shaken
+from suites import quick_first
 from torch import Tensor
 
 from embedding_estimate import Embedding, estimate, load, load_into
@@ -42,9 +44,16 @@ def encoded(pipeline: Any, prompt: str) -> tuple[Tensor, Tensor | None]:
     return hidden, pooled[0] if pooled else None
 
 
-@pytest.mark.parametrize("tokens", [1, 3, 12])
-@pytest.mark.parametrize("family", WIDTHS)
-@pytest.mark.parametrize("name", ["red-disc", "Red_Disc", "<disc>"])
+@pytest.mark.parametrize(
+    ("family", "tokens", "name"),
+    quick_first(
+        3,
+        [
+            *(("sd1", 1, "<disc>"), ("sd2", 3, "red-disc"), ("sdxl", 12, "Red_Disc")),
+            *itertools.product(WIDTHS, (1, 3, 12), ("red-disc", "Red_Disc", "<disc>")),
+        ],
+    ),
+)
 def test_a_prompt_is_encoded_as_by_our_own_host(load_pipeline: Load, family: Family, tokens: int, name: str) -> None:
     pipeline = load_pipeline(family)
     vectors = embedding(family, tokens).vectors
@@ -58,6 +67,7 @@ def test_a_prompt_is_encoded_as_by_our_own_host(load_pipeline: Load, family: Fam
         torch.testing.assert_close(pooled, expected.vector[:, :-6], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_image_is_that_of_the_vectors(load_pipeline: Load) -> None:
     pipeline = load_pipeline("sdxl")
     one = embedding("sdxl", 2)
@@ -87,7 +97,7 @@ def test_other_prompts_stay_as_they_were(load_pipeline: Load) -> None:
         torch.testing.assert_close(pooled_now, pooled)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", quick_first(1, [torch.float16, torch.bfloat16]), ids=str)
 def test_precision_modes_and_gradients_stay(load_pipeline: Load, dtype: torch.dtype) -> None:
     pipeline = load_pipeline("sdxl", dtype)
     pipeline.text_encoder.requires_grad_(False)
@@ -130,7 +140,7 @@ def sources(tmp_path: Path) -> Callable[[Embedding], list[Any]]:
     return made
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", quick_first(1, [1, 0, 2]))
 def test_an_embedding_or_its_file_is_taken(
     load_pipeline: Load, sources: Callable[[Embedding], list[Any]], number: int
 ) -> None:
@@ -140,6 +150,7 @@ def test_an_embedding_or_its_file_is_taken(
     assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[-2:], one.vectors["clip_l"])
 
 
+@pytest.mark.slow
 def test_words_are_put_in_each_under_its_name_and_weights_are_told(load_pipeline: Load, tmp_path: Path) -> None:
     pipeline = load_pipeline("sd1")
     options: dict[str, Any] = {"measure": "Nothing", "progress": False, "part": "Transformer", "learning_steps": 1}
@@ -168,15 +179,18 @@ def test_files_of_other_tools_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("before", "token", "line"),
-    [
-        ((), "circle", "circle: an ordinary word, which the embedding would replace; choose a made-up token"),
-        ((), "Circle", "Circle: an ordinary word, which the embedding would replace; choose a made-up token"),
-        (("red-disc",), "red-disc", "red-disc: the tokenizer has this token already; choose another token"),
-        (("red-disc_1",), "red-disc", "red-disc_1: the tokenizer has this token already"),
-        (("red-disc",), "red-disc_7", "red-disc_7: diffusers reads it as a part of another embedding"),
-        (("disc-it",), "red-disc-it", "red-disc-it: diffusers would confuse it with disc-it, because one"),
-        (("red-disc-it",), "disc-it", "disc-it: diffusers would confuse it with red-disc-it"),
-    ],
+    quick_first(
+        3,
+        [
+            ((), "circle", "circle: an ordinary word, which the embedding would replace; choose a made-up token"),
+            ((), "Circle", "Circle: an ordinary word, which the embedding would replace; choose a made-up token"),
+            (("red-disc",), "red-disc", "red-disc: the tokenizer has this token already; choose another token"),
+            (("red-disc_1",), "red-disc", "red-disc_1: the tokenizer has this token already"),
+            (("red-disc",), "red-disc_7", "red-disc_7: diffusers reads it as a part of another embedding"),
+            (("disc-it",), "red-disc-it", "red-disc-it: diffusers would confuse it with disc-it, because one"),
+            (("red-disc-it",), "disc-it", "disc-it: diffusers would confuse it with red-disc-it"),
+        ],
+    ),
 )
 def test_a_token_that_is_taken_is_refused(load_pipeline: Load, before: tuple[str, ...], token: str, line: str) -> None:
     pipeline = load_pipeline("sdxl")
@@ -198,7 +212,7 @@ def test_a_token_that_one_tokenizer_has_is_taken(load_pipeline: Load) -> None:
     assert "red-disc" not in pipeline.tokenizer.get_vocab()
 
 
-@pytest.mark.parametrize("token", ["", " ", " disc"])
+@pytest.mark.parametrize("token", quick_first(1, [" disc", "", " "]))
 def test_a_token_that_cannot_be_typed_is_refused(load_pipeline: Load, token: str) -> None:
     with pytest.raises(EmbeddingError, match="a prompt calls an embedding by its token"):
         load_into(load_pipeline("sd1"), embedding("sd1", 1), token)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from suites import quick_first
 from toy import ToyHost
 
 from embedding_estimate.errors import NameTaken, SettingsError
@@ -213,7 +214,7 @@ def test_modes_without_weights_have_no_words(toy_host: ToyHost, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("part", ["Attention", "Attention + U-Net", "U-Net", "Transformer"])
-@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("negative", quick_first(1, [True, False]))
 def test_all_parts_train_words(toy_host: ToyHost, part: str, negative: bool) -> None:
     side: dict[str, Any] = {"prompt_type": "Negative Prompt" if negative else "Prompt", "other_prompt": "star"}
     result = run(toy_host, text="(red:1.8) (blue:1.8) circle star", tokens=3, part=part, learning_steps=30, **side)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from suites import quick_first
 from toy import ToyHost
 
 from embedding_estimate.estimation.listener import NOBODY, Listener
@@ -102,8 +103,8 @@ def test_the_first_number_that_reaches_the_goal_is_taken(
     assert (unreached in result.notes) == (max(shares[:tried]) < goal)
 
 
-@pytest.mark.parametrize("part", ["Attention", "Attention + U-Net", "U-Net", "Transformer"])
-@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("part", quick_first(2, ["Attention", "Transformer", "U-Net", "Attention + U-Net"]))
+@pytest.mark.parametrize("negative", quick_first(1, [False, True]))
 def test_all_parts_take_a_number_of_words_on_one_preparation(
     toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch, part: str, negative: bool
 ) -> None:
@@ -169,7 +170,7 @@ def test_all_names_that_there_may_be_are_told_before_the_work(toy_host: ToyHost)
     assert names == ["it", "it-a", "it-b", "it-c"]
 
 
-@pytest.mark.parametrize("after", [1, 5, 8, 11])
+@pytest.mark.parametrize("after", quick_first(2, [1, 8, 5, 11]))
 def test_a_stop_keeps_the_best_so_far(toy_host: ToyHost, figures: list[float], after: int) -> None:
     """Reports of progress in the trials and in the training of what is taken."""
     figures += [0.2, 0.5, 0.8]

@@ -60,6 +60,26 @@ def test_what_is_kept_is_what_was_judged(toy_host: ToyHost, few_trials: None) ->
     assert result.seconds_train > result.seconds_prepare
 
 
+def test_the_time_and_the_steps_of_all_trials_are_counted(
+    toy_host: ToyHost, few_trials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if each training took a second. The bare name and a grid of two, two finer weights, and three to the end."""
+    trainings: list[Training] = []
+
+    def in_a_second(training: Training, objective: Objective[Any], space: VectorSpace, watch: Watch) -> None:
+        before = training.seconds
+        train(training, objective, space, watch)
+        training.seconds = before + 1
+        trainings.append(training)
+
+    monkeypatch.setattr(name_weight, "train", in_a_second)
+    settings = replace(EMPHASISED, part="Transformer", typed_weight=0.0, learning_steps=4)
+    seen: list[Progress] = []
+    result = estimate(settings, toy_host, Listener(on_progress=seen.append))
+    assert result.seconds_train == len(trainings) >= 4
+    assert {progress.total for progress in seen if progress.phase == "weigh"} == {(2 + 3) * 5 + (2 + 1) * 4}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("part", "tokens"), [("U-Net", 2), ("Attention", 0), ("Attention", 2)])
 @pytest.mark.parametrize("after", [0.1, 0.5, 0.9])

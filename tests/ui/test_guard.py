@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +14,21 @@ from fastapi.testclient import TestClient
 from embedding_estimate import app
 from embedding_estimate.ui import guard
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # see conftest.py
-    pytest.mark.usefixtures("event_loops"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # see conftest.py
 
 HERE = "127.0.0.1:7860"
 PREDICT = "/gradio_api/run/predict"
 BODY = {"data": [], "fn_index": 0, "session_hash": "x"}
 
 
-@pytest.fixture
-def place(toy_host: ToyHost, tmp_path: Path) -> app.Standalone:
-    return app.Standalone(toy_host, tmp_path / "embeddings")
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> app.Standalone:
+    return app.Standalone(ToyHost(), tmp_path_factory.mktemp("guarded") / "embeddings")
 
 
-@pytest.fixture
-def client(place: app.Standalone) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def client(event_loops: None, place: app.Standalone) -> Iterator[TestClient]:
+    """One page for all: what is refused leaves nothing behind."""
     with TestClient(app.guarded(app.page(place), "127.0.0.1"), base_url=f"http://{HERE}") as client:
         yield client
 

@@ -211,6 +211,15 @@ def test_a_localization_knows_the_lines_of_problems_and_notes(dictionary: Dictio
     assert sorted(filter(dictionary.lacks, asked)) == []
 
 
+def test_a_help_text_names_choices_as_the_form_shows_them(dictionary: Dictionary) -> None:
+    for parameter in PARAMETERS:
+        explained = dictionary.known.get(parameter.help, "")
+        translated = [choice for choice in parameter.choices if dictionary.known.get(choice, choice) != choice]
+        assert [choice for choice in translated if re.search(rf"\b{re.escape(choice)}\b", explained)] == [], (
+            parameter.name
+        )
+
+
 def test_no_translation_is_left_over(dictionary: Dictionary, toy_host: ToyHost, tmp_path: Path) -> None:
     asked = of_the_form(Place(toy_host, tmp_path)) | settings_page() | CHOICES | of_jobs(3, tmp_path)
     asked |= {*names.GRAMMAR.values(), *everything()}

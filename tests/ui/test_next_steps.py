@@ -68,5 +68,6 @@ def test_a_webui_has_prompts_to_train_in() -> None:
     assert "Press From my prompts below Training contexts. It is then trained in prompts like yours." in lines
 
 
+@pytest.mark.usefixtures("brief")
 def test_nothing_is_said_of_what_is_not_measured() -> None:
     assert next_steps(Settings(text="a"), {}, in_webui=True) == []

@@ -94,6 +94,7 @@ def finished(place: Place, **settings: Any) -> Job:
     return done
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_job_that_is_done(place: Place) -> None:
     done = finished(place, measure="Full with images")
     html = status.render(done, "", in_webui=True)
@@ -116,6 +117,7 @@ def test_a_job_that_is_done(place: Place) -> None:
     assert "data:image/png" not in status.render(done, "", in_webui=True)
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_typed_weight_is_told_and_typed(place: Place) -> None:
     html = status.render(finished(place, measure="Full", typed_weight=1.2), "", in_webui=True)
     assert "Type this in your prompt:</span> <code>(it:1.2)</code>" in html and html.count('data-typed="(it:1.2)"') == 3
@@ -129,6 +131,7 @@ def test_figures_without_images(place: Place) -> None:
     assert "<dt>explained</dt>" in html and "image distance" not in html and "data:image/png;base64," in html
 
 
+@pytest.mark.usefixtures("brief")
 def test_the_latest_preview_is_shown_while_nothing_better_is_there(place: Place) -> None:
     done = finished(place, measure="Nothing", preview_every=2)
     assert done.preview is not None and done.preview.step == 2
@@ -364,6 +367,7 @@ def test_parts_without_a_finite_reading_are_not_drawn() -> None:
     assert [(name, dim) for name, dim, _ in lines(html)] == [("loss", False), ("explained", False)]
 
 
+@pytest.mark.usefixtures("brief")
 def test_several_words_are_shown_as_what_to_type(place: Place) -> None:
     done = finished(place, words="One per weight", measure="Nothing")
     html = status.render(done, "", in_webui=True)

@@ -2,13 +2,16 @@
 
 import os
 import re
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobs.test_jobs import ended
 from jobs.test_resuming import cut_off
+from suites import quick_first
 from toy import ToyHost
 
 from embedding_estimate.errors import EmbeddingError, ModelError
@@ -35,9 +38,16 @@ class Place:
     in_webui = True
 
     def __init__(self, host: ToyHost, folder: Path):
-        self.jobs = Jobs(lambda settings: host, lambda: folder / "embeddings", lambda: folder / "reports")
+        self.host = host
+        self.free = threading.Event()  # not set: a job waits for the model
+        self.free.set()
+        self.jobs = Jobs(self.lend, lambda: folder / "embeddings", lambda: folder / "reports")
         self.styles: dict[str, tuple[str, bool]] = {}
         self.lists: list[Any] = []
+
+    def lend(self, settings: Settings) -> ToyHost:
+        assert self.free.wait(60)
+        return self.host
 
     def folder(self) -> str:
         return "the <folder>"
@@ -85,6 +95,21 @@ class Place:
 @pytest.fixture
 def place(toy_host: ToyHost, tmp_path: Path) -> Place:
     return Place(toy_host, tmp_path)
+
+
+@pytest.fixture
+def waiting(place: Place) -> Iterator[None]:
+    """Jobs wait for the model, and are dropped in the end."""
+    place.free.clear()
+    yield
+    drop(place)
+
+
+def drop(place: Place) -> None:
+    assert place.jobs.latest is not None
+    place.jobs.latest.stop.stop(save=False)
+    place.free.set()
+    ended(place.jobs.latest)
 
 
 def built_with(defaults: dict[str, Any]) -> form.Form:
@@ -225,8 +250,7 @@ def test_problems_come_back_as_lines(place: Place, built: form.Form) -> None:
     assert place.jobs.latest is None
 
 
-def test_a_job_starts_and_a_second_is_refused(place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Jobs, "_work", lambda self, job, work: None)
+def test_a_job_starts_and_a_second_is_refused(place: Place, built: form.Form, waiting: None) -> None:
     good = values(built, text="red circle", name="it", schedule="Karras")
     assert tab.refused(place.jobs.start, built, good) == ""
     assert place.jobs.latest is not None and place.jobs.latest.settings.name == "it"
@@ -324,26 +348,20 @@ def restored(place: Place, built: form.Form) -> dict[str, Any]:
     return {name: update["value"] for name, update in updates.items() if "value" in update}
 
 
-def test_a_page_that_opens_while_a_job_runs_has_its_settings(
-    place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_that_opens_while_a_job_runs_has_its_settings(place: Place, built: form.Form, waiting: None) -> None:
     assert restored(place, built) == {}
-    monkeypatch.setattr(Jobs, "_work", lambda self, job, work: None)
     asked = Settings(
         text="red (circle:1.2)", name="it", other_prompt="grey", steps=7, sampler="Euler", schedule="Karras"
     )
-    job = place.jobs.start(asked)
+    place.jobs.start(asked)
     expected = asked.to_dict()
     del expected["schedule"]  # the form has no such choice
     assert restored(place, built) == expected
-    job.state = "done"
+    drop(place)
     assert restored(place, built) == {}
 
 
-def test_a_curve_leaves_the_name_and_the_number_alone(
-    place: Place, built: form.Form, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Jobs, "_work", lambda self, job, work: None)
+def test_a_curve_leaves_the_name_and_the_number_alone(place: Place, built: form.Form, waiting: None) -> None:
     place.jobs.explore(Settings(text="red (circle:1.2)", name="mine", tokens=5))
     values = restored(place, built)
     assert values["text"] == "red (circle:1.2)" and not {"name", "tokens"} & values.keys()
@@ -382,7 +400,7 @@ def saved_as_style(place: Place) -> tuple[Any, ...]:
     return tuple(handler.fn())
 
 
-@pytest.mark.parametrize("side", ["Prompt", "Negative Prompt"])
+@pytest.mark.parametrize("side", quick_first(1, ["Negative Prompt", "Prompt"]))
 def test_several_words_are_saved_as_a_style(place: Place, side: str) -> None:
     problems, state, *_, one, other = saved_as_style(place)
     assert (problems, place.styles) == ("", {}) and "choices" not in one  # there is no result yet

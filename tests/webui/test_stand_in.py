@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hosts.contract import HostContract
 from jobs.test_jobs import ended
+from suites import quick_first
 from torch import nn
 
 from embedding_estimate.errors import ModelError
@@ -27,7 +28,7 @@ from embedding_estimate.model.host import Family
 from embedding_estimate.settings import Settings
 
 
-@pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
+@pytest.mark.parametrize("family", quick_first(1, ["sd1", "sd2", "sdxl"]))
 class TestContract(HostContract):
     @pytest.fixture
     def host(self, shared: Any, models: dict[Family, Any], family: Family) -> WebuiHost:

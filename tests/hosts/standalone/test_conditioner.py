@@ -208,6 +208,7 @@ def test_refusals_name_the_way_out(tokenizer: CLIPTokenizer) -> None:
         Conditioner(loaded).encode_vectors(tiny.vectors({"clip_l": 8, "clip_g": 24}, 1, 0), ["{}"], **SIZE)
 
 
+@pytest.mark.slow
 def test_five_thousand_words(tokenizer: CLIPTokenizer) -> None:
     conditioner = Conditioner(tiny.loaded("sd1", tokenizer))
     [stage] = conditioner.encode("(word:1.1) " * 5000, evaluations=20, **SIZE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("diffusers", reason="the standalone host needs the package's
 import torch
 from hosts.standalone.ldm_models import make
 from safetensors.torch import load_file
+from suites import quick_first
 
 from embedding_estimate.demo.random_models import random_model
 from embedding_estimate.errors import ModelError
@@ -28,9 +30,15 @@ HUGE = 10**400
 NO_NUMBERS = [[], {}, "eight", True, float("nan"), float("inf"), -1, HUGE]
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model("sd1", tmp_path_factory.mktemp("random") / "model")
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return random_model("sd1", tmp_path / "model")
+def folder(model: Path, tmp_path: Path) -> Path:
+    """A model that a test may change."""
+    return Path(shutil.copytree(model, tmp_path / "model"))
 
 
 def change(folder: Path, file: str, **values: Any) -> None:
@@ -44,7 +52,9 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("told", "pixels"), [([16, 8], 64), ([8, 8], 64), (16, 128), (None, 512), (256, 2048)])
+@pytest.mark.parametrize(
+    ("told", "pixels"), quick_first(2, [([16, 8], 64), (None, 512), ([8, 8], 64), (16, 128), (256, 2048)])
+)
 def test_the_size_that_a_unet_was_trained_at(folder: Path, told: Any, pixels: int) -> None:
     """A cell of a latent is 8 pixels. Of height and width the smaller counts; SD1 was trained at 512 pixels."""
     change(folder, UNET, sample_size=told)
@@ -93,16 +103,19 @@ def test_a_noise_schedule_by_its_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("file", "values", "message"),
-    [
-        (UNET, {"sample_size": "eight"}, "sample_size='eight': a whole number from 1 to 256 is needed"),
-        (SCHEDULER, {"num_train_timesteps": 0}, "num_train_timesteps=0: a whole number"),
-        (SCHEDULER, {"beta_end": float("nan")}, "beta_end=nan: a number between 0 and 1 is needed"),
-        (SCHEDULER, {"prediction_type": ["v"]}, "its U-Net predicts ['v']; only epsilon"),
-        (VAE, {"scaling_factor": 0}, "scaling_factor=0: a number between 0 and 1000 is needed"),
-        (VAE, {"scaling_factor": None}, "scaling_factor=None: a number between 0 and 1000 is needed"),
-        (VAE, {"scaling_factor": "x" * 5000}, "a number between 0 and 1000 is needed"),
-        ("text_encoder/config.json", {"num_hidden_layers": 0}, "num_hidden_layers=0: a whole number from 1"),
-    ],
+    quick_first(
+        3,
+        [
+            (UNET, {"sample_size": "eight"}, "sample_size='eight': a whole number from 1 to 256 is needed"),
+            (SCHEDULER, {"num_train_timesteps": 0}, "num_train_timesteps=0: a whole number"),
+            (SCHEDULER, {"beta_end": float("nan")}, "beta_end=nan: a number between 0 and 1 is needed"),
+            (SCHEDULER, {"prediction_type": ["v"]}, "its U-Net predicts ['v']; only epsilon"),
+            (VAE, {"scaling_factor": 0}, "scaling_factor=0: a number between 0 and 1000 is needed"),
+            (VAE, {"scaling_factor": None}, "scaling_factor=None: a number between 0 and 1000 is needed"),
+            (VAE, {"scaling_factor": "x" * 5000}, "a number between 0 and 1000 is needed"),
+            ("text_encoder/config.json", {"num_hidden_layers": 0}, "num_hidden_layers=0: a whole number from 1"),
+        ],
+    ),
 )
 def test_a_folder_with_a_number_that_is_none(folder: Path, file: str, values: dict[str, Any], message: str) -> None:
     change(folder, file, **values)
@@ -121,14 +134,17 @@ def test_a_scale_that_is_none(told: Any) -> None:
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [
-        ("{linear_start: .nan}", "linear_start=nan: a number between 0 and 1 is needed"),
-        ("{linear_end: two}", "linear_end='two': a number between 0 and 1 is needed"),
-        ("{scale_factor: 0}", "scale_factor=0: a number between 0 and 1000 is needed"),
-        ("{unet_config: {params: {num_heads: 0}}}", "num_heads=0: a whole number from 1 to 32 is needed"),
-        ("{unet_config: {params: {num_head_channels: x}}}", "num_head_channels='x': a whole number from 1 to 32"),
-        ("[1]", "not the configuration of a Stable Diffusion model; get another copy"),
-    ],
+    quick_first(
+        2,
+        [
+            ("{linear_start: .nan}", "linear_start=nan: a number between 0 and 1 is needed"),
+            ("{linear_end: two}", "linear_end='two': a number between 0 and 1 is needed"),
+            ("{scale_factor: 0}", "scale_factor=0: a number between 0 and 1000 is needed"),
+            ("{unet_config: {params: {num_heads: 0}}}", "num_heads=0: a whole number from 1 to 32 is needed"),
+            ("{unet_config: {params: {num_head_channels: x}}}", "num_head_channels='x': a whole number from 1 to 32"),
+            ("[1]", "not the configuration of a Stable Diffusion model; get another copy"),
+        ],
+    ),
 )
 def test_a_description_with_a_number_that_is_none(tmp_path: Path, params: str, message: str) -> None:
     path = make("sd1", tmp_path / "model.safetensors").path
@@ -193,16 +209,19 @@ LISTS = {"train": ["a {}"], "select": ["{} b"], "report": ["c {}"]}
 
 @pytest.mark.parametrize(
     "told",
-    [
-        [],
-        {"prompt": LISTS},
-        {"prompt": LISTS, "negative": {"train": ["a {}"], "select": ["{} b"]}},
-        {"prompt": LISTS, "negative": LISTS | {"train": ["a"]}},
-        {"prompt": LISTS, "negative": LISTS | {"select": []}},
-        {"prompt": LISTS, "negative": LISTS | {"report": [3]}},
-        {"prompt": LISTS, "negative": LISTS | {"report": 3}},
-        {"prompt": LISTS, "negative": LISTS | {"train": "a {}"}},
-    ],
+    quick_first(
+        2,
+        [
+            {"prompt": LISTS, "negative": LISTS | {"train": ["a"]}},
+            [],
+            {"prompt": LISTS},
+            {"prompt": LISTS, "negative": {"train": ["a {}"], "select": ["{} b"]}},
+            {"prompt": LISTS, "negative": LISTS | {"select": []}},
+            {"prompt": LISTS, "negative": LISTS | {"report": [3]}},
+            {"prompt": LISTS, "negative": LISTS | {"report": 3}},
+            {"prompt": LISTS, "negative": LISTS | {"train": "a {}"}},
+        ],
+    ),
 )
 def test_wrong_contexts_are_one_line(folder: Path, told: Any) -> None:
     (folder / "contexts.json").write_text(json.dumps(told), "utf-8")

@@ -15,6 +15,7 @@ import torch
 from fastapi import FastAPI
 from hosts.contract import PLAIN, HostContract, encode, encode_vectors, latent, only, sample
 from jobs.test_jobs import ended
+from suites import quick_first
 from torch import nn
 
 from embedding_estimate.errors import ModelError
@@ -23,11 +24,16 @@ from embedding_estimate.model.host import Family
 from embedding_estimate.settings import Settings
 
 QUICK = {"text": "(red:1.5) circle", "name": "zebra-two", "part": "Transformer", "tokens": 2, "learning_steps": 3}
-FACES = pytest.mark.parametrize("webui_kind", ["Forge", "Neo"], indirect=True)
+FACES = pytest.mark.parametrize("webui_kind", quick_first(1, ["Forge", "Neo"]), indirect=True)
 
 
-@FACES
-@pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
+@pytest.mark.parametrize(
+    ("webui_kind", "family"),
+    quick_first(
+        1, [("Neo", "sdxl"), ("Neo", "sd1"), ("Neo", "sd2"), ("Forge", "sd1"), ("Forge", "sd2"), ("Forge", "sdxl")]
+    ),
+    indirect=["webui_kind"],
+)
 class TestContract(HostContract):
     @pytest.fixture
     def host(self, put: Callable[[Family], Any], family: Family) -> WebuiHost:

@@ -1,0 +1,16 @@
+"""Which of a test's cases run in the quick suite, and which in the slow one only."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def quick_first(quick: int, cases: Iterable[Any]) -> list[Any]:
+    """Parameters for `pytest.mark.parametrize`: the first `quick` of them in the quick suite, the others marked slow.
+
+    A case of several values is a tuple. Of parametrizations that are stacked, those combinations run in the quick
+    suite whose parts all do.
+    """
+    every = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*case, marks=[pytest.mark.slow] if place >= quick else []) for place, case in enumerate(every)]
