@@ -30,7 +30,8 @@ from embedding_estimate.errors import Busy, EstimateError, SettingsError, quoted
 from embedding_estimate.estimation import summary
 from embedding_estimate.files import names
 from embedding_estimate.jobs import resuming
-from embedding_estimate.jobs.jobs import Job, Jobs
+from embedding_estimate.jobs.job import Job
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.settings.parameters import Parameter
 from embedding_estimate.storage.resuming import CutOff

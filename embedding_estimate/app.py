@@ -22,7 +22,8 @@ from embedding_estimate.errors import EmbeddingError, EstimateError
 from embedding_estimate.hosts.standalone import infotext
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.hosts.standalone.sampler_names import CHOICES
-from embedding_estimate.jobs.jobs import Job, Jobs
+from embedding_estimate.jobs.job import Job
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.phrases import parts_of
 from embedding_estimate.ui import tab

@@ -40,10 +40,10 @@ class Elsewhere(Tensor):
     def __init__(self, here: Tensor):
         self.here = here
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch's own subclasses
 
     @classmethod
-    def __torch_dispatch__(cls, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _computed(call, args, kwargs or {}, [])
 
 
@@ -51,7 +51,7 @@ class _Pretended(TorchDispatchMode):
     """Sees what makes new tensors, and keeps count of what makes the CPU wait."""
 
     def __init__(self, waits: list[str]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waits = waits
 
     def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

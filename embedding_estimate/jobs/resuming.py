@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from embedding_estimate.errors import Busy
-from embedding_estimate.jobs.jobs import Job, Jobs
+from embedding_estimate.jobs.job import Job
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.storage import resuming
 from embedding_estimate.storage.resuming import CutOff
 

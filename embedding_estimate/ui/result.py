@@ -11,7 +11,7 @@ from embedding_estimate.checks import advice
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity import wording
 from embedding_estimate.fidelity.verdict import ALONE, AMONG_WORDS, Verdict, verdict
-from embedding_estimate.jobs.jobs import Job, Saved
+from embedding_estimate.jobs.job import Job, Saved
 from embedding_estimate.progress import StopReason
 from embedding_estimate.reports.image_grid import in_context
 from embedding_estimate.settings import ALONE as USE_ALONE

@@ -10,7 +10,7 @@ from typing import Any
 from embedding_estimate.errors import Busy, EstimateError, SettingsError
 from embedding_estimate.estimation.curve import Point
 from embedding_estimate.fidelity import wording
-from embedding_estimate.jobs.jobs import Curve, Job, Measuring
+from embedding_estimate.jobs.job import Curve, Job, Measuring
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.ui import PREFIX, chart, markup, result, word
 

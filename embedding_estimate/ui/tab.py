@@ -9,7 +9,8 @@ import gradio as gr
 
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.files import names
-from embedding_estimate.jobs.jobs import EXPLORED, Curve, Job
+from embedding_estimate.jobs.job import Curve, Job
+from embedding_estimate.jobs.jobs import EXPLORED
 from embedding_estimate.settings import PROMPT, Settings
 from embedding_estimate.ui import PREFIX, filling, status, word
 from embedding_estimate.ui.compat import LATEST, QUIET

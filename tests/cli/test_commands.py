@@ -198,7 +198,7 @@ def test_inspect_shows_own_and_foreign_files(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 0 and "red (circle:1.8)" in result.stdout
     told = last(result)
     fidelity = told["provenance"]["fidelity"]
-    assert fidelity["protocol"] == "v2"
+    assert fidelity["protocol"] == "quick v2"
     shown = result.stdout.splitlines()
     below = shown[shown.index("errors by context") + 1 :][: len(fidelity["contexts"])]
     assert [line.split(", embedding ")[0] for line in below] == [

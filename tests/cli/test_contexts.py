@@ -82,7 +82,7 @@ def test_of_a_file_that_does_not_say_nothing_is_told(run: Run, tmp_path: Path) -
     own = written(("a {}", "{}"))
     for told in ({}, {"settings": {"text": "red"}}, {"settings": {"templates": 5}}, {"settings": 5}):
         write(Embedding("y", {"clip_l": torch.ones(2, 6)}, told), tmp_path / "y.safetensors", overwrite=True)
-        result = run("compare", "y.safetensors", TEXT, "--measure", "figures", "--contexts", own)
+        result = run("compare", "y.safetensors", TEXT, "--measure", "full", "--contexts", own)
         assert result.exit_code == 0 and flattering(result.stderr) == []
 
 

@@ -23,7 +23,7 @@ def test_the_plan_is_printed_and_nothing_written(run: Run, toy_host: ToyHost, tm
         "     latents from Euler, Karras, 4 sampling steps, CFG scale 7\n"
         "\n"
         "passes of the U-Net, of one latent each:\n"
-        "  prepare   144 forward, 40 backward\n"
+        "  prepare   152 forward, 48 backward\n"
         "  train     none\n"
         "  measure   none\n"
         "\n"

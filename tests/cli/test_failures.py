@@ -199,7 +199,7 @@ def test_a_third_ctrl_c_while_measuring_puts_the_old_embedding_back(
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("embedding_estimate.fidelity.protocol.measure", pressed)
+    monkeypatch.setattr("embedding_estimate.fidelity.quick.measure", pressed)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--overwrite")
     assert result.exit_code == 130
     assert (path.read_bytes() if path.exists() else None) == before

@@ -119,7 +119,7 @@ def test_a_name_that_no_prompt_calls_is_said(
     line = f"{name}: no prompt can call this name, because {reason}; rename the file"
     inspected = run("inspect", path)
     assert line in inspected.stdout and "typed as" not in inspected.stdout
-    assert f"Note: {line}" in run("compare", path, "(red:1.5)", "--measure", "figures").stderr
+    assert f"Note: {line}" in run("compare", path, "(red:1.5)", "--measure", "full").stderr
     assert f"Note: {line}" in run("convert", path, "--to", "pt").stderr
     estimated = run("estimate", "(red:1.5)", "--name", "x1", *QUICK, "--embeddings", "in", "--measure", "Nothing")
     assert estimated.exit_code == 0 and f"Note: {line}" in estimated.stderr

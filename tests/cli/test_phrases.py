@@ -73,7 +73,9 @@ def test_inspect_says_what_to_type(run: Run, made: Path) -> None:
 
 
 def test_compare_measures_all_words(run: Run, tmp_path: Path) -> None:
-    whole = last(run("estimate", TEXT, "--words", "one per weight", "--name", "it", *QUICK, "--json"))
+    whole = last(
+        run("estimate", TEXT, "--words", "one per weight", "--name", "it", *QUICK, "--measure", "full", "--json")
+    )
     for letter in "ab":
         result = run("compare", f"embeddings/it-{letter}.safetensors", TEXT, "--measure", "Full", "--json")
         assert result.exit_code == 0, result.output

@@ -17,7 +17,8 @@ from shaking import shaken
 from toy import ToyHost
 
 from embedding_estimate.files.embedding import Embedding, read, write
-from embedding_estimate.jobs.jobs import Job, Jobs
+from embedding_estimate.jobs.job import Job
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("brief")]

@@ -14,7 +14,8 @@ from toy import ToyHost
 
 from embedding_estimate.errors import Busy, EmbeddingError, NameTaken, SettingsError
 from embedding_estimate.files.embedding import Embedding, read
-from embedding_estimate.jobs.jobs import KEPT, Curve, Job, Jobs
+from embedding_estimate.jobs.job import Curve, Job
+from embedding_estimate.jobs.jobs import KEPT, Jobs
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.progress import Progress
 from embedding_estimate.reports import report

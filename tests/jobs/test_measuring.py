@@ -11,7 +11,7 @@ from toy import ToyHost
 
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.estimation.trainer import estimate
-from embedding_estimate.jobs.jobs import Job, Saved
+from embedding_estimate.jobs.job import Job, Saved
 
 pytestmark = pytest.mark.usefixtures("brief")
 

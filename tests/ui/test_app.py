@@ -13,7 +13,7 @@ from toy import ToyHost
 
 from embedding_estimate.cli import main
 from embedding_estimate.errors import EmbeddingError, EstimateError
-from embedding_estimate.jobs.jobs import Job
+from embedding_estimate.jobs.job import Job
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 

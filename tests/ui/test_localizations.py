@@ -30,7 +30,7 @@ from embedding_estimate.fidelity.wording import PHASES
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.hosts.webui import options
-from embedding_estimate.jobs.jobs import Curve, Job
+from embedding_estimate.jobs.job import Curve, Job
 from embedding_estimate.model.host import MODES
 from embedding_estimate.optimizers import LOSSES, OPTIMIZERS
 from embedding_estimate.progress import Progress

@@ -21,7 +21,7 @@ from embedding_estimate.estimation.curve import Point
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.files.embedding import Embedding
-from embedding_estimate.jobs.jobs import Curve, Job, Saved
+from embedding_estimate.jobs.job import Curve, Job, Saved
 from embedding_estimate.jobs.readings import MOST, Reading, Readings
 from embedding_estimate.model.meter import StagePasses
 from embedding_estimate.progress import Progress, StopReason

@@ -16,7 +16,8 @@ from toy import ToyHost
 
 from embedding_estimate.errors import EmbeddingError, ModelError
 from embedding_estimate.files import names as names_of_embeddings
-from embedding_estimate.jobs.jobs import Curve, Jobs
+from embedding_estimate.jobs.job import Curve
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
 from embedding_estimate.ui import status
 

@@ -15,7 +15,8 @@ from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.hosts.webui.options import ELEMENT, TITLE
 from embedding_estimate.hosts.webui.publishing import publish
 from embedding_estimate.hosts.webui.sampling import sampler_names, schedule_names
-from embedding_estimate.jobs.jobs import Job, Jobs
+from embedding_estimate.jobs.job import Job
+from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
 

@@ -15,7 +15,7 @@ from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.hosts.webui import prompt_cache
 from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.hosts.webui.turns import turn
-from embedding_estimate.jobs.jobs import Job
+from embedding_estimate.jobs.job import Job
 from embedding_estimate.storage import saving
 
 MOMENT = 5.0  # seconds that a job waits for the WebUI's queue with its result
