@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import embedding_estimate
+from embedding_estimate.files.embedding import Embedding, write
 
 PACKAGE = Path(embedding_estimate.__file__).parent
 # demo is the bundled model, which nothing else needs
@@ -64,6 +66,21 @@ def test_help_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = BLOCKER.format(blocked=heavy) + f"from embedding_estimate.cli import main; main({[*command, '--help']!r})"
     done = python(code)
     assert done.returncode == 0 and "Usage:" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_inspect_imports_nothing_heavy(tmp_path: Path, suffix: str) -> None:
+    heavy = ("torch", "PIL", "diffusers", "transformers", "scipy", "gradio", "fastapi", "tqdm")
+    words = [{"name": name, "tokens": 1, "typed_weight": 1.2} for name in ("it-a", "it-b")]
+    for word in words:
+        write(
+            Embedding(word["name"], {"clip_l": torch.tensor([[3.0, 4.0]])}, {"words": words}),
+            tmp_path / f"{word['name']}{suffix}",
+        )
+    arguments = ["inspect", str(tmp_path / f"it-a{suffix}")]
+    done = python(BLOCKER.format(blocked=heavy) + f"from embedding_estimate.cli import main; main({arguments!r})")
+    assert done.returncode == 0 and "1 x 2, norms 5 to 5" in done.stdout and not done.stderr, done.stderr
+    assert "typed as (it-a:1.2) (it-b:1.2)" in done.stdout
 
 
 def imported(path: Path) -> Iterator[str]:

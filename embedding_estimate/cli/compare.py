@@ -81,10 +81,9 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     from embedding_estimate.fidelity import protocol
     from embedding_estimate.files.embedding import read
     from embedding_estimate.objectives.prompts import check_text
-    from embedding_estimate.storage.phrases import recorded_phrase, whole
+    from embedding_estimate.storage.phrases import recorded_phrase, recorded_weight, whole
     from embedding_estimate.teaching.teacher import Task, Teacher
     from embedding_estimate.teaching.words import Word
-    from embedding_estimate.training.name_weight import recorded_weight
 
     embedding, words = read(file), list[Word]()
     if options["typed_weight"] is None:

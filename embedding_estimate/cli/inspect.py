@@ -18,7 +18,7 @@ from embedding_estimate.files.names import uncallable
 from embedding_estimate.settings import PARAMETERS
 
 if TYPE_CHECKING:
-    from embedding_estimate.files.embedding import Embedding
+    from embedding_estimate.files.listing import Listing
 
 NEAREST = 5  # words of the model that are shown for each vector
 Nearest = dict[str, list[list[dict[str, Any]]]]
@@ -38,14 +38,13 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
 
     Reads files of other tools too. Code in a file is never run.
     """
-    from embedding_estimate.files.embedding import read
-    from embedding_estimate.storage.phrases import lacks, recorded_phrase, recorded_words
-    from embedding_estimate.training.name_weight import recorded_weight
+    from embedding_estimate.files import listing
+    from embedding_estimate.storage.phrases import lacks, recorded_phrase, recorded_weight, recorded_words
 
-    embedding = read(file)
+    embedding = listing.read(file)
     weight = recorded_weight(embedding.provenance)
     phrase = recorded_phrase(embedding, weight)
-    nearest = None if model is None else _nearest(embedding, model)
+    nearest = None if model is None else _nearest(file, model)
     for line in _lines(embedding, phrase, nearest or {}):
         show(line)
     if embedding.name in [word.name for word in recorded_words(embedding.provenance)]:  # no snapshot or copy
@@ -59,21 +58,25 @@ def inspect(file: Path, model: str | None, as_json: bool) -> None:
                 "tokens": embedding.tokens,
                 "typed_weight": weight,
                 "phrase": phrase,
-                "vectors": {key: {"width": t.shape[1], "norms": _norms(t)} for key, t in embedding.vectors.items()},
+                "vectors": {
+                    key: {"width": embedding.widths[key], "norms": norms} for key, norms in embedding.norms.items()
+                },
                 **({} if nearest is None else {"nearest": nearest}),
                 "provenance": embedding.provenance,
             }
         )
 
 
-def _nearest(embedding: Embedding, name: str) -> Nearest:
+def _nearest(file: Path, name: str) -> Nearest:
     """For each encoder and vector the nearest words by cosine similarity, the nearest first; none for a vector of
     zeros.
 
     Raises `EmbeddingError` if the embedding is for another kind of model.
     """
+    from embedding_estimate.files.embedding import read
     from embedding_estimate.model.vectors import nearest
 
+    embedding = read(file)
     by_encoder: Nearest = {}
     with load(HostOptions(model=name, device="cpu")).borrow() as model:
         fitted = embedding.fit(model.info.widths)
@@ -90,20 +93,15 @@ def _nearest(embedding: Embedding, name: str) -> Nearest:
     return by_encoder
 
 
-def _norms(vectors: Any) -> list[float]:
-    return [float(norm) for norm in vectors.norm(dim=1)]
-
-
-def _lines(embedding: Embedding, phrase: str, nearest: Nearest) -> Iterator[str]:
+def _lines(embedding: Listing, phrase: str, nearest: Nearest) -> Iterator[str]:
     """The lines to print."""
-    problem, half = uncallable(embedding.name), set(embedding.vectors) == {"clip_g"}
+    problem, half = uncallable(embedding.name), set(embedding.norms) == {"clip_g"}
     called = "" if problem or half else f", {typed_as(embedding.name, phrase)}"
     yield f"{embedding.name}: takes {embedding.tokens} of a prompt's tokens{called}"
     if problem:
         yield problem
-    for key, vectors in embedding.vectors.items():
-        norms = _norms(vectors)
-        yield f"  {key:<32}{len(vectors)} x {vectors.shape[1]}, norms {min(norms):.3g} to {max(norms):.3g}"
+    for key, norms in embedding.norms.items():
+        yield f"  {key:<32}{len(norms)} x {embedding.widths[key]}, norms {min(norms):.3g} to {max(norms):.3g}"
     if half:
         yield "half of an SDXL embedding: the clip_l vectors are missing; get the whole file"
     yield from _nearest_lines(nearest)

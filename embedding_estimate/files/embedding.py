@@ -17,15 +17,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from embedding_estimate.errors import EmbeddingError, shortened
 from embedding_estimate.files import formats, names, provenance, whole_file
-from embedding_estimate.files.formats import PAIR, PROVENANCE, SINGLE
+from embedding_estimate.files.formats import PAIR, PROVENANCE, SINGLE, Contents
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +44,8 @@ class Embedding:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        import torch
+
         for key, tensor in self.vectors.items():
             if not tensor.is_floating_point() or tensor.ndim != 2 or 0 in tensor.shape:
                 shape = shortened("x".join(map(str, tensor.shape))) or "single"
@@ -95,10 +96,21 @@ def read(path: Path) -> Embedding:
 
     Raises EmbeddingError, with one line, for any file that cannot be read.
     """
-    contents = formats.contents(path)
+    return of_contents(formats.contents(path), path)
+
+
+def of_contents(contents: Contents, path: Path) -> Embedding:
+    """The embedding that a file holds. Raises EmbeddingError as `Embedding` does."""
+    import torch
+
+    vectors = {key: torch.tensor(array) for key, array in contents.vectors.items()}
+    return Embedding(name_in(contents, path), vectors, provenance.read(contents.provenance))
+
+
+def name_in(contents: Contents, path: Path) -> str:
+    """The name of the embedding in a file: the file's, or the one that a picture holds."""
     own = contents.name if path.suffix.lower() == formats.PICTURE else None
-    name = own if isinstance(own, str) and not names.problems(own) else path.stem
-    return Embedding(name, contents.vectors, provenance.read(contents.provenance))
+    return own if isinstance(own, str) and not names.problems(own) else path.stem
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Embedding], list[tuple[Path, str]]]:
@@ -168,6 +180,8 @@ def _bytes(embedding: Embedding, path: Path) -> bytes:
 
 
 def _safetensors_bytes(embedding: Embedding) -> bytes:
+    import safetensors.torch
+
     tensors = dict(embedding.vectors)
     if len(tensors) == 1 and PAIR[1] not in tensors:
         tensors = {SINGLE: next(iter(tensors.values()))}
@@ -179,6 +193,8 @@ def _safetensors_bytes(embedding: Embedding) -> bytes:
 
 
 def _pickle_bytes(embedding: Embedding) -> bytes:
+    import torch
+
     if len(embedding.vectors) != 1:
         raise EmbeddingError(f"{embedding.name}: a .pt holds one encoder, SDXL has two; use .safetensors")
     if PAIR[1] in embedding.vectors:

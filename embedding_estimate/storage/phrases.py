@@ -6,16 +6,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.files import listing
 from embedding_estimate.files.embedding import Embedding, read
+from embedding_estimate.files.listing import Listing
 from embedding_estimate.files.names import of_words, phrase, problems
+from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.settings.parameters import finite
 from embedding_estimate.teaching.words import Word, spans
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HASH = "vectors_hash"  # in a provenance: of all vectors, those of the other words as well
 
@@ -68,7 +71,14 @@ def recorded_words(provenance: Mapping[str, Any]) -> list[RecordedWord]:
     return known if len(known) == len(words) > 1 else []
 
 
-def recorded_phrase(embedding: Embedding, weight: float) -> str:
+def recorded_weight(provenance: Mapping[str, Any]) -> float:
+    """The weight that a file says its name is typed with; 1 where it says none that can be one."""
+    weight = provenance.get("typed_weight")
+    (parameter,) = (parameter for parameter in PARAMETERS if parameter.name == "typed_weight")
+    return float(weight) if weight and parameter.problem(weight) is None else 1.0
+
+
+def recorded_phrase(embedding: Embedding | Listing, weight: float) -> str:
     """What to type for an embedding: all of its words with their weights, or its name with this weight."""
     return phrase_of(recorded_words(embedding.provenance) or [RecordedWord(embedding.name, embedding.tokens, weight)])
 
@@ -120,6 +130,8 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
             f"{file.name}: is one word of {phrase_of(words)}, but {lines[0]}, or give --typed-weight to measure this "
             "word alone"
         )
+    import torch
+
     parts = [read(_beside(file, word)) for word in words]
     vectors = {key: torch.cat([part.vectors[key] for part in parts]) for key in embedding.vectors}
     shares = spans([word.tokens for word in words])
@@ -128,7 +140,7 @@ def whole(embedding: Embedding, file: Path) -> tuple[Embedding, list[Word]]:
     ]
 
 
-def lacks(embedding: Embedding, file: Path) -> list[str]:
+def lacks(embedding: Embedding | Listing, file: Path) -> list[str]:
     """Why the words of an embedding cannot be typed together: one line for each word whose file is missing, cannot be
     read or comes from another estimate. A kill of the program while it saved them can leave such files."""
     words, lines = recorded_words(embedding.provenance), []
@@ -138,7 +150,7 @@ def lacks(embedding: Embedding, file: Path) -> list[str]:
             lines.append(f"{path.name} is not in the same folder; put it there")
             continue
         try:
-            other = read(path)
+            other = listing.read(path)
         except EmbeddingError as error:
             lines.append(str(error))
             continue

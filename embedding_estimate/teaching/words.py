@@ -11,13 +11,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.files.names import LETTERS, phrase
-from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.settings import FEW_WORDS, ONE_WORD, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from embedding_estimate.model.host import BorrowedModel
 
 TRIED = (1, 2, 3, 4, 6, 8, 12, 16)  # numbers of words, where as few as are needed are asked for
 NEAR = 0.05  # weights this far apart at most are one word's

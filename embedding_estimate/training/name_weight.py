@@ -7,7 +7,7 @@ number beside the name can make up for most of what is out of their reach; which
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -18,7 +18,6 @@ from embedding_estimate.fidelity.among_words import Context
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives.objective import Objective, at_weight
 from embedding_estimate.progress import Progress, Stopped, StopReason
-from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
 from embedding_estimate.training.handlers import OnPreview, Watch
 from embedding_estimate.training.loop import train
@@ -143,10 +142,3 @@ class _Trials:
 
     def _error(self, weight: float) -> float:
         return self.by_weight[weight].best_error
-
-
-def recorded_weight(provenance: Mapping[str, Any]) -> float:
-    """The weight that a file says its name is typed with; 1 where it says none that can be one."""
-    weight = provenance.get("typed_weight")
-    (parameter,) = (parameter for parameter in PARAMETERS if parameter.name == "typed_weight")
-    return float(weight) if weight and parameter.problem(weight) is None else 1.0

@@ -1,6 +1,5 @@
 """The weight that a name is typed with: given, solved for, and told by the file."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -126,16 +125,6 @@ def test_an_emphasis_mode_that_reads_no_weights_takes_none(toy_host: ToyHost) ->
     toy_host.model.info = replace(toy_host.model.info, emphasis="Ignore")
     with pytest.raises(SettingsError, match=r"typed_weight=1\.2: the emphasis mode Ignore reads no weights"):
         run(toy_host, typed_weight=1.2)
-
-
-@pytest.mark.parametrize("told", [None, 0, 0.0, -1, 3, math.nan, math.inf, "1.2", True, [1.2], {}])
-def test_a_file_that_tells_no_weight_means_the_bare_name(told: Any) -> None:
-    assert name_weight.recorded_weight({"typed_weight": told}) == name_weight.recorded_weight({}) == 1.0
-
-
-@pytest.mark.parametrize("told", [1.2, 0.9, 2])
-def test_a_file_tells_its_weight(told: float) -> None:
-    assert name_weight.recorded_weight({"typed_weight": told}) == told
 
 
 @pytest.mark.slow

@@ -18,12 +18,13 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from embedding_estimate.errors import EmbeddingError, shortened
-from embedding_estimate.files.formats import pickled, pictured, safetensors_header
+from embedding_estimate.files.formats import numbers, pickled, pictured, safetensors_header
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SINGLE = "emb_params"  # the key of vectors for the only text encoder of a model, whatever that is called
 PAIR = ("clip_l", "clip_g")  # SDXL
@@ -31,6 +32,12 @@ PROVENANCE = "embedding_estimate"
 PICTURE = ".png"
 
 MOST = 64 * 2**20  # bytes; thousands of SDXL vectors. A checkpoint taken for an embedding is far above
+
+NUMBERS = {  # by their names in .safetensors
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool", "U8": "uint8"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
+}
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +47,7 @@ class Contents:
     """Vectors (N, width) under SINGLE, under both keys of PAIR or under one of them, and what the file records about
     them."""
 
-    vectors: Mapping[str, Tensor]
+    vectors: Mapping[str, NDArray[Any]]
     provenance: object = None  # under the key PROVENANCE
     name: object = None  # that is in the file: AUTOMATIC1111 takes a picture's, and otherwise the file's own
 
@@ -105,19 +112,25 @@ def _kind(beginning: bytes) -> str:
 
 
 def _safetensors(path: Path) -> Contents:
-    import safetensors.torch
+    import safetensors
 
     with path.open("rb") as file:
         header = safetensors_header.header(file)
         keys = _chosen(header.keys)
         file.seek(0)
-        tensors = safetensors.torch.load(file.read())
-    return Contents({key: _rows(tensors[name]) for key, name in keys.items()}, header.texts.get(PROVENANCE))
+        deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
+        tensors = dict(deserialize(file.read()))
+
+    def array(name: str) -> NDArray[Any]:
+        tensor = tensors[name]
+        return _rows(numbers.array(tensor["data"], NUMBERS[tensor["dtype"]]).reshape(tensor["shape"]))
+
+    return Contents({key: array(name) for key, name in keys.items()}, header.texts.get(PROVENANCE))
 
 
 def _pickle(path: Path) -> Contents:
     saved = pickled.saved(path.read_bytes())
-    return _of_entries(saved.value, saved.tensor)
+    return _of_entries(saved.value, saved.array)
 
 
 def _picture(path: Path) -> Contents:
@@ -125,7 +138,7 @@ def _picture(path: Path) -> Contents:
     data = pictured.decoded(text) if text is not None else pictured.pixels_of(path)
     if data is None:
         raise EmbeddingError("is a picture without an embedding in it; choose an embedding file")
-    return _of_entries(pictured.parsed(data), pictured.tensor)
+    return _of_entries(pictured.parsed(data), pictured.array)
 
 
 # by extension, in the order in which messages name them
@@ -138,20 +151,20 @@ READERS: Mapping[str, Callable[[Path], Contents]] = {
 LIMITS = {".safetensors": MOST, ".pt": pickled.MOST, ".bin": pickled.MOST, PICTURE: MOST}
 
 
-def _of_entries(entries: Any, tensor: Callable[[Any], Tensor | None]) -> Contents:
-    """The vectors in these entries. `tensor` gives the tensor of an entry, or None."""
+def _of_entries(entries: Any, array: Callable[[Any], NDArray[Any] | None]) -> Contents:
+    """The vectors in these entries. `array` gives the numbers of an entry that is a tensor, or None."""
     if not isinstance(entries, dict):
         raise EmbeddingError("holds no named vectors; choose an embedding file")
     if "string_to_param" not in entries:
         keys = _chosen(entries.keys())
-        return Contents({key: _vectors(name, tensor(entries[name])) for key, name in keys.items()})
+        return Contents({key: _vectors(name, array(entries[name])) for key, name in keys.items()})
     words = entries["string_to_param"]
     if isinstance(words, pickled.Call):
         words = words.state["_parameters"]
     if len(words) != 1:
         raise EmbeddingError(f"holds vectors for {len(words)} words, but an embedding is one word; choose another file")
     ((word, value),) = words.items()
-    return Contents({SINGLE: _vectors(word, tensor(value))}, entries.get(PROVENANCE), entries.get("name"))
+    return Contents({SINGLE: _vectors(word, array(value))}, entries.get(PROVENANCE), entries.get("name"))
 
 
 def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
@@ -169,11 +182,11 @@ def _chosen(keys: Iterable[Any]) -> dict[str, Any]:
     )
 
 
-def _vectors(name: Any, tensor: Tensor | None) -> Tensor:
-    if tensor is None:
+def _vectors(name: Any, array: NDArray[Any] | None) -> NDArray[Any]:
+    if array is None:
         raise EmbeddingError(f"holds {shortened(str(name))}, which is not a tensor; choose an embedding file")
-    return _rows(tensor)
+    return _rows(array)
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    return tensor[None] if tensor.ndim == 1 else tensor
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    return array[None] if array.ndim == 1 else array

@@ -14,14 +14,17 @@ import math
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from embedding_estimate.errors import EmbeddingError, shortened
+from embedding_estimate.files.formats import numbers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST = 8 * 2**20  # bytes of a file; 75 vectors of SD3's three encoders in double precision take half of it
 MOST_PICKLE = 2 * 2**20  # bytes of a pickle without its numbers; the provenance takes up to half of it
@@ -33,18 +36,18 @@ ZIP = b"PK\3\4"
 FIRST_LAYOUT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # its first pickle, a number that marks it
 
 DTYPES = {
-    f"torch {name}Storage": dtype
-    for name, dtype in {
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Double": torch.float64,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
+    f"torch {kind}Storage": name
+    for kind, name in {
+        "Float": "float32",
+        "Half": "float16",
+        "BFloat16": "bfloat16",
+        "Double": "float64",
+        "Long": "int64",
+        "Int": "int32",
+        "Short": "int16",
+        "Char": "int8",
+        "Byte": "uint8",
+        "Bool": "bool",
     }.items()
 }
 TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
@@ -73,12 +76,12 @@ class Storage:
     """The numbers behind one or more tensors. The file keeps them under `key`."""
 
     key: str
-    dtype: torch.dtype
+    type_name: str  # one of DTYPES
 
     @property
     def item_size(self) -> int:
         """Bytes of one number."""
-        return torch.empty(0, dtype=self.dtype).element_size()
+        return numbers.size(self.type_name)
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ class Saved:
     value: Any
     numbers: Callable[[Storage], bytes]
 
-    def tensor(self, call: Any) -> Tensor | None:
-        """The tensor that a call describes; None if it describes none.
+    def array(self, call: Any) -> NDArray[Any] | None:
+        """The numbers of the tensor that a call describes; None if it describes none.
 
         Raises `EmbeddingError` for a tensor of more numbers than the file holds.
         """
@@ -103,10 +106,18 @@ class Saved:
         count, held = math.prod(shape), self.numbers(storage)
         if count * storage.item_size > len(held):
             raise EmbeddingError("claims more numbers than it holds; get another copy")
-        if not count:
-            return torch.empty(shape, dtype=storage.dtype)
-        flat = torch.frombuffer(bytearray(held), dtype=storage.dtype)
-        return flat.as_strided(shape, stride, offset)
+        placed: NDArray[Any] = numbers.array(held, storage.type_name)[_places(offset, shape, stride)]
+        return placed
+
+
+def _places(offset: int, shape: Sequence[int], stride: Sequence[int]) -> NDArray[np.int64]:
+    """Where the numbers of a tensor are in its storage. A place beyond the storage is found by who looks there."""
+    if min((offset, *shape, *stride)) < 0:
+        raise ValueError("places before the first")
+    places = np.full((), offset, np.int64)
+    for size, step in zip(shape, stride, strict=True):
+        places = places[..., None] + step * np.arange(size)
+    return places
 
 
 def saved(data: bytes) -> Saved:

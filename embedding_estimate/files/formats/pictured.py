@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError
 
@@ -86,11 +84,16 @@ def parsed(text: bytes) -> Any:
     return json.loads(text, parse_int=float)
 
 
-def tensor(value: Any) -> Tensor | None:
-    """The tensor that an entry describes; None if it is something else."""
+def array(value: Any) -> NDArray[np.float32] | None:
+    """The numbers of the tensor that an entry describes; None if it is something else."""
     if not isinstance(value, dict) or "TORCHTENSOR" not in value:
         return None
-    return torch.tensor(value["TORCHTENSOR"], dtype=torch.float32)
+
+    numbers = np.array(value["TORCHTENSOR"])
+    if numbers.dtype.kind != "f":
+        raise ValueError("something else than numbers")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return numbers.astype(np.float32)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:

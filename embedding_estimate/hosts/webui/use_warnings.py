@@ -15,7 +15,6 @@ from embedding_estimate.files.names import typed_name
 from embedding_estimate.hosts.webui import comments, networks, support
 from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.storage import phrases
-from embedding_estimate.training import name_weight
 
 READ = 1024  # files whose provenance is remembered
 SAME_WEIGHT = 0.005  # apart, at most
@@ -137,7 +136,7 @@ def _other_settings(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def _other_weight(name: str, provenance: Mapping[str, Any], weights: Iterable[float]) -> list[str]:
-    made_for = name_weight.recorded_weight(provenance)
+    made_for = phrases.recorded_weight(provenance)
     others = [weight for weight in weights if not math.isclose(weight, made_for, rel_tol=0, abs_tol=SAME_WEIGHT)]
     return [f"to be typed as {typed_name(name, made_for)}, and has the weight {others[0]:g} here"] if others else []
 
