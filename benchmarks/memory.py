@@ -52,11 +52,11 @@ def measure(shape: str, job: str, latent: int, batch: int, device: str) -> Row:
     size = latent * 8
     host = StandaloneHost.of(loaded)
     gc.collect()
-    before = _now(loaded.device)
-    _forget_peak(loaded.device)
+    before = in_use(loaded.device)
+    forget_peak(loaded.device)
     if job == IMAGE:
         with host.borrow() as model:
-            _image(model, size)
+            generate_image(model, size)
     else:
         estimate(_settings(job, size, batch), host)
     return Row(
@@ -67,7 +67,7 @@ def measure(shape: str, job: str, latent: int, batch: int, device: str) -> Row:
         job=job,
         batch=None if job == IMAGE else batch,
         model_mib=before / MIB,
-        peak_mib=(_peak(loaded.device) - before) / MIB,
+        peak_mib=(peak(loaded.device) - before) / MIB,
     )
 
 
@@ -87,7 +87,7 @@ def _settings(part: str, size: int, batch: int) -> Settings:
     )
 
 
-def _image(model: BorrowedModel, size: int) -> None:
+def generate_image(model: BorrowedModel, size: int) -> None:
     teacher = Teacher(model, Task(TEXT, False, ("",), size, size))
     cond, uncond = teacher.replaced(TEXT, TRAJECTORY), teacher.side("", TRAJECTORY, negative=True)
     with torch.no_grad():
@@ -102,17 +102,17 @@ def _image(model: BorrowedModel, size: int) -> None:
         )
 
 
-def _now(device: torch.device) -> int:
+def in_use(device: torch.device) -> int:
     """Bytes in use."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status("VmRSS")
 
 
-def _peak(device: torch.device) -> int:
-    """Bytes in use at most since `_forget_peak`."""
+def peak(device: torch.device) -> int:
+    """Bytes in use at most since `forget_peak`."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -125,7 +125,7 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def _apart(run: Callable[..., Row], *arguments: object) -> Row:
+def apart(run: Callable[..., Row], *arguments: object) -> Row:
     """In a fresh process, so that nothing is left of what ran before."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(run, arguments)
@@ -152,7 +152,7 @@ def main(shape: str, latent: int, jobs: str, batch: int, device: str | None, as_
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for job in jobs.split(","):
-        rows.append(row := _apart(measure, shape, job, latent, batch, device))
+        rows.append(row := apart(measure, shape, job, latent, batch, device))
         click.echo(_line(row), err=as_json)
     if as_json:
         click.echo(json.dumps({"rows": [asdict(row) for row in rows]}))

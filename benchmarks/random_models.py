@@ -59,8 +59,51 @@ def random_sdxl(device: str = "cpu", dtype: torch.dtype | None = None, seed: int
     return _model("random-sdxl", "sdxl", modules, device, dtype or half, seed)
 
 
+def small_sd1(device: str = "cpu", dtype: torch.dtype | None = None, seed: int = 0) -> LoadedModel:
+    """SD1's kind with 22 million random weights in the U-Net, for what is to be seen on a CPU."""
+
+    def modules(dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+        unet = _unet(
+            dtype,
+            block_out_channels=(64, 128, 192, 192),
+            cross_attention_dim=128,
+            attention_head_dim=4,
+            sample_size=32,
+        )
+        return unet, {"clip_l": _text_encoder(CLIPTextModel, width=128, layers=4, heads=4, activation="quick_gelu")}
+
+    return _model("small-sd1", "sd1", modules, device, dtype, seed)
+
+
+def small_sdxl(device: str = "cpu", dtype: torch.dtype | None = None, seed: int = 0) -> LoadedModel:
+    """SDXL's kind with 18 million random weights in the U-Net: two encoders, the pooled state and the size."""
+
+    def modules(dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+        unet = _unet(
+            dtype,
+            block_out_channels=(64, 128, 192),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 1, 2),
+            cross_attention_dim=128 + 192,
+            attention_head_dim=(1, 2, 3),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=32,
+            projection_class_embeddings_input_dim=6 * 32 + 192,
+            sample_size=32,
+        )
+        return unet, {
+            "clip_l": _text_encoder(CLIPTextModel, width=128, layers=4, heads=4, activation="quick_gelu"),
+            "clip_g": _text_encoder(CLIPTextModelWithProjection, width=192, layers=6, heads=6, activation="gelu"),
+        }
+
+    return _model("small-sdxl", "sdxl", modules, device, dtype, seed)
+
+
 SHAPES: Mapping[str, Callable[[str], LoadedModel]] = {"sd15": random_sd15, "sdxl": random_sdxl}
-"""name -> device -> model"""
+"""name -> device -> model, in the real shapes"""
+SMALL: Mapping[str, Callable[[str], LoadedModel]] = {"small-sd1": small_sd1, "small-sdxl": small_sdxl}
 
 
 def _model(

@@ -39,13 +39,13 @@ def test_every_job_runs(loaded: LoadedModel, job: str, monkeypatch: pytest.Monke
 @reads_proc
 def test_a_peak_that_has_passed_is_seen_and_forgotten() -> None:
     gc.collect()  # what other tests have left would go in between
-    memory._forget_peak(CPU)
-    before = memory._peak(CPU)
+    memory.forget_peak(CPU)
+    before = memory.peak(CPU)
     size = 64 * MIB
     del (large := [torch.ones(size // 4)])[0]
-    assert not large and memory._peak(CPU) - before > 0.9 * size
-    memory._forget_peak(CPU)
-    assert memory._peak(CPU) - before < 0.5 * size
+    assert not large and memory.peak(CPU) - before > 0.9 * size
+    memory.forget_peak(CPU)
+    assert memory.peak(CPU) - before < 0.5 * size
 
 
 def test_an_unknown_job_is_refused() -> None:
