@@ -191,7 +191,13 @@ def cases(
 ) -> list[Case]:
     """The base, which has the first of each, and those that differ from it in one thing."""
     base = Case(models[0], parts[0], tokens[0], prompt_tokens[0], latents[0])
-    values = {"model": models, "part": parts, "tokens": tokens, "prompt_tokens": prompt_tokens, "latent": latents}
+    values: dict[str, Sequence[Any]] = {
+        "model": models,
+        "part": parts,
+        "tokens": tokens,
+        "prompt_tokens": prompt_tokens,
+        "latent": latents,
+    }
     return [base, *(replace(base, **{name: value}) for name, more in values.items() for value in more[1:])]
 
 

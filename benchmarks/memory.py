@@ -13,6 +13,7 @@ import multiprocessing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import torch
@@ -24,12 +25,14 @@ from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.settings import PARTS, Settings
+from embedding_estimate.teaching.batches import USUAL
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
 IMAGE = "image"
 TRAJECTORY = Trajectory("Euler", "Karras", 2, 7.0)  # more steps take no more memory
 LEARNING_STEPS = 12  # one check on held-out states among them
 MIB = 2**20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def apart(run: Callable[..., Row], *arguments: object) -> Row:
+def apart(run: Callable[..., T], *arguments: object) -> T:
     """In a fresh process, so that nothing is left of what ran before."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(run, arguments)
@@ -143,7 +146,7 @@ def _line(row: Row) -> str:
 @click.option("--shape", type=click.Choice([*SHAPES]), default="sd15", show_default=True)
 @click.option("--latent", default=16, show_default=True, type=click.IntRange(8, 128), help="Cells along one side.")
 @click.option("--jobs", default=",".join([IMAGE, *PARTS]), show_default=True, help="With commas.")
-@click.option("--batch", default=Settings().batch, show_default=True, type=click.IntRange(1), help="States at once.")
+@click.option("--batch", default=USUAL, show_default=True, type=click.IntRange(1), help="States at once.")
 @click.option("--device", help="CUDA means fp16.  [default: CUDA where it is there]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last; the table goes to stderr.")
 def main(shape: str, latent: int, jobs: str, batch: int, device: str | None, as_json: bool) -> None:

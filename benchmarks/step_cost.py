@@ -32,6 +32,7 @@ from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.objectives import preparation_of
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import PARTS, Settings
+from embedding_estimate.teaching.batches import USUAL
 from embedding_estimate.teaching.plan import phases
 from embedding_estimate.teaching.probes import LayerProbes, heads
 from embedding_estimate.teaching.teacher import Task, Teacher
@@ -44,7 +45,6 @@ TEXT = "(blurry:1.4), a (large:1.3) orange triangle, on a blue background"
 TOKENS = 11
 LARGER_EVERY = 4  # steps
 REFERENCE_RATE = 1e-4  # changes nothing of what is timed
-DEFAULT = Settings()
 SINGLE_PARTS = tuple(part for part in PARTS if " + " not in part)
 OF_BARE, OF_REFERENCE, OF_UNET = 1.1, 0.25, 1 / 20  # at most
 REAL_LATENT = "64x64"  # Stable Diffusion 1.5's own, at which a step is judged against the U-Net's
@@ -215,7 +215,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     gates = []
     for row in rows:
         limits = {"of_bare": OF_BARE}
-        if row.part == "U-Net" and row.batch == DEFAULT.batch:
+        if row.part == "U-Net" and row.batch == USUAL:
             limits["per_state_of_reference"] = OF_REFERENCE
         if row.part == "Attention" and row.latent == REAL_LATENT:
             limits["of_unet"] = OF_UNET
@@ -262,7 +262,7 @@ def main(model: str | None, shape: str, latent: int, device: str | None, parts: 
     if len(loaded.text_encoders) > 1:
         raise click.BadParameter("SDXL is not timed: choose a model with one text encoder", param_hint="--model")
     size = latent * 8 if shape == "sd15" else 0
-    with_states = (1, DEFAULT.batch) if shape == "sd15" else (DEFAULT.batch,)
+    with_states = (1, USUAL) if shape == "sd15" else (USUAL,)
     rows = []
     for part, batch in [(p, b) for p in parts.split(",") for b in (with_states if p == "U-Net" else (1,))]:
         settings = Settings(

@@ -86,6 +86,7 @@ class ToyModel:
         self.weighing = INFO.emphasis
         self.names: list[str] = []
         self.denoised = 0  # samples
+        self.free: int | None = None  # bytes of the device
 
     # the prompt side
 
@@ -200,6 +201,9 @@ class ToyModel:
 
     def cross_attentions(self) -> list[ToyAttention]:
         return [self.attention]
+
+    def free_memory(self) -> int | None:
+        return self.free
 
     def release(self, *, for_good: bool = False) -> bool:
         return False

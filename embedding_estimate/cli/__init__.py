@@ -27,7 +27,7 @@ from embedding_estimate.cli.ui import ui
 from embedding_estimate.errors import EstimateError, Interrupted
 from embedding_estimate.errors.out_of_memory import ran_out
 
-NO_MEMORY = "out of memory: use --checkpointing, lower --batch, --width or --height, and try again"
+NO_MEMORY = "out of memory: use --checkpointing or --batch 1, or lower --width or --height, and try again"
 
 
 class Commands(click.Group):

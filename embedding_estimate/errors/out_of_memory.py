@@ -12,7 +12,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-ADVICE = "out of memory: turn on Save memory, lower Batch size, Width or Height, and try again"
+ADVICE = "out of memory: turn on Save memory, set Batch size to 1, or lower Width or Height, and try again"
 
 WORDS = (
     "out of memory",

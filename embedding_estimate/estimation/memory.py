@@ -90,9 +90,9 @@ class Expectation:
         if phase.part == "Transformer":
             return 0
         if phase.part == "U-Net":
-            return phase.batch * self._one(phase.checkpointing)
-        checkpointed = probing.sparingly(self._cells, phase.checkpointing)
-        return probing.together(self._cells, phase.batch) * self._one(checkpointed)
+            return phase.drawn * self._one(phase.checkpointing)
+        several = probing.together(self._model, self._cells, phase.batch, checkpointed=phase.checkpointing)
+        return several.latents * self._one(several.checkpointed)
 
     def _one(self, checkpointed: bool) -> int:
         if checkpointed not in self._of_one:

@@ -27,6 +27,7 @@ from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.progress import Progress, Stopped, StopReason, StopToken
 from embedding_estimate.settings import ALONE, FULL_WITH_IMAGES, NOTHING, QUICK, QUICK_WITH_IMAGES, Settings
 from embedding_estimate.storage import phrases
+from embedding_estimate.teaching.batches import without_gradients
 from embedding_estimate.teaching.plan import learning_steps, phases
 from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.teacher import Task, Teacher
@@ -182,7 +183,7 @@ def measured(
         teacher.model,
         teacher.task,
         {key: value.to(teacher.model.device) for key, value in vectors.items()},
-        batch=2 * settings.batch,  # no gradient is kept, so twice as many fit
+        batch=without_gradients(teacher.model, settings.batch),
         contexts=contexts,
         recall=teacher.recall,
         on_progress=lambda done, total: listener.on_progress(Progress("measure", done, total)),

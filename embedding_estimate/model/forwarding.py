@@ -82,6 +82,9 @@ class ForwardingModel:
     def checkpointed(self) -> AbstractContextManager[None]:
         return self._model.checkpointed()
 
+    def free_memory(self) -> int | None:
+        return self._model.free_memory()
+
     def release(self, *, for_good: bool = False) -> bool:
         return self._model.release(for_good=for_good)
 

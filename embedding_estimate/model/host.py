@@ -157,6 +157,11 @@ class BorrowedModel(Protocol):
         about a third slower, for a fraction of the memory."""
         ...
 
+    def free_memory(self) -> int | None:
+        """Bytes of the device that passes of the U-Net may still take; None where they are not known, or where passes
+        of many latents save no time, as on a CPU."""
+        ...
+
     def release(self, *, for_good: bool = False) -> bool:
         """Frees what the host holds for speed or precision, and makes it again when it is needed unless `for_good`;
         whether there was any."""

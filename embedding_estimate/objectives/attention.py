@@ -188,11 +188,11 @@ class AttentionObjective(Objective[ContextProbes]):
     def draw(self, generator: torch.Generator) -> list[ContextProbes]:
         """As many contexts as a batch holds."""
         order = torch.randperm(len(self.train), generator=generator).tolist()
-        return [self.train[place] for place in order[: self.phase.batch]]
+        return [self.train[place] for place in order[: self.phase.drawn]]
 
     def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Sequence[ContextProbes]]:
         """As many examples together as a batch may hold and divides them evenly; one at a time where `sparing`."""
-        number, most = len(self.train), 1 if sparing else self.phase.batch
+        number, most = len(self.train), 1 if sparing else self.phase.drawn
         size = max(size for size in range(1, most + 1) if number % size == 0)
         return [self.train[first : first + size] for first in range(0, number, size)]
 

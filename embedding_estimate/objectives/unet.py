@@ -61,7 +61,7 @@ class UNetPreparation:
             )
         )
         # a held-out state costs a forward pass, a drawn one a forward and a backward, which is about two more
-        self.check_every = math.ceil(self._select_states() / (0.05 * 3 * phase.batch))
+        self.check_every = math.ceil(self._select_states() / (0.05 * 3 * phase.drawn))
         self._notes: list[str] = []
 
     def prepare(self, start: Vectors) -> UNetObjective:
@@ -136,7 +136,7 @@ class UNetObjective(Objective[ContextStates]):
     def draw(self, generator: torch.Generator) -> tuple[ContextStates, States]:
         """One template, and states spread evenly over the sampling, each drawn within its stretch."""
         example = self.examples[int(torch.randint(len(self.examples), (), generator=generator))]
-        size = self.phase.batch
+        size = self.phase.drawn
         place = (torch.arange(size) + torch.rand(size, generator=generator)) / size  # (B,) in [0, 1)
         return example, example.train.at((place * len(example.train)).long().tolist())
 

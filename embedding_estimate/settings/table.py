@@ -147,7 +147,12 @@ class Settings:
         removed=optimizers.REMOVED_SCHEDULERS,
     )
     batch: int = setting(
-        4, "Batch size", "Noisy latents that are compared in each learning step.", minimum=1, maximum=256
+        0,
+        "Batch size",
+        "Noisy latents that are compared in each learning step. 0 = four, and as many as the device's free memory "
+        "holds wherever that only saves time.",
+        minimum=0,
+        maximum=256,
     )
     attention_memory: int = setting(
         512,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from embedding_estimate.optimizers import FULL, automatic_steps
 from embedding_estimate.settings import FEW_WORDS, Settings
+from embedding_estimate.teaching.batches import usual
 from embedding_estimate.teaching.teacher import Trajectory
 
 SKETCH = "Sketch"  # comes before the Attention part
@@ -37,9 +38,14 @@ class Phase:
     finds_weight: bool  # whether the weight of the name is solved for
     finds_words: bool  # whether the number of words is: as few as reach the goal
     emphasis_goal: float  # the emphasis explained that is enough then
-    batch: int  # states that go through the U-Net together
+    batch: int  # states that go through the U-Net together; 0: as many as fit
     attention_memory: int  # MB
     checkpointing: bool
+
+    @property
+    def drawn(self) -> int:
+        """States or contexts that a learning step draws."""
+        return usual(self.batch)
 
 
 def phases(settings: Settings) -> tuple[Phase, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -12,23 +12,20 @@ from torch import Tensor
 
 from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.host import BorrowedModel
+from embedding_estimate.teaching.batches import MOST, Together, keeping
 from embedding_estimate.teaching.probes import Probes, probe
 from embedding_estimate.teaching.recall import Recall, digest
 from embedding_estimate.teaching.sensitivity import Sensitivity, by_differences, by_gradient, uniform
 from embedding_estimate.teaching.sides import Side, States
 
-TOGETHER = 32 * 32  # latent cells in one backward pass; a state of more goes through alone and with checkpoints
+# latent cells in one backward pass, unless the device tells its memory; a state of more goes alone, with checkpoints
+TOGETHER = 32 * 32
 DIFFERENCE_STATES = 6  # each costs a forward pass for every cross-attention
 
 
-def together(cells: int, batch: int) -> int:
-    """How many states of so many latent cells are probed in one pass."""
-    return max(1, min(batch, TOGETHER // cells))
-
-
-def sparingly(cells: int, checkpointed: bool) -> bool:
-    """Whether states of so many latent cells are probed with checkpoints."""
-    return checkpointed or cells > TOGETHER
+def together(model: BorrowedModel, cells: int, batch: int, *, checkpointed: bool) -> Together:
+    """How many states of so many latent cells are probed in one pass; a `batch` of 0 asks for as many as fit."""
+    return keeping(model, batch, cells, TOGETHER, checkpointed=checkpointed)
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Way:
 
     name: str
     sensitivity: Sensitivity
-    batch: int = 1
+    batch: int = 1  # 0: as many as fit
     checkpointed: bool = False
     states: int = 0  # at most; 0: all
 
@@ -64,6 +61,7 @@ class Prober:
         self.on_pass = on_pass
         self.recall = recall
         self.notes: list[str] = []
+        self._most = MOST  # states together, where it is left to the memory
         self._ways = [
             Way("gradients", by_gradient, batch, checkpointed),
             Way("gradients, one state at a time and with checkpoints", by_gradient, checkpointed=True),
@@ -78,7 +76,6 @@ class Prober:
     def _attempts(self, seen: Sequence[tuple[Side, States]], rows: int) -> Iterator[Callable[[], Probes]]:
         """Each way in turn, and the same again where the host has given memory back. To ask for the next is to say that
         memory ran out in the last."""
-        cells = seen[0][1].x[0, 0].numel()
         while True:
             way = self._ways[0]
             yield partial(self._probe, way, seen, rows)
@@ -86,35 +83,44 @@ class Prober:
                 return
             if self.model.release():
                 continue
+            failed = self._together(way, seen)
+            if not way.batch and failed.latents > 1:
+                self._most = failed.latents // 2
+                continue
             del self._ways[0]
-            if way.sensitivity is by_gradient and (cells > TOGETHER or (way.batch == 1 and way.checkpointed)):
+            if way.sensitivity is by_gradient and failed == Together(1, True):
                 self._ways = [other for other in self._ways if other.sensitivity is not by_gradient]  # the same again
             self.notes.append(f"out of memory: how much each layer counts was found by {self._ways[0].name}")
 
+    def _together(self, way: Way, seen: Sequence[tuple[Side, States]]) -> Together:
+        """How the states go through."""
+        cells, states = seen[0][1].x[0, 0].numel(), max(len(states) for _, states in seen)
+        several = together(self.model, cells, way.batch, checkpointed=way.checkpointed)
+        return several if way.batch else replace(several, latents=min(several.latents, states, self._most))
+
     def _probe(self, way: Way, seen: Sequence[tuple[Side, States]], rows: int) -> Probes:
         seen = [(side, _at_most(way.states / len(seen), states)) for side, states in seen]
-        rows, batch = max(1, int(rows * self.rows)), together(seen[0][1].x[0, 0].numel(), way.batch)
+        rows, several = max(1, int(rows * self.rows)), self._together(way, seen)
         if self.recall is None:
-            return self._probed(way, seen, rows, batch)
+            return self._probed(way, seen, rows, several)
         attentions = self.model.cross_attentions()
-        key = digest(way.name, rows, batch, self.generator.get_state(), *_content(seen))
+        key = digest(way.name, rows, several.latents, self.generator.get_state(), *_content(seen))
         if kept := self.recall.find(key):
             state, *tensors = kept
             self.generator.set_state(state)
             self.on_pass(sum(len(states) for _, states in seen))
             return Probes.of_tensors(tensors, attentions, self.model.device)
-        probes = self._probed(way, seen, rows, batch)
+        probes = self._probed(way, seen, rows, several)
         self.recall.keep(key, [self.generator.get_state(), *probes.tensors(attentions)])
         return probes
 
-    def _probed(self, way: Way, seen: Sequence[tuple[Side, States]], rows: int, batch: int) -> Probes:
-        cells = seen[0][1].x[0, 0].numel()
-        with self.model.checkpointed() if sparingly(cells, way.checkpointed) else nullcontext():
+    def _probed(self, way: Way, seen: Sequence[tuple[Side, States]], rows: int, several: Together) -> Probes:
+        with self.model.checkpointed() if several.checkpointed else nullcontext():
             return probe(
                 self.model,
                 seen,
                 rows=rows,
-                batch=batch,
+                batch=several.latents,
                 generator=self.generator,
                 sensitivity=way.sensitivity,
                 on_pass=self.on_pass,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from embedding_estimate.errors.out_of_memory import first_that_fits
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Stage
+from embedding_estimate.teaching.batches import passing
 
 ROUNDING = 1e-5  # relative difference of two conditionings that are the same but for rounding
 RHO = 7  # of the noise levels of Karras et al. 2022
@@ -176,9 +177,9 @@ def _in_one_pass(model: BorrowedModel, x: Tensor, sigma: Tensor, conditionings: 
     return list(model.denoise(x.repeat(number, 1, 1, 1), sigma.repeat(number), joined).chunk(number))
 
 
-def fitting(batch: int, cells: int) -> int:
+def fitting(model: BorrowedModel, batch: int, cells: int) -> int:
     """As many samples of so many latent cells as there is memory for where pictures can be generated."""
-    return max(1, min(batch, CELLS // cells))
+    return passing(model, batch, cells, CELLS)
 
 
 def epsilon(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ def error(side: Side, states: States, batch: int) -> float:
 @torch.no_grad()
 def errors(side: Side, states: States, batch: int) -> Tensor:
     """What `error` is the mean of, of each state (S,)."""
-    batch, of_chunks = fitting(batch, states.x[0, 0].numel()), []
+    batch, of_chunks = fitting(side.model, batch, states.x[0, 0].numel()), []
     order = states.evaluation.argsort(stable=True)  # neighbours share a stage
     for part in by_stage(side, states[order]):
         for chunk in part.split(batch):

@@ -156,7 +156,7 @@ class Teacher:
         mean nothing then. At most `batch` seeds are sampled together, fewer of large ones; what
         a seed gives depends neither on that nor on the other seeds.
         """
-        batch = fitting(batch, self.task.width * self.task.height // 64)
+        batch = fitting(self.model, batch, self.task.width * self.task.height // 64)
         latents: dict[int, Tensor] = {}
         others = self.task.other_prompts
         for index, text in enumerate(others):

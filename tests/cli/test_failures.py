@@ -147,7 +147,7 @@ def test_memory_that_runs_out_with_nothing_to_keep_is_one_line(
 
     monkeypatch.setattr(trainer, "estimate", estimate)
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
-    line = "Error: out of memory: use --checkpointing, lower --batch, --width or --height, and try again"
+    line = "Error: out of memory: use --checkpointing or --batch 1, or lower --width or --height, and try again"
     assert result.exit_code == 1 and result.stderr.splitlines()[-1] == line
     assert "Traceback" not in result.output and not Path("embeddings").exists()
 

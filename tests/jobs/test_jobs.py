@@ -259,7 +259,7 @@ def test_running_out_of_memory_says_what_to_lower(place: Place, monkeypatch: pyt
 
     monkeypatch.setattr(place.host.model, "denoise", exhausted)
     job = place.finished()
-    line = "out of memory: turn on Save memory, lower Batch size, Width or Height, and try again"
+    line = "out of memory: turn on Save memory, set Batch size to 1, or lower Width or Height, and try again"
     assert job.state == "failed" and job.problems == [line]
     assert not place.host.lent
 

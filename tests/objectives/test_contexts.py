@@ -12,6 +12,7 @@ from embedding_estimate.hosts.standalone.host import StandaloneHost
 from embedding_estimate.model.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
 from embedding_estimate.objectives.prompts import FEW, contexts_of, templates_of
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.batches import USUAL
 from embedding_estimate.teaching.plan import phases
 from embedding_estimate.teaching.teacher import Task, Teacher
 
@@ -32,7 +33,7 @@ def test_contexts_are_trained_in_or_chosen_by(name: str) -> None:
     every = [*contexts.train, *contexts.select, *contexts.report]
     assert len(set(every)) == len(every)
     assert (len(contexts.train), len(contexts.select), len(contexts.report)) == (15, 7, 12)
-    batch = Settings().batch
+    batch = USUAL
     assert (1 + len(contexts.train)) % batch == 0 and (1 + len(contexts.select)) % batch == 0
 
 

@@ -18,6 +18,7 @@ from embedding_estimate.errors import QUOTED, few
 from embedding_estimate.files import names
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
+from embedding_estimate.hosts.free_memory import free_memory
 from embedding_estimate.hosts.lending import given_back, random_states_kept, threads
 from embedding_estimate.hosts.standalone import k_samplers, sampling, textual_inversion
 from embedding_estimate.hosts.standalone.conditioner import Conditioner
@@ -98,6 +99,9 @@ class StandaloneModel:
 
     def cross_attentions(self) -> Sequence[CrossAttention]:
         return cross_attentions(self._denoiser.unet)
+
+    def free_memory(self) -> int | None:
+        return free_memory(self.device)
 
     def release(self, *, for_good: bool = False) -> bool:
         return False

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from embedding_estimate.hosts.attention import cross_attentions
 from embedding_estimate.hosts.checkpointing import checkpointed
+from embedding_estimate.hosts.free_memory import free_memory
 from embedding_estimate.hosts.lending import given_back, random_states_kept
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.thaw import ordinary
@@ -120,6 +121,9 @@ class WebuiModel:
     def cross_attentions(self) -> Sequence[CrossAttention]:
         pipeline = self._pipeline
         return cross_attentions(pipeline.unet, self._autocast, pipeline.contexts, pipeline.computes_in)
+
+    def free_memory(self) -> int | None:
+        return free_memory(self.device)
 
     def release(self, *, for_good: bool = False) -> bool:
         from modules import devices

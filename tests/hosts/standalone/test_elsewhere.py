@@ -17,8 +17,9 @@ from torch import nn
 
 from embedding_estimate.demo.random_models import Family, random_model
 from embedding_estimate.estimation.trainer import Estimate, estimate
-from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.hosts.standalone.host import StandaloneHost, StandaloneModel
 from embedding_estimate.hosts.standalone.sampling import SAMPLERS, sample
+from embedding_estimate.model.host import Conditioning
 from embedding_estimate.objectives.attention import AttentionObjective
 from embedding_estimate.objectives.unet import UNetObjective
 from embedding_estimate.settings import Settings
@@ -110,6 +111,30 @@ def test_an_estimate_is_the_same_on_every_device(
         difference = there.embedding.vectors[key] - vectors  # both on the CPU, as they will be saved
         assert difference.norm() < 0.01 * vectors.norm()  # many steps make rounding larger
     assert there.steps == here.steps
+
+
+def test_as_many_latents_as_its_memory_holds_go_together(
+    folders: dict[Family, Path], waits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six trajectories, both sides of the guidance at once, instead of four of them; the result is the same."""
+    sizes: list[int] = []
+    denoise = StandaloneModel.denoise
+
+    def seen(model: StandaloneModel, x: torch.Tensor, sigma: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        sizes.append(len(x))
+        return denoise(model, x, sigma, conditioning)
+
+    monkeypatch.setattr(preconditioning, "SAMPLES", 2)
+    monkeypatch.setattr(StandaloneModel, "denoise", seen)
+    values: dict[str, Any] = {"part": "U-Net", "templates": "{}", "learning_steps": 2, "batch": 0}
+    untold = run(folders["sd1"], DEVICE, **values)
+    assert max(sizes) == 8
+    sizes.clear()
+    monkeypatch.setattr(StandaloneModel, "free_memory", lambda model: 10**9)
+    told = run(folders["sd1"], DEVICE, **values)
+    assert sizes[:2] == [12, 12] and told.passes == untold.passes
+    difference = told.embedding.vectors["clip_l"] - untold.embedding.vectors["clip_l"]
+    assert difference.norm() < 0.01 * untold.embedding.vectors["clip_l"].norm()
 
 
 def test_an_embedding_is_measured_there(folders: dict[Family, Path], waits: list[str], brief: None) -> None:
