@@ -116,7 +116,7 @@ class StageMeter(Meter):
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.bytes = dict.fromkeys(STAGES, 0)  # on top of what was in use at the start
         self._before = in_use(model.device)
-        self._began = time.perf_counter()
+        self._began = self._now()
         forget_peak(model.device)
 
     @contextmanager
@@ -130,13 +130,18 @@ class StageMeter(Meter):
 
     def _account(self) -> None:
         """Adds what was since the last time to the current stage."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
+        now = self._now()
         self.seconds[self._stage] += now - self._began
         self.bytes[self._stage] = max(self.bytes[self._stage], peak(self.device) - self._before)
         self._began = now
         forget_peak(self.device)
+
+    def _now(self) -> float:
+        """Seconds; on a CPU those that this process computed, which other programs lengthen little."""
+        if self.device.type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def cost(self, stage: Stage) -> Cost:
         """What a stage has cost so far."""

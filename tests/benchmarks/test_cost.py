@@ -60,7 +60,7 @@ def test_seconds_and_memory_are_those_of_the_stage(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "in_use", lambda device: 10)
     monkeypatch.setattr(module, "forget_peak", lambda device: None)
     monkeypatch.setattr(module, "peak", lambda device: next(peaks) * 2**20 + 10)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(module.time, "process_time", lambda: next(times))
     with ToyHost().borrow() as model:
         meter = StageMeter(model)
         with meter.stage("train"), meter.stage("prepare"):
