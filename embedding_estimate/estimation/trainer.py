@@ -101,9 +101,9 @@ def estimate(
     """
     settings.check()
     stop, recall = stop or StopToken(), Recall() if recall is None else recall
-    recall.begin()
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         stop.check()
+        recall.begin()
         model = Meter(borrowed)
         started = time.perf_counter()
         with model.interruptible(stop.check):  # a long text takes its time
