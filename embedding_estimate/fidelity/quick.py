@@ -35,7 +35,7 @@ ALONE = SEEDS[:2]
 ALONE_AT = (1, 4, 7)  # evaluations
 CONTEXTS = 4  # of the report's
 CONTEXTS_AT = (2, 5)
-PICTURES = Trajectory("DPM++ 2M", "Karras", 10, 7.0)
+PICTURES = Trajectory("DPM++ 2M", "Karras", 10, 7.0)  # or by Euler, where a host has no other
 
 
 def measure(
@@ -65,8 +65,11 @@ def measure(
     seeds = dict(zip(contexts or teacher.contexts.report, itertools.cycle(SEEDS), strict=False))  # as in the protocol
     templates = contexts or _spread(teacher.contexts.report, CONTEXTS)
     shown = among_words.pictured_context(teacher, templates) if images and not alone else ""
-    pictured = _pictured(teacher, vectors, shown or "{}") if images else {}
-    bar.begin(_work(teacher, len(templates)) + 2 * PICTURES.steps * images * len(pictured))
+    drawn = (
+        PICTURES if PICTURES.sampler in model.samplers else replace(PICTURES, sampler=among_words.TRAJECTORY.sampler)
+    )
+    pictured = _pictured(teacher, vectors, shown or "{}", drawn) if images else {}
+    bar.begin(_work(teacher, len(templates)) + 2 * drawn.steps * images * len(pictured))
     by_row = _alone(teacher, vectors, batch)
     err = {name: float(value.mean()) for name, value in by_row.items()}
     explained, emphasis = figures_alone(err)
@@ -77,7 +80,7 @@ def measure(
         measured.append((here, here.error(teacher, vectors, batch)))
     inside = InContexts.of(measured)
     on_figures({"explained_in_context": inside.explained, "emphasis_in_context": inside.emphasis})
-    latents = {name: teacher.run(side, PICTURES, IMAGE_SEEDS[:images], batch) for name, side in pictured.items()}
+    latents = {name: teacher.run(side, drawn, IMAGE_SEEDS[:images], batch) for name, side in pictured.items()}
     bar.end()
     figures = Fidelity(
         protocol=QUICK,
@@ -132,7 +135,7 @@ def _spread(contexts: Sequence[str], number: int) -> list[str]:
     return [contexts[place * len(contexts) // number] for place in range(min(number, len(contexts)))]
 
 
-def _pictured(teacher: Teacher, vectors: Vectors, template: str) -> dict[str, Side]:
+def _pictured(teacher: Teacher, vectors: Vectors, template: str, trajectory: Trajectory) -> dict[str, Side]:
     """The rows of the images, with nothing in the prompt's place where the embedding stands alone."""
-    rows = among_words.pictured(teacher, vectors, template, PICTURES)
-    return rows if template != "{}" else {**rows, "empty": teacher.replaced("", PICTURES)}
+    rows = among_words.pictured(teacher, vectors, template, trajectory)
+    return rows if template != "{}" else {**rows, "empty": teacher.replaced("", trajectory)}

@@ -144,7 +144,7 @@ class Result:
         lines = [f"{self.embedding.tokens} vectors, {wording.typed_as(self.embedding.name, self.phrase)}"]
         for row in wording.rows(self.figures, self.embedding.tokens) if self.figures else ():
             label = f"  {row.label}" if row.baseline else row.label
-            lines.append(f"  {label:<20}{row.number:>6}   {row.meaning}")
+            lines.append(f"  {label:<21}{row.number:<15} {row.meaning}")
         lines.append(f"{self.estimate.steps} steps ({self.stopped})")
         return "\n".join([*lines, *(f"note: {line}" for line in self.notes)])
 

@@ -101,10 +101,14 @@ class Probes:
         cls, tensors: Sequence[Tensor], attentions: Sequence[CrossAttention], device: torch.device
     ) -> Probes:
         """The reverse: copies on the device."""
-        vector, aim, evaluation, *layers = (tensor.to(device, copy=True) for tensor in tensors)
+        vector, aim, evaluation = (tensor.to(device, copy=True) for tensor in tensors[:3])
         groups = [
-            LayerProbes(tuple(attentions[place] for place in places.tolist()), queries, gradients)
-            for places, queries, gradients in zip(layers[::3], layers[1::3], layers[2::3], strict=True)
+            LayerProbes(
+                tuple(attentions[place] for place in places.tolist()),
+                queries.to(device, copy=True),
+                gradients.to(device, copy=True),
+            )
+            for places, queries, gradients in zip(tensors[3::3], tensors[4::3], tensors[5::3], strict=True)
         ]
         return cls(groups, vector if len(vector) else None, aim, evaluation)
 

@@ -56,7 +56,7 @@ class States:
         A trajectory is a line from each state to the next one, as Euler's method follows it. What is predicted on the
         line was not asked: targets and `other` are not numbers.
         """
-        trajectories = [self[self.seed == seed] for seed in dict.fromkeys(self.seed.tolist())]
+        trajectories = [self[self.seed == seed] for seed in dict.fromkeys(self.seed.cpu().tolist())]
         parts = []
         for place in range(number):
             own = trajectories[place % len(trajectories)]

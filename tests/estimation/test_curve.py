@@ -8,7 +8,7 @@ from toy import ToyHost
 
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError
 from embedding_estimate.estimation.curve import curve, numbers, variants
-from embedding_estimate.fidelity import protocol
+from embedding_estimate.fidelity import quick
 from embedding_estimate.model.host import BorrowedModel, Vectors
 from embedding_estimate.progress import OnProgress, Progress, StopToken
 from embedding_estimate.settings import Settings
@@ -84,14 +84,14 @@ def test_every_n_is_checked_before_the_first(toy_host: ToyHost) -> None:
 
 @pytest.mark.slow
 def test_a_number_that_cannot_be_measured_is_no_end(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = protocol.measure
+    real = quick.measure
 
     def measure(model: BorrowedModel, task: Task, vectors: Vectors, **options: Any) -> Any:
         if len(vectors["clip_l"]) == 2:
             raise RuntimeError("device-side assert")
         return real(model, task, vectors, **options)
 
-    monkeypatch.setattr(protocol, "measure", measure)
+    monkeypatch.setattr(quick, "measure", measure)
     points = curve(SETTINGS, toy_host, [1, 2], stop=StopToken())
     next(points)
     with pytest.raises(ModelError, match="N = 2: not measured, the model failed: RuntimeError: device-side assert"):

@@ -31,7 +31,7 @@ from toy import ToyHost
 
 from embedding_estimate.cli import main
 from embedding_estimate.cli.progress import Bars
-from embedding_estimate.fidelity import among_words, protocol
+from embedding_estimate.fidelity import among_words, protocol, quick
 from embedding_estimate.files.embedding import Embedding, read, write
 from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.progress import Progress, StopToken
@@ -42,7 +42,7 @@ from embedding_estimate.teaching.words import Word
 from embedding_estimate.training import handlers, name_weight
 
 QUICK = ("--tokens", "2", "--learning-steps", "12", "--steps", "4", "--save-every", "2")
-PHASES = {"prepare": 12, "weigh": 20, "train": 12, "measure": 20}  # phase -> reports of progress to choose one from
+PHASES = {"prepare": 12, "weigh": 20, "train": 12, "measure": 8}  # phase -> reports of progress to choose one from
 
 
 def in_a_fork(work: Callable[[], None]) -> int:
@@ -242,6 +242,7 @@ def quicken() -> None:
     protocol.TRAJECTORY = replace(protocol.TRAJECTORY, steps=3)
     protocol.SEEDS = protocol.SEEDS[:1]
     among_words.TRAJECTORY = replace(among_words.TRAJECTORY, steps=2)
+    quick.ALONE_AT, quick.CONTEXTS_AT = (0,), (1,)
     name_weight.GRID, name_weight.TRIAL_STEPS, handlers.READ_EVERY = (0.9, 1.2), 5, 0.0
 
 

@@ -292,7 +292,8 @@ def test_a_result_has_all_that_is_known(measured: Result) -> None:
     assert "embedding" in measured.pictures and measured.pictures["embedding"][0].size == (64, 64)
     assert measured.report().size[0] > measured.report().size[1] / 4
     assert repr(measured) == f"<Result red-circle-on: 2 vectors, done, explained {figures.explained:.3f}>"
-    assert f"explained            {figures.explained:.3f}   share of" in str(measured).replace("   -", "  -")
+    error = figures.standard_errors["explained"]
+    assert f"\n  explained            {figures.explained:.3f} ± {error:.3f}   share of" in str(measured)
     assert all(f"note: {line}" in str(measured) for line in measured.notes)
 
 

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-ENDLESS = "2000"  # learning steps
+ENDLESS = "100000"  # learning steps
 
 
 @pytest.fixture(scope="module")

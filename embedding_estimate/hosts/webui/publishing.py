@@ -9,13 +9,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from embedding_estimate import __version__
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.files.whole_file import write_whole
 from embedding_estimate.hosts.webui import prompt_cache
 from embedding_estimate.hosts.webui.kind import kind
 from embedding_estimate.hosts.webui.turns import turn
-from embedding_estimate.jobs.job import Job
+from embedding_estimate.jobs.job import Job, Saved
+from embedding_estimate.reports.image_grid import in_context
 from embedding_estimate.storage import saving
 
 MOMENT = 5.0  # seconds that a job waits for the WebUI's queue with its result
@@ -63,10 +66,18 @@ def _describe(job: Job) -> None:
             described, pictured = path.with_suffix(".json"), path.with_name(f"{path.stem}.preview.png")
             card = _written(described) | _card(job)  # a user may have added notes
             write_whole(described, json.dumps(card, indent=4, ensure_ascii=False).encode())
-            if (pictures := job.saved.pictures.get("embedding")) and saving.ours(pictured):
-                write_whole(pictured, saving.png(pictures[0]))
+            if (picture := _picture(job.saved)) and saving.ours(pictured):
+                write_whole(pictured, saving.png(picture))
     except EstimateError as error:
         job.notes.append(f"the card has no picture or description: {error}")
+
+
+def _picture(saved: Saved) -> Image | None:
+    """Of the embedding alone or, where there is none, in a context."""
+    for row in ("embedding", in_context("embedding")):
+        if made := saved.pictures.get(row):
+            return made[0]
+    return None
 
 
 def _written(card: Path) -> dict[str, Any]:
