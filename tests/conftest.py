@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -82,6 +84,18 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(name_weight, "GRID", (0.9, 1.2))
     monkeypatch.setattr(name_weight, "TRIAL_STEPS", 5)
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """As in a terminal. What runs the tests in the background may ignore them, which processes inherit."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if sys.platform != "win32":
+        own[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

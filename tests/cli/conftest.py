@@ -1,9 +1,7 @@
 """The command line on the toy host."""
 
-import signal
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +14,8 @@ from embedding_estimate.errors import ModelError
 
 
 @pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """As in a terminal. What runs the tests in the background may ignore them, which processes inherit."""
-    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    if sys.platform != "win32":
-        own[signal.SIGHUP] = signal.SIG_DFL
-    before = {number: signal.signal(number, handler) for number, handler in own.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def in_a_terminal(signals: None) -> None:
+    """For all tests of the command line."""
 
 
 @pytest.fixture

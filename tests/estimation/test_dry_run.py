@@ -56,8 +56,9 @@ def holds(range_: Range, passes: Passes) -> bool:
 @pytest.mark.parametrize(
     "values",
     quick_first(
-        5,
+        6,
         [
+            {**U_NET, "part": "Attention + U-Net", "learning_steps": 24},
             {"use": "Alone", "learning_steps": 24, "batch": 3},
             {"steps": 1, "optimizer": "Adam", "learning_steps": 5},
             {"part": "Transformer", "learning_steps": 5},
@@ -77,7 +78,6 @@ def holds(range_: Range, passes: Passes) -> bool:
             {**U_NET, "tokens": 1, "loss": "L1"},
             {**U_NET, "other_prompt": "dull", "batch": 2, "learning_steps": 45},
             {**U_NET, "text": TWO_WEIGHTS, "words": "One per weight", "tokens": 3},
-            {**U_NET, "part": "Attention + U-Net", "learning_steps": 24},
         ],
     ),
 )

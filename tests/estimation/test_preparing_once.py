@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from suites import quick_first
 from toy import ToyHost
 
 from embedding_estimate.estimation.curve import curve
@@ -22,9 +23,10 @@ def same(first: Estimate, second: Estimate) -> bool:
     return torch.equal(first.embedding.vectors["clip_l"], second.embedding.vectors["clip_l"])
 
 
-@pytest.mark.parametrize("part", ["Attention", "U-Net", "Transformer", "Attention + U-Net"])
+@pytest.mark.parametrize("part", quick_first(2, ["U-Net", "Attention", "Transformer", "Attention + U-Net"]))
 @pytest.mark.parametrize(
-    "changed", [{"tokens": 3}, {"learning_steps": 30}, {"typed_weight": 1.2}, {"optimizer": "Adam", "rate": 0.02}]
+    "changed",
+    quick_first(1, [{"tokens": 3}, {"learning_steps": 30}, {"typed_weight": 1.2}, {"optimizer": "Adam", "rate": 0.02}]),
 )
 def test_a_change_that_the_prompt_does_not_feel_needs_no_running_of_it(
     toy_host: ToyHost, part: str, changed: dict[str, Any]
@@ -52,7 +54,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("changed", quick_first(3, CHANGES.values()), ids=CHANGES)
 def test_every_other_change_is_felt(toy_host: ToyHost, changed: dict[str, Any]) -> None:
     recall = Recall()
     estimate(SETTINGS, toy_host, recall=recall)
@@ -83,7 +85,7 @@ def another_denoiser(host: ToyHost) -> None:
 
 
 @pytest.mark.parametrize("change", [another_unet, another_encoder, another_mode, another_denoiser])
-@pytest.mark.parametrize("part", ["Attention", "U-Net"])
+@pytest.mark.parametrize("part", quick_first(1, ["U-Net", "Attention"]))
 def test_another_model_is_felt(toy_host: ToyHost, part: str, change: Callable[[ToyHost], None]) -> None:
     recall, settings = Recall(), replace(SETTINGS, part=part)
     before = estimate(settings, toy_host, recall=recall)

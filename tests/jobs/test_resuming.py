@@ -17,6 +17,7 @@ import torch
 import toy
 from jobs.test_jobs import ended
 from shaking import shaken
+from suites import quick_first
 from toy import ToyHost, ToyModel
 
 from embedding_estimate.errors import Busy, EmbeddingError, EstimateError, Interrupted, NameTaken
@@ -314,7 +315,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("optimizer", "scheduler"), PAIRS)
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"), quick_first(2, [("Adam", "constant"), ("LBFGS", "constant"), *PAIRS])
+)
 def test_each_optimizer_and_scheduler_goes_on(optimizer: str, scheduler: str, tmp_path: Path) -> None:
     whole = Machine(tmp_path / "whole", **SHORT, optimizer=optimizer, scheduler=scheduler)
     expected = outcome(whole.run())

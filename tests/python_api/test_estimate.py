@@ -167,6 +167,7 @@ def press(phase: str, times: int = 1) -> Callable[[Progress], None]:
 LONG: dict[str, Any] = {**QUICK, "part": "U-Net", "learning_steps": 1000}
 
 
+@pytest.mark.usefixtures("signals")
 def test_ctrl_c_returns_what_was_reached(load_pipeline: Load, capfd: pytest.CaptureFixture[str]) -> None:
     pipeline = unlike_new(load_pipeline("sd1"))
     before = state(pipeline)
@@ -179,6 +180,7 @@ def test_ctrl_c_returns_what_was_reached(load_pipeline: Load, capfd: pytest.Capt
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("phase", "times"), [("prepare", 1), ("train", 2)])
 def test_ctrl_c_raises_where_nothing_is_kept(load_pipeline: Load, phase: str, times: int) -> None:
     pipeline = unlike_new(load_pipeline("sd1"))
@@ -189,6 +191,7 @@ def test_ctrl_c_raises_where_nothing_is_kept(load_pipeline: Load, phase: str, ti
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("signals")
 def test_a_third_ctrl_c_raises_at_once() -> None:
     stop = StopToken()
     with pytest.raises(KeyboardInterrupt), stopping_on_interrupt(stop):
