@@ -31,7 +31,7 @@ from embedding_estimate.settings import ALONE, FULL_WITH_IMAGES, NOTHING, QUICK,
 from embedding_estimate.storage import phrases
 from embedding_estimate.teaching.batches import without_gradients
 from embedding_estimate.teaching.plan import learning_steps
-from embedding_estimate.teaching.recall import Recall
+from embedding_estimate.teaching.recall import ONE_JOB, Recall
 from embedding_estimate.teaching.teacher import Task, Teacher
 from embedding_estimate.training.handlers import Watch
 from embedding_estimate.training.state import Training
@@ -100,7 +100,7 @@ def estimate(
     cannot match, `Interrupted` for a stop that drops, or before there is anything to keep.
     """
     settings.check()
-    stop, recall = stop or StopToken(), Recall() if recall is None else recall
+    stop, recall = stop or StopToken(), Recall(ONE_JOB) if recall is None else recall
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         stop.check()
         recall.begin()

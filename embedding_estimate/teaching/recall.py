@@ -17,6 +17,7 @@ from torch import Tensor
 from embedding_estimate.model.forwarding import ForwardingModel
 from embedding_estimate.model.host import BorrowedModel, Conditioning
 
+ONE_JOB = 64  # megabytes: the trajectories that its phases share, and no probes
 MEGABYTES = 1024  # a trajectory takes 1.3 of them at SD1.5's size and 5 at SDXL's, the probes up to 400
 
 
@@ -47,13 +48,13 @@ class Recall:
 
     def keep(self, key: bytes, answer: Sequence[Tensor]) -> None:
         """Keeps a copy. If it was known and doubted, it decides whether the earlier jobs had this model."""
+        if _size(answer) > self._limit:
+            return
         copies = [tensor.detach().to("cpu", copy=True) for tensor in answer]
         if key in self._doubted:
             if not all(map(torch.equal, self._answers[key], copies)):
                 self.forget()
             self._doubted.clear()
-        if _size(copies) > self._limit:
-            return
         self._drop(key)
         self._answers[key] = copies
         self._bytes += _size(copies)
