@@ -16,7 +16,7 @@ from toy import ToyModel
 from embedding_estimate.checks import advice
 from embedding_estimate.fidelity import among_words, protocol
 from embedding_estimate.fidelity.wording import number, rows
-from embedding_estimate.teaching.sides import error
+from embedding_estimate.teaching.sides import Side, error
 from embedding_estimate.teaching.teacher import Task, Teacher
 
 TEXT = "red (circle:1.8)"
@@ -197,17 +197,27 @@ def test_baselines_are_marked_and_a_distance_is_no_share() -> None:
     ]
 
 
-def test_standard_errors_say_how_far_the_figures_of_other_states_are(toy: ToyModel) -> None:
-    """By seed: the figure of twice as many states is within a few of them."""
-    vectors = random_vectors(2)
+def test_standard_errors_are_over_the_seeds(toy: ToyModel) -> None:
+    """Each seed's states are one sample, however many they are."""
+    vectors, teacher = random_vectors(2), Teacher(toy, task())
     figures, _ = protocol.measure(toy, task(), vectors, batch=8, images=0)
-    teacher = Teacher(toy, task())
-    side = teacher.replaced(TEXT, protocol.TRAJECTORY)
-    states = teacher.record(side, protocol.TRAJECTORY, range(100, 140), 8)
-    other = 1 - error(teacher.student(vectors), states, 8) / error(teacher.replaced("", protocol.TRAJECTORY), states, 8)
-    error_of_it = figures.standard_errors["explained"]
-    assert error_of_it is not None and error_of_it > 0
-    assert abs(other - figures.explained) < 5 * error_of_it
+    prompts = {
+        "prompt": teacher.replaced(TEXT, protocol.TRAJECTORY),
+        "nothing": teacher.replaced("", protocol.TRAJECTORY),
+        "words": teacher.replaced(TEXT, protocol.TRAJECTORY, weights=False),
+    }
+    each_seed = [teacher.record(prompts["prompt"], protocol.TRAJECTORY, [seed], 8) for seed in protocol.SEEDS]
+
+    def errors(side: Side) -> torch.Tensor:
+        return torch.tensor([error(side, states, 8) for states in each_seed], dtype=torch.float64)
+
+    mine = errors(teacher.student(vectors))
+    assert figures.standard_errors["explained"] == pytest.approx(
+        among_words.standard_error(mine, errors(prompts["nothing"]))
+    )
+    assert figures.standard_errors["emphasis_explained"] == pytest.approx(
+        among_words.standard_error(mine, errors(prompts["words"]))
+    )
 
 
 def test_what_is_the_same_is_measured_once(toy: ToyModel) -> None:
