@@ -1,7 +1,8 @@
 """Nested lists and mappings of numbers, texts and tensors as one file, which is read without running code.
 
 The file is a .safetensors: the tensors under their paths in the tree, and the tree itself as JSON in the header, where
-`{"tensor": path}` stands for a tensor. A checksum over both finds damage that the format does not.
+`{"tensor": path}` stands for a tensor, and `{"empty": shape, "type": name}` for one without numbers, which early
+versions of safetensors cannot read. A checksum over both finds damage that the format does not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Tree = Mapping[str, Any]  # keys are texts, and numbers become texts; tuples bec
 
 TREE, CHECKSUM = "tree", "crc32"
 MOST_HEADER = 100_000_000  # bytes, the format's own limit
-REFUSALS = (safetensors.SafetensorError, struct.error, ValueError, KeyError, TypeError, RecursionError)
+REFUSALS = (safetensors.SafetensorError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading raises for a damaged file."""
 
 
@@ -31,6 +32,8 @@ def packed(tree: Tree) -> bytes:
     tensors: dict[str, Tensor] = {}
 
     def plain(value: Any, path: str) -> Any:
+        if isinstance(value, Tensor) and not value.numel():
+            return {"empty": list(value.shape), "type": str(value.dtype).removeprefix("torch.")}
         if isinstance(value, Tensor):
             tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
             return {"tensor": path}
@@ -52,7 +55,11 @@ def unpacked(data: bytes) -> dict[str, Any]:
 
     def whole(value: Any) -> Any:
         if isinstance(value, dict):
-            return tensors[value["tensor"]] if value.keys() == {"tensor"} else {k: whole(v) for k, v in value.items()}
+            if value.keys() == {"tensor"}:
+                return tensors[value["tensor"]]
+            if value.keys() == {"empty", "type"}:
+                return torch.empty(value["empty"], dtype=getattr(torch, value["type"]))
+            return {key: whole(entry) for key, entry in value.items()}
         return [whole(entry) for entry in value] if isinstance(value, list) else value
 
     tree: dict[str, Any] = whole(json.loads(texts[TREE]))

@@ -27,7 +27,9 @@ def test_a_tree_comes_back() -> None:
     matrix, nothing, number = tree["deep"]["3"]["history"]
     assert matrix.tolist() == [[0, 3], [1, 4], [2, 5]] and nothing is None
     assert number.dtype == torch.double and number.shape == () and number.item() == 2.5
-    assert tree["half"].dtype == torch.bfloat16 and tree["empty"].shape == (0, 4)
+    assert (
+        tree["half"].dtype == torch.bfloat16 and tree["empty"].shape == (0, 4) and tree["empty"].dtype == torch.float32
+    )
     assert tree["bytes"].tolist() == [0, 1, 2, 3, 4]
 
 
