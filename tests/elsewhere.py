@@ -40,7 +40,8 @@ class Elsewhere(Tensor):
     def __init__(self, here: Tensor):
         self.here = here
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch's own subclasses
+    # torch's own subclasses set and override these in the same way; its annotations are of the base class only
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def __torch_dispatch__(cls, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -51,7 +52,7 @@ class _Pretended(TorchDispatchMode):
     """Sees what makes new tensors, and keeps count of what makes the CPU wait."""
 
     def __init__(self, waits: list[str]):
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch annotates it nowhere
         self.waits = waits
 
     def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,9 +1,12 @@
-"""Which of a test's cases run in the quick suite, and which in the slow one only."""
+"""Which tests and which of their cases run where."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
+reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="/proc, which resident sets are read from, is Linux's")
 
 
 def quick_first(quick: int, cases: Iterable[Any]) -> list[Any]:

@@ -85,12 +85,8 @@ class RollingState:
 
     def _write(self, data: bytes) -> None:
         folder = self._path.parent
-        try:
+        with saving.creating(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EmbeddingError(
-                f"{folder}: cannot be created ({error.strerror or error}); choose another folder"
-            ) from error
         remove_abandoned(folder)
         write_whole(self._path, data)
 

@@ -26,6 +26,17 @@ ROOM = 2**20  # bytes that must fit: more than an embedding of any model has
 
 
 @contextmanager
+def creating(folder: Path) -> Iterator[None]:
+    """Raises `EmbeddingError` if the folder cannot be created within."""
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddingError(
+            f"{folder}: cannot be created ({error.strerror or error}); choose another folder"
+        ) from error
+
+
+@contextmanager
 def made(folder: Path) -> Iterator[None]:
     """Makes a folder with its parents for the time of the work. Folders that are empty afterwards are removed again.
 
@@ -33,13 +44,9 @@ def made(folder: Path) -> Iterator[None]:
     """
     missing: list[Path] = []
     try:
-        try:
+        with creating(folder):
             missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EmbeddingError(
-                f"{folder}: cannot be created ({error.strerror or error}); choose another folder"
-            ) from error
         _try_writing(folder)
         yield
     finally:

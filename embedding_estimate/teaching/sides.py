@@ -56,11 +56,11 @@ class States:
         A trajectory is a line from each state to the next one, as Euler's method follows it. What is predicted on the
         line was not asked: targets and `other` are not numbers.
         """
-        trajectories = [self[self.seed == seed] for seed in dict.fromkeys(self.seed.cpu().tolist())]
+        ordered = self[self.evaluation.argsort(stable=True)]
+        trajectories = [ordered[ordered.seed == seed] for seed in dict.fromkeys(self.seed.cpu().tolist())]
         parts = []
         for place in range(number):
             own = trajectories[place % len(trajectories)]
-            own = own[own.evaluation.argsort(stable=True)]
             along = (place + 0.5) / number * (len(own) - 1)
             parts.append(own.on_the_line(int(along), along % 1))
         return States.join(parts)

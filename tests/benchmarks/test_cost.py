@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 from shaking import shaken
+from suites import reads_proc
 from toy import ToyHost
 
 from benchmarks import cost as module
@@ -31,7 +31,6 @@ ROW = Row(
     },
     image=Cost(Passes(4), 1.0, 75.0),
 )
-reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="resident sets are read from /proc")
 
 
 @pytest.fixture(scope="module", params=["sd1", "sdxl"])
@@ -52,7 +51,6 @@ def test_a_row_counts_what_the_estimate_counts(loaded: LoadedModel, part: str, m
     assert min(row.stages["prepare"].seconds, row.stages["train"].seconds, row.image.seconds) > 0
 
 
-@reads_proc
 def test_seconds_and_memory_are_those_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that is looked at when the meter is made and at both ends of each stage, and peaks that are read there:
     of the time before and after a stage, and within it."""

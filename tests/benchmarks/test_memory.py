@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import sys
 
 import pytest
 import torch
 from click.testing import CliRunner
 from shaking import shaken
+from suites import reads_proc
 
 from benchmarks import memory
 from benchmarks.memory import IMAGE, MIB, main, measure
@@ -18,7 +18,6 @@ from embedding_estimate.settings import PARTS
 
 pytestmark = pytest.mark.tools
 
-reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="resident sets are read from /proc")
 CPU = torch.device("cpu")
 
 

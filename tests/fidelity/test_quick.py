@@ -1,5 +1,7 @@
 """Quick figures are the protocol's, from a few of its states."""
 
+from typing import Any
+
 import pytest
 import torch
 from fidelity.test_protocol import TEXT, random_vectors, task
@@ -24,8 +26,8 @@ def many(toy: ToyModel) -> ToyModel:
     return toy
 
 
-def measured(toy: ToyModel, text: str = TEXT, **options: object) -> Fidelity:
-    return quick.measure(toy, task(text), random_vectors(2), batch=4, **options)[0]  # type: ignore[arg-type]
+def measured(toy: ToyModel, text: str = TEXT, **options: Any) -> Fidelity:
+    return quick.measure(toy, task(text), random_vectors(2), batch=4, **options)[0]
 
 
 def test_alone_they_follow_from_the_errors_at_three_states_of_two_seeds(toy: ToyModel) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs.test_jobs import Place, ended
@@ -25,7 +26,8 @@ def place(toy_host: ToyHost, tmp_path: Path) -> Place:
 def job(place: Place) -> Job:
     """A job with quick figures."""
     job = place.finished(measure="Quick")
-    assert saved(job).estimate.fidelity.quick  # type: ignore[union-attr]
+    figures = saved(job).estimate.fidelity
+    assert figures is not None and figures.quick
     return job
 
 
@@ -99,10 +101,10 @@ def after(host: ToyHost, measuring: Job, go: threading.Event) -> Callable[..., o
     """The toy lends to one at a time, and does not wait."""
     borrow = host.borrow
 
-    def borrowed(*arguments: object) -> object:
+    def borrowed(*arguments: Any) -> object:
         go.set()
         ended(measuring)
-        return borrow(*arguments)  # type: ignore[arg-type]
+        return borrow(*arguments)
 
     return borrowed
 
