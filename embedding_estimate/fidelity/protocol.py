@@ -43,7 +43,8 @@ OnFigures = Callable[[Mapping[str, float | None]], None]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The figures of one embedding. A figure for weights is None if the prompt's weights have almost no effect."""
+    """The figures of one embedding. A figure for weights is None if the prompt's weights have almost no effect, or if
+    quick figures are not sure of it."""
 
     protocol: str
     explained: float

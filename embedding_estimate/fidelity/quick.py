@@ -35,6 +35,7 @@ ALONE = SEEDS[:2]
 ALONE_AT = (1, 4, 7)  # evaluations
 CONTEXTS = 4  # of the report's
 CONTEXTS_AT = (2, 5)
+SURE = 0.25  # the standard error up to which a figure of the weights is one; it is a ratio of two small errors
 PICTURES = Trajectory("DPM++ 2M", "Karras", 10, 7.0)  # or by Euler, where a host has no other
 
 
@@ -73,13 +74,16 @@ def measure(
     by_row = _alone(teacher, vectors, batch)
     err = {name: float(value.mean()) for name, value in by_row.items()}
     explained, emphasis = figures_alone(err)
+    of_emphasis = standard_error(by_row["embedding"], by_row["without weights"]) if emphasis is not None else None
+    emphasis = sure(emphasis, of_emphasis)
     on_figures({"explained": explained, "emphasis_explained": emphasis})
     measured = []
     for template in templates:
         here = Context.of(teacher, template, among_words.TRAJECTORY, seeds[template], batch, at=CONTEXTS_AT)
         measured.append((here, here.error(teacher, vectors, batch)))
     inside = InContexts.of(measured)
-    on_figures({"explained_in_context": inside.explained, "emphasis_in_context": inside.emphasis})
+    emphasis_inside = sure(inside.emphasis, inside.standard_errors["emphasis_in_context"])
+    on_figures({"explained_in_context": inside.explained, "emphasis_in_context": emphasis_inside})
     latents = {name: teacher.run(side, drawn, IMAGE_SEEDS[:images], batch) for name, side in pictured.items()}
     bar.end()
     figures = Fidelity(
@@ -90,14 +94,12 @@ def measure(
         explained_truncated=None,
         explained_in_context=inside.explained,
         explained_in_context_without_weights=inside.without_weights,
-        emphasis_in_context=inside.emphasis,
+        emphasis_in_context=emphasis_inside,
         worst_context=inside.worst,
         contexts=inside.rows,
         standard_errors={
             "explained": standard_error(by_row["embedding"], by_row["empty"]),
-            "emphasis_explained": (
-                None if emphasis is None else standard_error(by_row["embedding"], by_row["without weights"])
-            ),
+            "emphasis_explained": of_emphasis,
             **inside.standard_errors,
         },
         image_distance=None,
@@ -108,6 +110,11 @@ def measure(
         own_contexts=bool(contexts),
     )
     return figures, Images(*(({}, latents) if shown else (latents, {})))
+
+
+def sure(figure: float | None, error: float | None) -> float | None:
+    """The figure, or None if its standard error says that these states do not tell. A single sample has no error."""
+    return figure if error is None or error <= SURE else None
 
 
 def _work(teacher: Teacher, contexts: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedding_estimate.fidelity.protocol import Fidelity
 
+UNSURE = "no figure: quick figures are not sure of it; measure fully"
 PHASES = {
     "prepare": "running the prompt",
     "weigh": "trying weights",
@@ -46,6 +47,8 @@ def typed_as(name: str, phrase: str) -> str:
 def rows(figures: Fidelity, tokens: int) -> list[Row]:
     """The figures with their baselines and their meaning. `tokens` is the number of vectors of the embedding."""
     weights = "no figure: the prompt's weights have almost no effect"
+    if figures.emphasis_explained is None and figures.standard_errors["emphasis_explained"] is not None:
+        weights = UNSURE
     if figures.emphasis_explained is not None:
         weights = "share of the effect of the weights; 0 = words without weights"
     inside = (
@@ -94,6 +97,8 @@ def rows(figures: Fidelity, tokens: int) -> list[Row]:
 
 def _among_words(figures: Fidelity) -> str:
     """What the emphasis among other words means."""
+    if figures.emphasis_in_context is None and figures.standard_errors["emphasis_in_context"] is not None:
+        return UNSURE
     if figures.emphasis_in_context is None:
         return "no figure: the prompt's weights have almost no effect among other words"
     return "0 = words without weights, below 0 = worse than them"

@@ -1,15 +1,18 @@
 """Quick figures are the protocol's, from a few of its states."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from fidelity.test_protocol import TEXT, random_vectors, task
+from figures import FIGURES
 from toy import ToyModel
 
 from embedding_estimate.fidelity import among_words, protocol, quick
 from embedding_estimate.fidelity.among_words import Context
 from embedding_estimate.fidelity.protocol import Fidelity
+from embedding_estimate.fidelity.wording import rows
 from embedding_estimate.model.contexts import Contexts
 from embedding_estimate.teaching.recall import Recall
 from embedding_estimate.teaching.sides import error
@@ -30,6 +33,11 @@ def measured(toy: ToyModel, text: str = TEXT, **options: Any) -> Fidelity:
     return quick.measure(toy, task(text), random_vectors(2), batch=4, **options)[0]
 
 
+def known(figure: float, figures: Fidelity, name: str) -> Any:
+    """What is to be compared with, where its standard error allows a figure."""
+    return None if quick.sure(figure, figures.standard_errors[name]) is None else pytest.approx(figure)
+
+
 def test_alone_they_follow_from_the_errors_at_three_states_of_two_seeds(toy: ToyModel) -> None:
     figures, teacher, trajectory = measured(toy), Teacher(toy, task()), among_words.TRAJECTORY
     prompt = teacher.replaced(TEXT, trajectory)
@@ -40,7 +48,7 @@ def test_alone_they_follow_from_the_errors_at_three_states_of_two_seeds(toy: Toy
     bare = error(teacher.student(toy.token_vectors(TEXT)), states, 4)
     empty = error(teacher.replaced("", trajectory), states, 4)
     assert figures.explained == pytest.approx(1 - mine / empty)
-    assert figures.emphasis_explained == pytest.approx(1 - mine / bare)
+    assert figures.emphasis_explained == known(1 - mine / bare, figures, "emphasis_explained")
     assert figures.explained_without_weights == pytest.approx(1 - bare / empty)
 
 
@@ -57,7 +65,7 @@ def test_in_context_they_are_the_protocols_own_trajectories(many: ToyModel) -> N
         sums += torch.tensor([error(teacher.student(vectors, TEMPLATES[number]), states, 4), here.words, here.nothing])
     mine, words, nothing = sums.tolist()
     assert figures.explained_in_context == pytest.approx(1 - mine / nothing)
-    assert figures.emphasis_in_context == pytest.approx(1 - mine / words)
+    assert figures.emphasis_in_context == known(1 - mine / words, figures, "emphasis_in_context")
 
 
 def test_the_full_protocol_need_not_ask_for_these_again(many: ToyModel) -> None:
@@ -122,3 +130,11 @@ def test_a_typed_weight_is_measured_with_it(toy: ToyModel) -> None:
     bare, _ = quick.measure(toy, task(), vectors, batch=4)
     assert figures.typed_weight == 1.3 and figures.explained != bare.explained
     assert figures.explained_bare is None and figures.explained_in_modes == {}
+
+
+def test_a_figure_that_is_not_sure_is_none() -> None:
+    assert [quick.sure(0.5, error) for error in (0.0, 0.25, 0.26, None)] == [0.5, 0.5, None, 0.5]
+    assert quick.sure(None, None) is None
+    unsure = replace(FIGURES, protocol="quick v2", emphasis_explained=None, emphasis_in_context=None)
+    told = [row.meaning for row in rows(unsure, 2) if row.label in ("emphasis explained", "emphasis in context")]
+    assert told == ["no figure: quick figures are not sure of it; measure fully"] * 2
