@@ -8,6 +8,7 @@ from command_line import QUICK, Run, files, last
 from suites import quick_first
 
 from embedding_estimate.cli.contexts import read
+from embedding_estimate.fidelity.wording import number
 from embedding_estimate.files.embedding import Embedding, write
 
 TEXT = "red (circle:1.8)"
@@ -45,8 +46,8 @@ def test_figures_are_measured_in_the_users_contexts(run: Run) -> None:
 
     curve = run("estimate", TEXT, *QUICK[2:], "--curve", "1,2", "--contexts", own, "--json")
     assert [shown(row["contexts"]) for row in last(curve)["rows"]] == [list(MINE)] * 2
-    second = curve.stdout.splitlines()[2].split()
-    assert second[3] == f"{last(curve)['rows'][1]['emphasis_in_context']:.3f}"
+    for row, line in zip(last(curve)["rows"], curve.stdout.splitlines()[1:3], strict=True):
+        assert line.split()[3] == number(row["emphasis_in_context"])  # of some seeds quick figures are not sure: -
 
 
 def test_one_context_has_no_standard_error(run: Run) -> None:
