@@ -17,6 +17,7 @@ from embedding_estimate.storage import saving
 
 if TYPE_CHECKING:
     from embedding_estimate.estimation.dry_run import DryRun, PhaseWork
+    from embedding_estimate.estimation.duration import Duration
     from embedding_estimate.estimation.memory import Memory
     from embedding_estimate.estimation.passes import Range
 
@@ -63,9 +64,10 @@ def _lines(plan: DryRun) -> Iterator[str]:
     yield "\npasses of the U-Net, of one latent each:"
     for label, passes in _stages(plan):
         yield f"  {label:<10}{_passes(passes)}"
+    yield f"\nseconds on this machine: {_seconds(plan.duration)}"
     megabytes = ", ".join(f"{name} {size:,}" for name, size in _megabytes(plan.memory).items() if size)
     total = round(plan.memory.total / MEGABYTE)
-    yield f"\nmemory on top of the model: about {total:,} MB" + (f" ({megabytes})" if megabytes else "")
+    yield f"memory on top of the model: about {total:,} MB" + (f" ({megabytes})" if megabytes else "")
     yield "\nThis was a dry run: nothing was trained or saved."
 
 
@@ -120,6 +122,15 @@ def _stages(plan: DryRun) -> list[tuple[str, Range]]:
     return [("prepare", plan.prepare), ("train", plan.train), ("measure", plan.measure)]
 
 
+def _seconds(duration: Duration) -> str:
+    stages = (f"{name} {_rounded(seconds)}" for name, seconds in vars(duration).items())
+    return f"about {_rounded(duration.total)} ({', '.join(stages)})"
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
+
+
 def _passes(passes: Range) -> str:
     least, most = passes.least, passes.most
     if not most.forwards:
@@ -162,6 +173,7 @@ def _facts(plan: DryRun) -> dict[str, Any]:
             }
             for label, passes in _stages(plan)
         },
+        "seconds": {**vars(plan.duration), "total": plan.duration.total},
         "memory": {**vars(plan.memory), "total": plan.memory.total},
         "notes": list(plan.begun.notes),
     }

@@ -1,10 +1,15 @@
-"""What an estimate would do: its phases, how often it runs the U-Net, and what memory it takes. Nothing is trained."""
+"""What an estimate would do: its phases, how often it runs the U-Net, how long that takes and in how much memory.
+
+Nothing is trained.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from embedding_estimate.estimation.duration import Duration, Speed, clocked, training, usual
 from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.memory import Expectation, Memory
 from embedding_estimate.estimation.opening import Opening, opening
@@ -28,6 +33,7 @@ class PhaseWork:
     prepare: Range
     train: Range
     memory: Memory
+    duration: Duration
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class DryRun:
     phases: Sequence[PhaseWork]  # none where there is nothing to train
     previews: Range  # what they show of the prompt, drawn once
     measure: Range
+    beside_phases: Duration  # until the first one begins, and behind the last
 
     @property
     def prepare(self) -> Range:
@@ -54,6 +61,11 @@ class DryRun:
         """What the phase takes that takes most."""
         return max((work.memory for work in self.phases), key=lambda memory: memory.total, default=Memory())
 
+    @property
+    def duration(self) -> Duration:
+        """What it takes on this machine, with nothing else beside."""
+        return sum((work.duration for work in self.phases), self.beside_phases)
+
 
 def dry_run(
     settings: Settings,
@@ -66,25 +78,34 @@ def dry_run(
 ) -> DryRun:
     """The plan of `trainer.estimate` with the same arguments, which raises what that raises before it trains.
 
-    The U-Net is run for a few latents, to see what memory its passes keep. The listener gets names and notes.
+    The U-Net is run for a few latents, to see how long its passes take and what memory they keep. The listener gets
+    names and notes.
     """
     settings.check()
     stop = stop or StopToken()
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         meter = Meter(WithoutUNet(borrowed))
         with meter.interruptible(stop.check):
-            begun = opening(settings, meter, listener, contexts=contexts, beside=beside, recall=Recall())
+            begun, reading = clocked(
+                lambda: opening(settings, meter, listener, contexts=contexts, beside=beside, recall=Recall())
+            )
             rehearsal = Rehearsal(begun, meter, contexts)
-            works = [] if begun.exact is not None else _phases(begun, rehearsal, Expectation(borrowed, begun.teacher))
-            return DryRun(begun, works, rehearsal.lasting, rehearsal.measuring())
+            works: list[PhaseWork] = []
+            speed = Speed.of(borrowed, begun.teacher, begun.settings.batch)
+            if begun.exact is None:
+                works = _phases(begun, rehearsal, Expectation(borrowed, begun.teacher), speed)
+            ways, seconds = clocked(rehearsal.measurings)
+            measure = Range.among(ways) if ways else Range()
+            beside_phases = Duration(reading, 0, seconds / max(1, len(ways)) + speed.seconds(measure.most))
+            return DryRun(begun, works, rehearsal.lasting, measure, beside_phases)
 
 
-def _phases(begun: Opening, rehearsal: Rehearsal, expectation: Expectation) -> list[PhaseWork]:
+def _phases(begun: Opening, rehearsal: Rehearsal, expectation: Expectation, speed: Speed) -> list[PhaseWork]:
     works: list[PhaseWork] = []
     *before, last = phases(begun.settings)
     for phase in (*before, last):
         preparation = preparation_of(phase, begun.teacher)
-        objective, prepare = rehearsal.prepared(preparation)
+        (objective, prepare), preparing = clocked(partial(rehearsal.prepared, preparation))
         step = sum(work.phase.steps for work in works)
         weight_found = any(work.phase.finds_weight for work in works)
         train = rehearsal.training(objective, step, last=phase is last, weight_found=weight_found)
@@ -92,5 +113,9 @@ def _phases(begun: Opening, rehearsal: Rehearsal, expectation: Expectation) -> l
             prepare, train = (Range(Passes(), one.most) for one in (prepare, train))
         contexts = [example.template for example in objective.trained_in()]
         memory = expectation.of(preparation, objective, rehearsal.start)
-        works.append(PhaseWork(phase, contexts, prepare, train, memory))
+        duration = Duration(
+            preparing + speed.seconds(prepare.most),
+            training(objective, rehearsal.start, len(begun.plans)) + speed.seconds(usual(phase, train)),
+        )
+        works.append(PhaseWork(phase, contexts, prepare, train, memory, duration))
     return works

@@ -6,6 +6,7 @@ the training one learning step and one check are asked for, and multiplied. A pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -22,6 +23,7 @@ from embedding_estimate.model.forwarding import ForwardingModel
 from embedding_estimate.model.host import Conditioning, Vectors
 from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.model.vectors import VectorSpace, count, fit
+from embedding_estimate.objectives.attention import WHOLE
 from embedding_estimate.objectives.objective import Objective, Preparation
 from embedding_estimate.optimizers import FULL, MOST_EVALUATIONS
 from embedding_estimate.settings import FEW_WORDS, NOTHING
@@ -30,6 +32,8 @@ from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.training import bare_words, few_words, name_weight
 from embedding_estimate.training.handlers import due
 from embedding_estimate.training.preconditioning import SAMPLES
+
+ROWS = math.ceil(WHOLE.rows / WHOLE.train_states)  # of one state, that the Attention part records
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Range:
 class WithoutUNet(ForwardingModel):
     """A borrowed model whose U-Net is not run: a prediction is made of the conditioning alone.
 
-    Where gradients are kept every cross-attention is called with one row, so that hooks on it see what they need.
+    Where gradients are kept every cross-attention is called with as many rows as are recorded of one state, so that
+    hooks on it see what they need.
     """
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
@@ -74,7 +79,7 @@ class WithoutUNet(ForwardingModel):
         if torch.is_grad_enabled():
             for attention in self.cross_attentions():
                 weight = cast(Tensor, attention.to_q.weight)  # (H * d, channels)
-                queries = attention.to_q(weight.new_zeros(len(x), 1, weight.shape[1]))
+                queries = attention.to_q(weight.new_zeros(len(x), ROWS, weight.shape[1]))
                 made = made + attention.to_out(queries).float().mean(dim=(1, 2))
         return made.view(-1, 1, 1, 1).expand_as(x)
 
@@ -107,16 +112,16 @@ class Rehearsal:
         objective = preparation.prepare(self.start)
         return objective, Range.exactly(self._count - before)
 
-    def measuring(self) -> Range:
-        """Those of the figures and images."""
+    def measurings(self) -> list[Passes]:
+        """Those of the figures and images, for each result that may be; none where nothing is measured."""
         settings, teacher = self.begun.settings, self.begun.teacher
         if settings.measure == NOTHING:
-            return Range()
+            return []
         if self.begun.exact is not None:
             choices = [(teacher, self.begun.exact)]
         else:
             choices = list(product(self._typed(teacher), self._trained()))
-        return Range.among([self._measuring(typed, vectors) for typed, vectors in choices])
+        return [self._measuring(typed, vectors) for typed, vectors in choices]
 
     def _measuring(self, teacher: Teacher, vectors: Vectors) -> Passes:
         settings, anew = self.begun.settings, Teacher(teacher.model, teacher.task, recall=Recall())

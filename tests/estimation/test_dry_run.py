@@ -15,7 +15,7 @@ from embedding_estimate.estimation import memory
 from embedding_estimate.estimation.dry_run import DryRun, dry_run
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.memory import Memory, kept
-from embedding_estimate.estimation.passes import Range, WithoutUNet
+from embedding_estimate.estimation.passes import ROWS, Range, WithoutUNet
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.fidelity.previews import Preview, Previews
 from embedding_estimate.model.host import Conditioning
@@ -162,11 +162,12 @@ def test_the_phases_are_those_that_run() -> None:
 
 
 def test_a_dry_run_trains_nothing(toy_host: ToyHost) -> None:
-    """Of the U-Net it only asks for what a pass keeps in memory."""
+    """Of the U-Net it only asks how long a pass takes, three times each for one and four latents and back, and what a
+    pass keeps in memory."""
     notes: list[str] = []
     progress: list[Progress] = []
     plan = dry_run(settings(tokens=1), toy_host, Listener(on_notes=notes.extend, on_progress=progress.append))
-    assert toy_host.model.denoised == 1 and not toy_host.lent
+    assert toy_host.model.denoised == 3 * (1 + 4 + 4) + 1 and not toy_host.lent
     assert list(plan.begun.notes) == notes and not progress
 
 
@@ -177,7 +178,7 @@ def test_what_an_estimate_refuses_is_refused() -> None:
         planned(tokens=5)
 
 
-def test_hooks_see_a_row_of_every_cross_attention(toy: ToyModel) -> None:
+def test_hooks_see_rows_of_every_cross_attention(toy: ToyModel) -> None:
     model, conditioning = WithoutUNet(toy), toy.encode("red", evaluations=1, width=32, height=32)[0].parts[0][0]
     x, shapes = torch.zeros(3, 4, 4, 4), []
     hook = toy.attention.to_q.register_forward_hook(lambda module, arguments, queries: shapes.append(queries.shape))
@@ -187,7 +188,7 @@ def test_hooks_see_a_row_of_every_cross_attention(toy: ToyModel) -> None:
     learned = Conditioning(conditioning.context.clone().requires_grad_())
     denoised = model.denoise(x, torch.ones(3), learned)
     hook.remove()
-    assert shapes == [(3, 1, 6)] and denoised.shape == x.shape and denoised.requires_grad
+    assert shapes == [(3, ROWS, 6)] and denoised.shape == x.shape and denoised.requires_grad
     assert toy.denoised == 0
 
 

@@ -1,0 +1,151 @@
+"""How long an estimate is expected to take, on the machine that will run it.
+
+Passes of the U-Net are counted beforehand, and a few are timed. What else takes time is done as it will be, once, on a
+model without its U-Net: `Rehearsal` reads all prompts, and takes one learning step of many.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from embedding_estimate.estimation.passes import Range
+from embedding_estimate.model.host import BorrowedModel, Conditioning, Vectors
+from embedding_estimate.model.meter import Passes
+from embedding_estimate.objectives.objective import Objective
+from embedding_estimate.optimizers import FULL
+from embedding_estimate.teaching import batches, probing
+from embedding_estimate.teaching.plan import Phase
+from embedding_estimate.teaching.teacher import Teacher
+from embedding_estimate.training import few_words, name_weight
+from embedding_estimate.training.preconditioning import SAMPLES
+
+Result = TypeVar("Result")
+
+EVALUATIONS = 1.05  # of the loss in a step of LBFGS: most line searches end where they begin
+LONG = 0.5  # seconds, after which no pass is timed again
+TIMES = 3  # that a shorter one is timed; the first does not count
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds of each stage."""
+
+    prepare: float = 0.0
+    train: float = 0.0
+    measure: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Of the whole estimate."""
+        return self.prepare + self.train + self.measure
+
+    def __add__(self, more: Duration) -> Duration:
+        return Duration(self.prepare + more.prepare, self.train + more.train, self.measure + more.measure)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that one latent takes in the U-Net."""
+
+    forward: float
+    backward: float  # on top of those, where it goes back as well
+
+    def seconds(self, passes: Passes) -> float:
+        """Of so many passes."""
+        return passes.forwards * self.forward + passes.backwards * self.backward
+
+    @classmethod
+    def of(cls, model: BorrowedModel, teacher: Teacher, batch: int) -> Speed:
+        """Timed with latents of the task's size on the model, which has its U-Net; `teacher` may be without.
+
+        Several are passed together, as they will be, unless a single one takes long: then they take turns anyway.
+        """
+        task, scale = teacher.task, model.info.latent_scale
+        height, width = task.height // scale, task.width // scale
+        kept = probing.together(model, height * width, batch, checkpointed=False)
+        together = min(batches.USUAL, kept.latents)
+        read = teacher.encode_vectors(model.token_vectors("x"))
+        learned = Conditioning(read.context.detach().requires_grad_(), read.vector)
+
+        def passed(latents: int) -> Tensor:
+            x = torch.zeros(latents, model.info.latent_channels, height, width, device=model.device)
+            return model.denoise(x, torch.ones_like(x[:, 0, 0, 0]), learned)
+
+        @torch.no_grad()
+        def through(latents: int) -> None:
+            passed(latents)
+
+        def back(latents: int) -> None:
+            with torch.enable_grad(), model.checkpointed() if kept.checkpointed else nullcontext():
+                passed(latents).square().sum().backward()
+
+        forward = timed(model.device, partial(through, 1))
+        if together > 1 and forward < LONG:
+            forward = timed(model.device, partial(through, together)) / together
+        return cls(forward, max(0.0, timed(model.device, partial(back, together)) / together - forward))
+
+
+def timed(device: torch.device, call: Callable[[], Any]) -> float:
+    """Seconds of a call: the median of a few, or of a long one the first."""
+    seconds: list[float] = []
+    while len(seconds) < TIMES:
+        began = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+        if sum(seconds) > LONG:
+            break
+    return median(seconds[1:] or seconds)
+
+
+def clocked(call: Callable[[], Result]) -> tuple[Result, float]:
+    """What a call returns, and its seconds."""
+    began = time.perf_counter()
+    return call(), time.perf_counter() - began
+
+
+def training(objective: Objective[Any], start: Vectors, tries: int) -> float:
+    """Seconds of a training beside the passes of the U-Net; the objective was prepared without it.
+
+    `tries` are the numbers of words that may be tried. A search for them or for the weight is taken to be short.
+    """
+    phase, device = objective.phase, objective.teacher.model.device
+    leaves = {key: value.detach().clone().requires_grad_() for key, value in start.items()}
+    draws = _draws(objective)
+    step = timed(device, lambda: objective.loss(leaves, draws[0]).backward())
+    check = timed(device, lambda: objective.held_out(start))
+    steps = _steps(phase, tries)
+    evaluations = SAMPLES + steps * (len(draws) * EVALUATIONS if phase.optimizer in FULL else 1)
+    return evaluations * step + steps / objective.check_every * check
+
+
+def _draws(objective: Objective[Any]) -> list[Any]:
+    """What the loss of one step is a mean over."""
+    generator = torch.Generator().manual_seed(objective.phase.seed)
+    if objective.phase.optimizer in FULL:
+        return list(objective.fixed(generator, sparing=objective.phase.checkpointing))
+    return [objective.draw(generator)]
+
+
+def _steps(phase: Phase, tries: int) -> int:
+    """Learning steps, those of trials included."""
+    if phase.finds_weight:
+        trials = len(name_weight.GRID) + 1
+        return trials * name_weight.TRIAL_STEPS + phase.steps - name_weight.TRIAL_STEPS
+    return phase.steps + (few_words.steps_of_a_try(phase.steps) * (tries - 1) if phase.finds_words else 0)
+
+
+def usual(phase: Phase, passes: Range) -> Passes:
+    """Those of a training in which most line searches end where they begin."""
+    searched = phase.optimizer in FULL or phase.finds_weight or phase.finds_words
+    return passes.least if searched else passes.most
