@@ -1,6 +1,7 @@
 """The HTTP API, the same in a WebUI and in the app.
 
     POST /embedding-estimate/v1/estimate            all settings as JSON; starts a job
+    POST /embedding-estimate/v1/plan                the same; finds out what it would take, as a job
     GET  /embedding-estimate/v1/jobs/{id}           progress, curve and result; ?since=STEP: only the curve after it
     POST /embedding-estimate/v1/jobs/{id}/measure   measures what a job has saved by the whole protocol, as a job
     POST /embedding-estimate/v1/jobs/{id}/stop      keeps the best vectors so far; ?save=false discards them
@@ -30,7 +31,7 @@ from embedding_estimate.errors import Busy, EstimateError, SettingsError, quoted
 from embedding_estimate.estimation import summary
 from embedding_estimate.files import names
 from embedding_estimate.jobs import resuming
-from embedding_estimate.jobs.job import Job
+from embedding_estimate.jobs.job import Job, Plan
 from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import PARAMETERS, Settings
 from embedding_estimate.settings.parameters import Parameter
@@ -57,9 +58,11 @@ def router(
 
     @routes.post("/estimate", summary="Start an estimate", openapi_extra=settings)
     def start(values: Any = Body()) -> dict[str, Any]:
-        if not isinstance(values, dict):
-            raise HTTPException(422, ["the body is not a JSON object: give the settings as {name: value}"])
-        return {"job": _unless_refused(lambda: jobs.start(Settings.from_mapping({**defaults, **values}))).id}
+        return _begun(jobs.start, defaults, values)
+
+    @routes.post("/plan", summary="Find out what an estimate would take", openapi_extra=settings)
+    def plan(values: Any = Body()) -> dict[str, Any]:
+        return _begun(jobs.plan, defaults, values)
 
     @routes.get("/jobs/{job_id}", summary="Progress and result of a job")
     def status(job_id: str, since: int = 0) -> dict[str, Any]:
@@ -141,6 +144,13 @@ def _property(parameter: Parameter) -> Mapping[str, Any]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
+def _begun(begin: Callable[[Settings], Job], defaults: Mapping[str, Any], values: Any) -> dict[str, Any]:
+    """A job of the settings in a request."""
+    if not isinstance(values, dict):
+        raise HTTPException(422, ["the body is not a JSON object: give the settings as {name: value}"])
+    return {"job": _unless_refused(lambda: begin(Settings.from_mapping({**defaults, **values}))).id}
+
+
 def _unless_refused(act: Callable[[], Answer]) -> Answer:
     """What it returns. Raises `HTTPException` with the lines of what is wrong."""
     try:
@@ -183,6 +193,7 @@ def _described(job: Job, since: int) -> dict[str, Any]:
         "result": summary.of_estimate(job.settings, saved.estimate, saved.paths, saved.seconds, job.stop.stopped)
         if saved
         else None,
+        "plan": (job.facts or None) if isinstance(job, Plan) else None,
     }
 
 

@@ -64,6 +64,19 @@ def test_an_estimate_from_start_to_end(client: TestClient, place: Place) -> None
     assert listed == {"embeddings": [{"name": "it", "file": "it.safetensors"}]}
 
 
+def test_a_plan_says_what_an_estimate_takes(client: TestClient, place: Place) -> None:
+    job = client.post(f"{PREFIX}/plan", json={**GOOD, "name": ""}).json()["job"]
+    ended(place.jobs.find(job))
+    described = client.get(f"{PREFIX}/jobs/{job}").json()
+    assert (described["state"], described["result"]) == ("done", None) and not place.embeddings.exists()
+    plan = described["plan"]
+    assert plan["tokens"] == 2 and [phase["steps"] for phase in plan["phases"]] == [5]
+    assert list(plan["seconds"]) == ["prepare", "train", "measure", "total"] and plan["memory"]["total"] > 0
+    assert finished(client, place)["plan"] is None
+    refused = client.post(f"{PREFIX}/plan", json={**GOOD, "tokens": -1})
+    assert refused.status_code == 422 and refused.json()["detail"][0].startswith("tokens=-1")
+
+
 def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
     client = served(place, format="pt")
     assert finished(client, place)["result"]["path"].endswith("it.pt")

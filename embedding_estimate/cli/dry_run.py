@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedding_estimate.cli.figures import print_json
 from embedding_estimate.cli.host import HostOptions, load
 from embedding_estimate.cli.notes import Notes, note
 from embedding_estimate.cli.printing import show
+from embedding_estimate.estimation import summary
 from embedding_estimate.files import names
 from embedding_estimate.optimizers import OPTIMIZERS
 from embedding_estimate.settings import FEW_WORDS, Settings
@@ -50,7 +51,7 @@ def run_dry(
     for line in _lines(plan):
         show(line)
     if as_json:
-        print_json(_facts(plan))
+        print_json(summary.of_plan(plan))
 
 
 def _lines(plan: DryRun) -> Iterator[str]:
@@ -62,7 +63,7 @@ def _lines(plan: DryRun) -> Iterator[str]:
     for number, work in enumerate(plan.phases, 1):
         yield from _phase(number, work)
     yield "\npasses of the U-Net, of one latent each:"
-    for label, passes in _stages(plan):
+    for label, passes in plan.stages.items():
         yield f"  {label:<10}{_passes(passes)}"
     yield f"\nseconds on this machine: {_seconds(plan.duration)}"
     megabytes = ", ".join(f"{name} {size:,}" for name, size in _megabytes(plan.memory).items() if size)
@@ -118,10 +119,6 @@ def _rate(work: PhaseWork) -> str:
     return f"rate {row.rate:g}" if row.power == 0 else f"an automatic rate of at most {row.rate:g}"
 
 
-def _stages(plan: DryRun) -> list[tuple[str, Range]]:
-    return [("prepare", plan.prepare), ("train", plan.train), ("measure", plan.measure)]
-
-
 def _seconds(duration: Duration) -> str:
     stages = (f"{name} {_rounded(seconds)}" for name, seconds in vars(duration).items())
     return f"about {_rounded(duration.total)} ({', '.join(stages)})"
@@ -154,44 +151,3 @@ def _megabytes(memory: Memory) -> dict[str, int]:
         "vectors and optimizer": memory.vectors,
     }
     return {name: round(size / MEGABYTE) for name, size in sizes.items()}
-
-
-def _facts(plan: DryRun) -> dict[str, Any]:
-    """The plan as an object; sizes are in bytes, passes are [fewest, most]."""
-    settings, task = plan.begun.settings, plan.begun.teacher.task
-    return {
-        "name": settings.name,
-        "tokens": settings.tokens,
-        "typed_weight": settings.typed_weight if settings.typed_weight == 0 else task.typed_weight,
-        "words": [[{"weight": word.weight, "tokens": word.tokens} for word in words] for words in plan.begun.plans],
-        "exact": plan.begun.exact is not None,
-        "phases": [_phase_facts(work) for work in plan.phases],
-        "passes": {
-            label: {
-                "forwards": [passes.least.forwards, passes.most.forwards],
-                "backwards": [passes.least.backwards, passes.most.backwards],
-            }
-            for label, passes in _stages(plan)
-        },
-        "seconds": {**vars(plan.duration), "total": plan.duration.total},
-        "memory": {**vars(plan.memory), "total": plan.memory.total},
-        "notes": list(plan.begun.notes),
-    }
-
-
-def _phase_facts(work: PhaseWork) -> dict[str, Any]:
-    phase, row = work.phase, OPTIMIZERS[work.phase.optimizer]
-    return {
-        "part": phase.part,
-        "optimizer": phase.optimizer,
-        "rate": phase.rate or (row.rate if row.power == 0 else None),
-        "most_rate": phase.rate or row.rate,
-        "scheduler": phase.scheduler,
-        "loss": phase.loss,
-        "steps": phase.steps,
-        "early_stop": phase.early_stop,
-        "finds_weight": phase.finds_weight,
-        "finds_words": phase.finds_words,
-        "contexts": list(work.contexts),
-        "trajectory": vars(work.phase.trajectory),
-    }

@@ -57,6 +57,11 @@ class DryRun:
         return sum((work.train for work in self.phases), self.previews)
 
     @property
+    def stages(self) -> dict[str, Range]:
+        """Passes of the U-Net by stage."""
+        return {"prepare": self.prepare, "train": self.train, "measure": self.measure}
+
+    @property
     def memory(self) -> Memory:
         """What the phase takes that takes most."""
         return max((work.memory for work in self.phases), key=lambda memory: memory.total, default=Memory())

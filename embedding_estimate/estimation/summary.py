@@ -8,7 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedding_estimate.optimizers import OPTIMIZERS
+
 if TYPE_CHECKING:
+    from embedding_estimate.estimation.dry_run import DryRun, PhaseWork
     from embedding_estimate.estimation.trainer import Estimate
     from embedding_estimate.fidelity.protocol import Fidelity
     from embedding_estimate.settings import Settings
@@ -58,6 +61,47 @@ def of_estimate(
 def of_figures(figures: Fidelity | None) -> dict[str, Any]:
     """The figures by name, all null where nothing was measured."""
     return {name: getattr(figures, name) if figures else None for name in FIGURES}
+
+
+def of_plan(plan: DryRun) -> dict[str, Any]:
+    """A plan; sizes are in bytes, passes are [fewest, most]."""
+    settings, task = plan.begun.settings, plan.begun.teacher.task
+    return {
+        "name": settings.name,
+        "tokens": settings.tokens,
+        "typed_weight": settings.typed_weight if settings.typed_weight == 0 else task.typed_weight,
+        "words": [[{"weight": word.weight, "tokens": word.tokens} for word in words] for words in plan.begun.plans],
+        "exact": plan.begun.exact is not None,
+        "phases": [_of_phase(work) for work in plan.phases],
+        "passes": {
+            label: {
+                "forwards": [passes.least.forwards, passes.most.forwards],
+                "backwards": [passes.least.backwards, passes.most.backwards],
+            }
+            for label, passes in plan.stages.items()
+        },
+        "seconds": {**vars(plan.duration), "total": plan.duration.total},
+        "memory": {**vars(plan.memory), "total": plan.memory.total},
+        "notes": list(plan.begun.notes),
+    }
+
+
+def _of_phase(work: PhaseWork) -> dict[str, Any]:
+    phase, row = work.phase, OPTIMIZERS[work.phase.optimizer]
+    return {
+        "part": phase.part,
+        "optimizer": phase.optimizer,
+        "rate": phase.rate or (row.rate if row.power == 0 else None),
+        "most_rate": phase.rate or row.rate,
+        "scheduler": phase.scheduler,
+        "loss": phase.loss,
+        "steps": phase.steps,
+        "early_stop": phase.early_stop,
+        "finds_weight": phase.finds_weight,
+        "finds_words": phase.finds_words,
+        "contexts": list(work.contexts),
+        "trajectory": vars(work.phase.trajectory),
+    }
 
 
 def finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is known of one job: an estimate, a curve, or figures that are measured."""
+"""What is known of one job: an estimate, a curve, a plan, or figures that are measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL.Image import Image
 
@@ -100,3 +100,14 @@ class Curve(Job):
     @property
     def title(self) -> str:
         return "the number of tokens"
+
+
+@dataclass
+class Plan(Job):
+    """What an estimate would take. Nothing is trained or saved."""
+
+    facts: dict[str, Any] = field(default_factory=dict)  # of `summary.of_plan`; empty until it is over
+
+    @property
+    def title(self) -> str:
+        return "the plan"

@@ -1,4 +1,4 @@
-"""One estimate or curve at a time, in a thread of its own, for a tab or an API that looks in now and then."""
+"""One estimate, curve or plan at a time, in a thread of its own, for a tab or an API that looks in now and then."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from typing import Any
 from embedding_estimate.checks import advice
 from embedding_estimate.errors import Busy, EstimateError, Interrupted, SettingsError, failures
 from embedding_estimate.errors.out_of_memory import ADVICE, ran_out
+from embedding_estimate.estimation import summary
 from embedding_estimate.estimation.curve import advised, curve, numbers, variants
+from embedding_estimate.estimation.dry_run import dry_run
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.files import names
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.files.free_name import free_name
 from embedding_estimate.files.tensor_tree import Tree
-from embedding_estimate.jobs.job import Curve, Job, Measuring, Saved
+from embedding_estimate.jobs.job import Curve, Job, Measuring, Plan, Saved
 from embedding_estimate.jobs.measuring import measure_fully
 from embedding_estimate.jobs.pipeline import Made, Pipeline
 from embedding_estimate.model.host import Host
@@ -35,6 +37,7 @@ from embedding_estimate.teaching.recall import Recall
 logger = logging.getLogger(__name__)
 
 KEPT = 20  # jobs that can still be asked for
+UNNAMED = "unnamed"  # stands for a name that is not typed yet
 EXPLORED: dict[str, Any] = {"name": "curve", "tokens": 1}  # what a curve has, whatever was asked for
 
 
@@ -119,6 +122,19 @@ class Jobs:
             self._begin(curve, lambda: self._explore(curve))
         return curve
 
+    def plan(self, settings: Settings) -> Plan:
+        """Starts to find out what an estimate would take, and returns at once. The settings may have no name.
+
+        Raises `SettingsError` with every problem, `Busy` while another job runs.
+        """
+        settings = self._read(replace(settings, name=settings.name or UNNAMED))
+        settings.check()
+        with self._lock:
+            self._refuse_a_second()
+            plan = Plan(secrets.token_hex(8), settings, notes=advice.of_settings(settings))
+            self._begin(plan, lambda: self._foresee(plan))
+        return plan
+
     def measure(self, job_id: str) -> Measuring:
         """Starts to measure fully what a job has saved, and returns at once. Gives way to whoever wants the model.
 
@@ -142,9 +158,9 @@ class Jobs:
         return measuring
 
     def _refuse_a_second(self) -> None:
-        """Whoever measures makes room."""
+        """Whoever measures or plans makes room."""
         last = self.latest
-        if isinstance(last, Measuring):
+        if isinstance(last, (Measuring, Plan)):
             last.stop.stop(save=True)
             return
         if last and last.state == "running":
@@ -193,6 +209,10 @@ class Jobs:
         made = Made(estimate, known.paths, pictures, sheet, known.seconds)
         job.saved = Saved(estimate, known.paths, pictures, self._put(job, made), known.seconds)
         job.note(estimate.notes)
+
+    def _foresee(self, job: Plan) -> None:
+        plan = dry_run(job.settings, self._host(job.settings), Listener(on_notes=job.note), stop=job.stop)
+        job.facts = summary.of_plan(plan)
 
     def _explore(self, job: Curve) -> None:
         host = self._host(job.settings)

@@ -10,12 +10,13 @@ from typing import Any
 from embedding_estimate.errors import Busy, EstimateError, SettingsError
 from embedding_estimate.estimation.curve import Point
 from embedding_estimate.fidelity import wording
-from embedding_estimate.jobs.job import Curve, Job, Measuring
+from embedding_estimate.jobs.job import Curve, Job, Measuring, Plan
 from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.ui import PREFIX, chart, markup, result, word
 
 SHOWN = 40  # letters of a prompt that was filled in
 MANY = "How many tokens?"
+LONG = "How long?"
 ROW = "Click a row to set Tokens."
 HELLO = (
     "Type a prompt as Text. It may have weights, as in (red:1.5).",
@@ -23,6 +24,7 @@ HELLO = (
     "Press Estimate! This page then shows what to type, and how close it comes to the prompt.",
 )
 EXAMPLE = "Fill in an example"
+FAILED: dict[type[Job], str] = {Measuring: "could not be measured", Plan: "could not be found out"}
 
 
 def render(job: Job | None, folder: str, in_webui: bool) -> str:
@@ -34,11 +36,13 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
         return markup.section("running", _running(job, in_webui))
     if isinstance(job, Curve) and job.state == "done":
         return markup.section("done", f"<p><b>{MANY}</b> {word(ROW)}</p>{_curve(job)}{notes}")
+    if isinstance(job, Plan) and job.state == "done":
+        return markup.section("done", f"{_planned(job.facts)}{notes}")
     if job.saved is not None and job.state == "done":
         return markup.section("done", result.done(job, job.saved, in_webui))
     if job.state == "dropped":
         return markup.section("dropped", f"<p><b>{name}</b>: {word(escape(' '.join(job.problems)))}</p>{notes}")
-    failed = "could not be measured" if isinstance(job, Measuring) else "could not be estimated"
+    failed = FAILED.get(type(job), "could not be estimated")
     return markup.section("failed", f"<p><b>{name}</b> {failed}</p>{problems(job.problems)}{notes}")
 
 
@@ -104,6 +108,8 @@ def _running(job: Job, in_webui: bool) -> str:
         kept = "the rows so far will stay" if isinstance(job, Curve) else "the best so far will be saved"
         doing = f"stopping; {'nothing will be saved' if job.stop.dropped else kept}"
         left = None
+    elif isinstance(job, Plan):
+        doing = "is being found out"
     elif progress:
         doing, count = wording.PHASES[progress.phase], f", {progress.done}/{progress.total}"
     else:
@@ -124,7 +130,19 @@ def _so_far(job: Job, in_webui: bool) -> str:
     return result.saved_so_far(job, in_webui) if job.trained else chart.svg(job.curve, job.steps)
 
 
+def _planned(facts: Mapping[str, Any]) -> str:
+    """How long it will take, and in how much memory."""
+    seconds, megabytes = facts["seconds"], facts["memory"]["total"] / 2**20
+    stages = ", ".join(f"{word(stage)} {_clock(seconds[stage])}" for stage in facts["passes"] if seconds[stage] >= 1)
+    return (
+        f"<p><b>{LONG}</b> {word('About')} {_clock(seconds['total'])} {word('on this machine')} ({stages}).</p>"
+        f"<p>{word('Memory on top of the model:')} {megabytes:,.0f} MB</p>"
+    )
+
+
 def _heading(job: Job) -> str:
+    if isinstance(job, Plan):
+        return f"<b>{LONG}</b>"
     return f"<b>{MANY}</b>{_number(job)}" if isinstance(job, Curve) else f"<b>{escape(job.title)}</b>:"
 
 

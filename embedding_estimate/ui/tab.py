@@ -9,8 +9,8 @@ import gradio as gr
 
 from embedding_estimate.errors import EstimateError
 from embedding_estimate.files import names
-from embedding_estimate.jobs.job import Curve, Job
-from embedding_estimate.jobs.jobs import EXPLORED
+from embedding_estimate.jobs.job import Curve, Job, Plan
+from embedding_estimate.jobs.jobs import EXPLORED, UNNAMED
 from embedding_estimate.settings import PROMPT, Settings
 from embedding_estimate.ui import PREFIX, filling, status, word
 from embedding_estimate.ui.compat import LATEST, QUIET
@@ -35,7 +35,9 @@ def build(place: Place) -> None:
             form.first()
         with gr.Column(elem_id=f"{PREFIX}side"):
             estimate = gr.Button("Estimate!", variant="primary", elem_id=f"{PREFIX}estimate")
-            explore = gr.Button("How many tokens?", size="sm", elem_id=f"{PREFIX}explore")
+            with gr.Row(elem_id=f"{PREFIX}questions"):
+                plan = gr.Button("How long?", size="sm", elem_id=f"{PREFIX}plan")
+                explore = gr.Button("How many tokens?", size="sm", elem_id=f"{PREFIX}explore")
             with gr.Row(elem_id=f"{PREFIX}interrupts"):
                 save = gr.Button("Interrupt (save)", size="sm", interactive=False, elem_id=f"{PREFIX}interrupt_save")
                 drop = gr.Button(
@@ -55,11 +57,8 @@ def build(place: Place) -> None:
         running = gr.update(interactive=job is not None and job.state == "running")
         return status.render(job, place.folder(), place.in_webui), running, running, *offer.now()
 
-    def start(*values: Any) -> tuple[Any, ...]:
-        return refused(place.jobs.start, form, values), *now()
-
-    def try_numbers(*values: Any) -> tuple[Any, ...]:
-        return refused(place.jobs.explore, form, values), *now()
+    def starting(start: Callable[[Settings], Job]) -> Callable[..., tuple[Any, ...]]:
+        return lambda *values: (refused(start, form, values), *now())
 
     def stop(save: bool) -> tuple[Any, ...]:
         if job := place.jobs.latest:
@@ -75,8 +74,8 @@ def build(place: Place) -> None:
         return wrong, job_state + status.remarks(said), *interrupts, *(known for _ in lists)
 
     shown = [state, save, drop, *offer.shown]
-    estimate.click(start, list(form.components.values()), [problems, *shown], **QUIET)
-    explore.click(try_numbers, list(form.components.values()), [problems, *shown], **QUIET)
+    for button, begin in ((estimate, place.jobs.start), (plan, place.jobs.plan), (explore, place.jobs.explore)):
+        button.click(starting(begin), list(form.components.values()), [problems, *shown], **QUIET)
     offer.connect(now, [problems, *shown])
     save.click(lambda: stop(save=True), None, shown, **QUIET)
     drop.click(lambda: stop(save=False), None, shown, **QUIET)
@@ -135,6 +134,8 @@ def restored(place: Place, form: Form) -> list[Any]:
     values = job.settings.to_dict() if job is not None and job.state == "running" else {}
     if isinstance(job, Curve):
         values = {name: value for name, value in values.items() if name not in EXPLORED}
+    if isinstance(job, Plan) and values.get("name") == UNNAMED:
+        del values["name"]
     updates = []
     for name in form.components:
         choices = place.choices(name)

@@ -110,6 +110,15 @@ def test_the_button_and_the_progress_are_in_sight(opened: Tab, width: int) -> No
     opened.state("dropped")
 
 
+def test_it_says_how_long_it_takes_before_the_start(opened: Tab, folder: Path, shots: Path) -> None:
+    opened.fill(text="(red:1.5) circle", steps="4", learning_steps="5")
+    opened.press("plan")
+    assert "How long? About 0:" in opened.state("done", "failed")
+    assert "Memory on top of the model: " in opened.state("done")
+    opened.shoot("planned", shots)
+    assert not list(folder.glob("*.safetensors"))
+
+
 def test_the_number_of_tokens_is_explored_and_chosen(opened: Tab, folder: Path, shots: Path) -> None:
     opened.fill(text="(red:1.5) circle", steps="4", tokens="8", learning_steps="5")
     opened.press("explore")

@@ -16,7 +16,7 @@ from toy import ToyHost
 
 from embedding_estimate.errors import EmbeddingError, ModelError
 from embedding_estimate.files import names as names_of_embeddings
-from embedding_estimate.jobs.job import Curve
+from embedding_estimate.jobs.job import Curve, Plan
 from embedding_estimate.jobs.jobs import Jobs
 from embedding_estimate.settings import PARAMETERS, Parameter, Settings
 from embedding_estimate.ui import status
@@ -366,6 +366,27 @@ def test_a_curve_leaves_the_name_and_the_number_alone(place: Place, built: form.
     place.jobs.explore(Settings(text="red (circle:1.2)", name="mine", tokens=5))
     values = restored(place, built)
     assert values["text"] == "red (circle:1.2)" and not {"name", "tokens"} & values.keys()
+
+
+def test_a_plan_leaves_a_name_that_is_not_typed_yet_alone(place: Place, built: form.Form, waiting: None) -> None:
+    place.jobs.plan(Settings(text="red (circle:1.2)", tokens=3))
+    values = restored(place, built)
+    assert (values["text"], values["tokens"]) == ("red (circle:1.2)", 3) and "name" not in values
+    place.jobs.plan(Settings(text="red", name="mine"))
+    assert restored(place, built)["name"] == "mine"
+
+
+def test_a_plan_is_shown_in_minutes_and_megabytes() -> None:
+    plan = Plan("1", Settings(text="red", name="it"))
+    assert "How long?" in status.render(plan, "", in_webui=False)
+    plan.facts = {
+        "passes": {"prepare": {}, "train": {}, "measure": {}},
+        "seconds": {"prepare": 9.2, "train": 65.0, "measure": 0.0, "total": 74.2},
+        "memory": {"total": 3 * 2**20},
+    }
+    plan.state = "done"
+    shown = re.sub(r"<[^>]*>", "", status.render(plan, "", in_webui=False))
+    assert shown == "How long? About 1:15 on this machine (prepare 0:10, train 1:05).Memory on top of the model: 3 MB"
 
 
 def test_the_number_in_the_form_does_not_matter_to_a_curve(place: Place, built: form.Form) -> None:
