@@ -181,7 +181,7 @@ def _estimate(settings: Settings, meter: StageMeter) -> int:
             training, teacher = train_phase(
                 training, begun.plans, begun.start, phase, watch, teacher, space, meter, last=phase is last
             )
-    if settings.measure != NOTHING:
+    if settings.measure_used != NOTHING:
         with meter.stage("measure"):
             measured(settings, teacher, training.best, NOBODY, ())
     return training.step

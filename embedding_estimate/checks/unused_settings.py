@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from embedding_estimate.settings import FEW_WORDS, PARAMETERS, Settings
+from embedding_estimate.settings import BY_EFFORT, FEW_WORDS, PARAMETERS, Settings
 from embedding_estimate.teaching.plan import attention_steps, learning_steps
 
 OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
@@ -51,6 +51,8 @@ def _transformer(settings: Settings) -> list[str]:
     if any("[" in prompt for prompt in (settings.text, settings.templates)):
         names = [name for name in names if name not in COUNTED_BY_SCHEDULES]
     lines = nothing(names, "the Transformer part uses no latents")
+    if settings.learning_steps and settings.measure != BY_EFFORT:
+        lines += nothing(changed(settings, ["effort"]), "the learning steps and what is measured are set")
     if settings.other_prompt.strip():
         lines.append("other_prompt: the Transformer part ignores it; only the figures use it")
     return lines

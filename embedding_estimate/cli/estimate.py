@@ -150,7 +150,7 @@ def estimate(
         run_curve(_of_a_curve(typed, options), hosted, curve, report, as_json, contexts)
         return
     settings = checked(_named(_to_measure(typed, report), [folder for folder in (out, hosted.embeddings) if folder]))
-    if contexts and settings.measure == NOTHING:
+    if contexts and settings.measure_used == NOTHING:
         note("--contexts: no effect with --measure Nothing")
     if dry_run:
         run_dry(settings, hosted, out, report, contexts, as_json)
@@ -238,7 +238,7 @@ def _told_as_saved(
     settings: Settings, stop: StopToken, bars: Bars, embedding: Embedding, paths: Sequence[Path]
 ) -> None:
     """Says that the embedding is there, where it is measured next."""
-    if settings.measure == NOTHING or stop.stopped:
+    if settings.measure_used == NOTHING or stop.stopped:
         return
     bars.close()
     if embedding.provenance["stopped"] != StopReason.FAILED:

@@ -6,7 +6,6 @@ the training one learning step and one check are asked for, and multiplied. A pa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -23,7 +22,6 @@ from embedding_estimate.model.forwarding import ForwardingModel
 from embedding_estimate.model.host import Conditioning, Vectors
 from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.model.vectors import VectorSpace, count, fit
-from embedding_estimate.objectives.attention import WHOLE
 from embedding_estimate.objectives.objective import Objective, Preparation
 from embedding_estimate.optimizers import FULL, MOST_EVALUATIONS
 from embedding_estimate.settings import FEW_WORDS, NOTHING
@@ -33,7 +31,7 @@ from embedding_estimate.training import bare_words, few_words, name_weight
 from embedding_estimate.training.handlers import due
 from embedding_estimate.training.preconditioning import SAMPLES
 
-ROWS = math.ceil(WHOLE.rows / WHOLE.train_states)  # of one state, that the Attention part records
+ROWS = 128  # of one state and one cross-attention: the Attention part records 25, or more for long prompts
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Rehearsal:
     def measurings(self) -> list[Passes]:
         """Those of the figures and images, for each result that may be; none where nothing is measured."""
         settings, teacher = self.begun.settings, self.begun.teacher
-        if settings.measure == NOTHING:
+        if settings.measure_used == NOTHING:
             return []
         if self.begun.exact is not None:
             choices = [(teacher, self.begun.exact)]

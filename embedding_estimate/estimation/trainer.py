@@ -144,7 +144,7 @@ def estimate(
         figures = None
         if not stop.dropped:  # even giving the model back may fail where a device answers no more
             listener.on_trained(embedding_of(settings, model, training, None, teacher.task))
-        if settings.measure != NOTHING and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
+        if settings.measure_used != NOTHING and training.stopped not in (StopReason.INTERRUPTED, StopReason.FAILED):
             with (
                 suppress(Stopped),
                 _worth_no_loss(training, "not measured"),
@@ -180,9 +180,9 @@ def measured(
 ) -> tuple[Fidelity, Images]:
     """What the settings ask to measure of vectors (N, width) by encoder, among words of `contexts` or the model's."""
     teacher.model.release()
-    images = {QUICK_WITH_IMAGES: 1, FULL_WITH_IMAGES: len(protocol.IMAGE_SEEDS)}.get(settings.measure, 0)
+    images = {QUICK_WITH_IMAGES: 1, FULL_WITH_IMAGES: len(protocol.IMAGE_SEEDS)}.get(settings.measure_used, 0)
     measure = partial(protocol.measure, images=images)
-    if settings.measure in (QUICK, QUICK_WITH_IMAGES):
+    if settings.measure_used in (QUICK, QUICK_WITH_IMAGES):
         measure = partial(quick.measure, images=images, alone=settings.use == ALONE)
     return measure(
         teacher.model,

@@ -48,6 +48,11 @@ class Extent:
     select_states: int
     select_seeds: int
 
+    def scaled(self, share: float) -> Extent:
+        """So many times as much of all."""
+        whole = {name: max(1, round(share * number)) for name, number in vars(self).items()}
+        return Extent(**whole)
+
 
 WHOLE = Extent(rows=800, readings=4, train_states=32, train_seeds=6, select_rows=150, select_states=16, select_seeds=4)
 SKETCHED = Extent(rows=200, readings=1, train_states=6, train_seeds=1, select_rows=100, select_states=4, select_seeds=1)
@@ -67,10 +72,11 @@ class AttentionPreparation:
 
     check_every = CHECK_EVERY
 
-    def __init__(self, phase: Phase, teacher: Teacher, extent: Extent = WHOLE):
+    def __init__(self, phase: Phase, teacher: Teacher, extent: Extent | None = None):
+        """`extent` is the whole one, or so much of it as the phase says, unless it is given."""
         self.phase = phase
         self.teacher = teacher
-        self.extent = extent
+        self.extent = extent = extent or WHOLE.scaled(phase.share)
         self._contexts = contexts_of(phase, teacher)
         others = len(teacher.task.other_prompts)  # each of which is to be seen, if this allows
         self._select_seeds = max(extent.select_seeds, min(others, extent.train_seeds))

@@ -47,13 +47,13 @@ class UNetPreparation:
         self.phase = phase
         self.teacher = teacher
         self._templates = templates_of(phase, teacher)
-        share = len(self._templates)
+        number = len(self._templates)
         self._select_trajectory = replace(phase.trajectory, sampler=SELECT_SAMPLER)
         others = len(teacher.task.other_prompts)
-        self._train_seeds = max(TRAIN_SEEDS // share, others)  # of each template
-        self._select_seeds = max(SELECT_SEEDS // share, 1, min(others, SELECT_LIMIT))
-        self._kept = max(1, SELECT_STATES // share)  # of each template's states to choose on
-        self.states_to_record = share * sum(
+        self._train_seeds = max(round(phase.share * TRAIN_SEEDS) // number, others)  # of each template
+        self._select_seeds = max(SELECT_SEEDS // number, 1, min(others, SELECT_LIMIT))
+        self._kept = max(1, SELECT_STATES // number)  # of each template's states to choose on
+        self.states_to_record = number * sum(
             seeds * teacher.model.evaluations(trajectory.sampler, trajectory.steps)
             for seeds, trajectory in (
                 (self._train_seeds, phase.trajectory),
@@ -84,9 +84,9 @@ class UNetPreparation:
 
     def _select_states(self) -> int:
         """How many there are to choose on, of all templates."""
-        share = len(self._templates)
+        number = len(self._templates)
         recorded = self._select_seeds * self.teacher.model.evaluations(SELECT_SAMPLER, self._select_trajectory.steps)
-        return share * min(self._kept, recorded)
+        return number * min(self._kept, recorded)
 
     def _example(self, number: int, template: str) -> ContextStates:
         text, batch = template.replace("{}", self.teacher.task.text), self.phase.batch

@@ -3,6 +3,8 @@
 from embedding_estimate.settings.choices import (
     ALONE,
     AMONG_WORDS,
+    BY_EFFORT,
+    EFFORTS,
     FEW_WORDS,
     FULL,
     FULL_WITH_IMAGES,
@@ -33,6 +35,8 @@ from embedding_estimate.settings.table import (
 __all__ = [
     "ALONE",
     "AMONG_WORDS",
+    "BY_EFFORT",
+    "EFFORTS",
     "FEW_WORDS",
     "FORMATS",
     "FULL",

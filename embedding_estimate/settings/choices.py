@@ -5,10 +5,14 @@ from __future__ import annotations
 AMONG_WORDS, ALONE = USES = ("Among other words", "Alone")
 ONE_WORD, WORD_PER_WEIGHT, FEW_WORDS = WORDS = ("One", "One per weight", "As few as needed")
 
-QUICK_WITH_IMAGES, QUICK, FULL_WITH_IMAGES, FULL, NOTHING = MEASURES = (
+BY_EFFORT, QUICK_WITH_IMAGES, QUICK, FULL_WITH_IMAGES, FULL, NOTHING = MEASURES = (
+    "By effort",
     "Quick with images",
     "Quick",
     "Full with images",
     "Full",
     "Nothing",
 )
+
+EFFORTS = {"Quick": QUICK, "Balanced": QUICK_WITH_IMAGES, "Thorough": FULL_WITH_IMAGES}
+"""How much work goes into an estimate, and what is measured of it."""

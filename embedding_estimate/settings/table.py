@@ -15,7 +15,7 @@ from typing import Any
 from embedding_estimate import optimizers
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.files import names
-from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, MEASURES, ONE_WORD, USES, WORDS
+from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, BY_EFFORT, EFFORTS, MEASURES, ONE_WORD, USES, WORDS
 from embedding_estimate.settings.contradictions import contradictions
 from embedding_estimate.settings.parameters import Parameter, finite, lines, setting, spelled, unknown_names
 
@@ -59,6 +59,13 @@ class Settings:
         "predictions; slow, keeps the weights, takes AND. Attention + U-Net: both in turn. Transformer: the text "
         "encoder's hidden states; quickest, but loses the weights in SD1 and SD2.",
         choices=PARTS,
+    )
+    effort: str = setting(
+        "Balanced",
+        "Effort",
+        "How much work goes into it, where other settings leave that open. Quick: half the latents and steps, and "
+        "figures without images. Thorough: twice as many, and the figures of the whole protocol.",
+        choices=tuple(EFFORTS),
     )
     tokens: int = setting(
         0,
@@ -119,7 +126,7 @@ class Settings:
         "Learning steps",
         f"Number of updates of the vectors. 0 = choose automatically: {optimizers.FEW_STEPS} for Attention with LBFGS "
         f"({optimizers.CHEAP_STEPS} with Use: Alone), {optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise "
-        f"{optimizers.OptimizerRow.steps}.",
+        f"{optimizers.OptimizerRow.steps}; half or twice of it by Effort.",
         unit="steps",
         minimum=0,
         maximum=100_000,
@@ -225,11 +232,11 @@ class Settings:
         maximum=100_000,
     )
     measure: str = setting(
-        "Quick with images",
+        BY_EFFORT,
         "Measure",
-        "What is measured after the embedding is saved. Quick: figures from a few states, with their standard errors, "
-        "and images of one seed. Full: figures by the whole protocol, and images of 16 seeds, which take longer than "
-        "the training.",
+        "What is measured after the embedding is saved. By effort: as much as fits Effort. Quick: figures from a few "
+        "states, with their standard errors, and images of one seed. Full: figures by the whole protocol, and images "
+        "of 16 seeds, which take longer than the training.",
         choices=MEASURES,
     )
     private: bool = setting(
@@ -242,6 +249,11 @@ class Settings:
         if self.optimizer != optimizers.AUTOMATIC:
             return self.optimizer
         return optimizers.BY_PART.get(self.part, "Adam")
+
+    @property
+    def measure_used(self) -> str:
+        """What is measured, `BY_EFFORT` resolved."""
+        return EFFORTS[self.effort] if self.measure == BY_EFFORT else self.measure
 
     @property
     def negative(self) -> bool:

@@ -18,6 +18,7 @@ SKETCH_STEPS = 20  # learning steps, which are that part's first
 ATTENTION_SAMPLER = "Euler"  # whatever is set: cheap, and its latents are like those of use
 ATTENTION_SAMPLING = 6  # steps of the sampler at most: states are taken between them as well
 REFINE = 1 / 2  # of the learning steps, for the part that only refines
+SHARES = {"Quick": 1 / 2, "Balanced": 1.0, "Thorough": 2.0}  # of the usual work, by the effort
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 
 
@@ -29,6 +30,7 @@ class Phase:
     trajectory: Trajectory  # how its states are drawn
     templates: tuple[str, ...]  # to train in and to choose by; none: the model's contexts
     seed: int
+    share: float  # of the states that are usually recorded
     loss: str
     optimizer: str
     rate: float  # spreads per step; 0: automatic, by how far the start is from the prompt
@@ -75,16 +77,19 @@ def _single(settings: Settings, part: str) -> Phase:
     trajectory = Trajectory.of(settings)
     if part == "Attention":
         trajectory = replace(trajectory, sampler=ATTENTION_SAMPLER, steps=attention_steps(settings))
+    share = SHARES[settings.effort]
+    steps = settings.learning_steps or math.ceil(share * automatic_steps(optimizer, part, alone=alone))
     return Phase(
         part=part,
         trajectory=trajectory,
         templates=settings.template_list,
         seed=settings.seed,
+        share=share,
         loss=settings.loss,
         optimizer=optimizer,
         rate=settings.rate,
         scheduler=settings.scheduler,
-        steps=settings.learning_steps or automatic_steps(optimizer, part, alone=alone),
+        steps=steps,
         early_stop=settings.early_stop,
         finds_weight=settings.typed_weight == 0,
         finds_words=settings.words == FEW_WORDS,

@@ -15,7 +15,7 @@ from embedding_estimate.ui import PREFIX
 
 Rows = tuple[tuple[str, ...], ...]  # of settings by name, side by side
 
-FIRST: Rows = (("text",), ("prompt_type",), ("name", "overwrite"), ("tokens",))
+FIRST: Rows = (("text",), ("prompt_type",), ("name", "overwrite"), ("tokens",), ("effort",))
 TRAINING: Rows = (
     ("part",),
     ("use",),

@@ -65,6 +65,7 @@ CHANGES = {
     "use": "Alone",
     "words": "One per weight",
     "emphasis_goal": 0.5,
+    "effort": "Quick",
 }
 
 
