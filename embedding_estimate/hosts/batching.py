@@ -1,4 +1,4 @@
-"""Which texts may be encoded in one batch."""
+"""Which texts are encoded in one batch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ class Chunk(Protocol):
     multipliers: list[float]
 
 
-def independent(texts: Sequence[Sequence[Chunk]]) -> bool:
-    """Whether each text comes out of a batch of these texts as it does alone. `texts` holds the chunks of each.
+def batches(texts: Sequence[Sequence[Chunk]], *, weighed_together: bool) -> list[list[int]]:
+    """The places of texts, by batches in which each comes out as it does alone. `texts` holds the chunks of each.
 
-    Texts with weights do not, because the emphasis mode "Original" takes its mean over the batch. Texts of different
-    numbers of chunks do not either, because a batch fills up the shorter ones.
+    Texts of different numbers of chunks need batches of their own, because a batch fills up the shorter ones. Where the
+    texts of a batch are `weighed_together` so does each text with weights, because the emphasis mode "Original" takes
+    its mean over the batch.
     """
-    weights = {weight for chunks in texts for chunk in chunks for weight in chunk.multipliers}
-    return weights <= {1.0} and len({len(chunks) for chunks in texts}) == 1
+    by_kind: dict[tuple[int, int], list[int]] = {}
+    for place, chunks in enumerate(texts):
+        weighed = weighed_together and any(weight != 1 for chunk in chunks for weight in chunk.multipliers)
+        by_kind.setdefault((len(chunks), place if weighed else -1), []).append(place)
+    return list(by_kind.values())

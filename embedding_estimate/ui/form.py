@@ -15,8 +15,9 @@ from embedding_estimate.ui import PREFIX
 
 Rows = tuple[tuple[str, ...], ...]  # of settings by name, side by side
 
-FIRST: Rows = (("text",), ("prompt_type",), ("name", "overwrite"), ("tokens",), ("effort",))
+FIRST: Rows = (("text",), ("prompt_type",), ("name", "overwrite"), ("tokens",))
 TRAINING: Rows = (
+    ("effort",),
     ("part",),
     ("use",),
     ("steps", "learning_steps"),

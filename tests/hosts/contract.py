@@ -233,7 +233,10 @@ class HostContract(AttentionContract):
         for one, template in zip(found, templates, strict=True):
             equal(one, encode_vectors(model, vectors, template), 1e-5)
         equal(found[0], found[1], 1e-5)
-        whole, parts = (torch.autograd.grad(one.context.sin().sum(), list(vectors.values())) for one in found[:2])
+        whole, parts = (
+            torch.autograd.grad(one.context.sin().sum(), list(vectors.values()), retain_graph=True)
+            for one in found[:2]  # which may share a graph
+        )
         for one, other in zip(whole, parts, strict=True):
             assert (one - other).norm() < 1e-4 * other.norm()
 

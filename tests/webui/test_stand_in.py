@@ -68,7 +68,7 @@ def test_the_settings_page_has_defaults_for_tab_and_api(loaded: Any, chosen: Any
 
     options.add()
     own = {"attention_memory": 512, "checkpointing": False, "format": "safetensors", "preview_every": 0}
-    own["measure"] = "Quick with images"
+    own["measure"] = "By effort"
     assert extension.place().defaults() == own
     loaded.opts.embedding_estimate_format, loaded.opts.embedding_estimate_preview_every = "pt", chosen
     loaded.opts.embedding_estimate_checkpointing = True

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError, SettingsError
-from embedding_estimate.hosts.batching import independent
+from embedding_estimate.hosts.batching import batches
 from embedding_estimate.hosts.standalone import chunks, encoding, grammar
 from embedding_estimate.hosts.standalone.chunks import Chunk, Lookup, Placed, Run, Unit
-from embedding_estimate.hosts.standalone.emphasis import by_name, unchanged
+from embedding_estimate.hosts.standalone.emphasis import apart, by_name, unchanged
 from embedding_estimate.hosts.standalone.encoding import Layout
 from embedding_estimate.hosts.standalone.text_encoder import ClipEncoder, Output
 from embedding_estimate.model.host import Conditioning, Stage, Vectors
@@ -134,14 +134,17 @@ class Conditioner:
         }
         counts = tuple((slot, one.count) for slot, one in placed.items())
         vacant = {template: self._vacant(template, counts) for template in templates}
-        encoders = self.encoders.values()
-        together = all(independent([text[encoder] for text in vacant.values()]) for encoder in encoders)
-        conditionings = []
-        for batch in [templates] if together else [[template] for template in templates]:
-            texts = [vacant[template] for template in dict.fromkeys(batch)]
-            layout = {encoder: [[c.occupied(placed) for c in text[encoder]] for text in texts] for encoder in encoders}
-            conditionings += self._conditionings(batch, layout, width=width, height=height, negative=negative)
-        return conditionings
+        different, weigh = list(vacant), apart(self._weigh)
+        made: dict[str, Conditioning] = {}
+        for places in batches([vacant[template][self._first] for template in different], weighed_together=False):
+            batch = [different[place] for place in places]
+            layout = {
+                encoder: [[chunk.occupied(placed) for chunk in vacant[template][encoder]] for template in batch]
+                for encoder in self.encoders.values()
+            }
+            encoded = encoding.conditionings(batch, layout, weigh, width=width, height=height, negative=negative)
+            made |= zip(batch, encoded, strict=True)
+        return [made[template] for template in templates]
 
     def _vacant(self, template: str, counts: tuple[tuple[str, int], ...]) -> Mapping[ClipEncoder, Sequence[Chunk]]:
         """The template's chunks, as each encoder reads them, with places kept for the vectors of each slot."""

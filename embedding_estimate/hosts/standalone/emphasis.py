@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from embedding_estimate.errors import SettingsError, nearest, quoted
@@ -30,6 +31,11 @@ def no_norm(z: Tensor, multipliers: Tensor) -> Tensor:
 def unchanged(z: Tensor, multipliers: Tensor) -> Tensor:
     """z' = z."""
     return z
+
+
+def apart(weigh: Emphasis) -> Emphasis:
+    """The same for each text as if it were the whole batch."""
+    return lambda z, multipliers: torch.cat([weigh(*one) for one in zip(z.split(1), multipliers.split(1), strict=True)])
 
 
 def by_name(name: str) -> Emphasis:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedding_estimate.hosts.batching import independent
+from embedding_estimate.hosts.batching import batches
 from embedding_estimate.hosts.precision import GradientScale
 from embedding_estimate.hosts.webui.exact import ExactCopy
 from embedding_estimate.hosts.webui.replacing import replaced
@@ -108,9 +108,9 @@ class Engine:
                 yield rows, [float(multiplier) for multiplier in chunk.multipliers[1 + place : -1]]
                 place += len(rows)
 
-    def together(self, templates: Sequence[str], count: int) -> bool:
-        """Whether `encode` may have these templates with that many vectors at once."""
-        return independent([self._layout(template, count)[1] for template in templates])
+    def batches(self, templates: Sequence[str], count: int) -> list[list[int]]:
+        """The places of templates that `encode` may have at once, with that many vectors."""
+        return batches([self._layout(template, count)[1] for template in templates], weighed_together=True)
 
     def encode(self, vectors: Tensor, templates: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Contexts (B, L, C) of B templates with vectors (N, width) in their slots, and SDXL's pooled states (B, P).

@@ -91,19 +91,20 @@ class WebuiModel:
         self, vectors: Vectors, templates: Sequence[str], *, width: int, height: int, negative: bool = False
     ) -> list[Conditioning]:
         plain = [networks.stripped(template) for template in templates]
-        together = all(engine.together(plain, len(vectors[key])) for key, engine in self._engines.items())
-        conditionings: list[Conditioning] = []
-        for batch in [plain] if together else [[template] for template in plain]:
+        key, first = next(iter(self._engines.items()))  # another reads the same tokens
+        made: dict[int, Conditioning] = {}
+        for places in first.batches(plain, len(vectors[key])):
+            batch = [plain[place] for place in places]
             encoded = [engine.encode(vectors[key], batch) for key, engine in self._engines.items()]
             contexts = torch.split(torch.cat([context for context, _ in encoded], dim=2), 1)  # B of (1, L, C)
             pooled = encoded[-1][1]  # (B, P)
             if pooled is None:
-                conditionings += [Conditioning(context) for context in contexts]
+                made |= zip(places, map(Conditioning, contexts), strict=True)
                 continue
             sizes = self._size_vector(width, height, negative, pooled.shape[1])
             vector = torch.cat([pooled, sizes.expand(len(batch), -1)], dim=1)  # (B, V)
-            conditionings += [Conditioning(*both) for both in zip(contexts, torch.split(vector, 1), strict=True)]
-        return conditionings
+            made |= zip(places, map(Conditioning, contexts, torch.split(vector, 1)), strict=True)
+        return [made[place] for place in range(len(plain))]
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         context, vector = conditioning.context, conditioning.vector

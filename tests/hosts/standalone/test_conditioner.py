@@ -145,7 +145,7 @@ def test_layers_that_are_not_needed_do_not_run(tokenizer: CLIPTokenizer) -> None
     assert ran == [0]
 
 
-def test_templates_without_weights_are_one_batch(tokenizer: CLIPTokenizer) -> None:
+def test_templates_of_as_many_chunks_are_one_batch(tokenizer: CLIPTokenizer) -> None:
     loaded = tiny.loaded("sd1", tokenizer)
     batches: list[int] = []
     model = loaded.text_encoders["clip_l"].model
@@ -154,7 +154,9 @@ def test_templates_without_weights_are_one_batch(tokenizer: CLIPTokenizer) -> No
     conditioner.encode_vectors(live, ["{}", "a {}", "{}"], **SIZE)
     assert batches == [2]  # the same one is encoded once
     conditioner.encode_vectors(live, ["{}", "a ({}:1.2)"], **SIZE)
-    assert batches == [2, 1, 1]
+    assert batches == [2, 2]
+    conditioner.encode_vectors(live, ["{}", "a " * 80 + "({}:1.2)", "({}:0.9)"], **SIZE)
+    assert batches == [2, 2, 2, 1, 1]  # two chunks go one after the other
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
