@@ -44,7 +44,7 @@ class DryRun:
     phases: Sequence[PhaseWork]  # none where there is nothing to train
     previews: Range  # what they show of the prompt, drawn once
     measure: Range
-    beside_phases: Duration  # until the first one begins, and behind the last
+    beside_phases: Duration  # until the first one begins, of those previews, and behind the last
 
     @property
     def prepare(self) -> Range:
@@ -101,7 +101,11 @@ def dry_run(
                 works = _phases(begun, rehearsal, Expectation(borrowed, begun.teacher), speed)
             ways, seconds = clocked(rehearsal.measurings)
             measure = Range.among(ways) if ways else Range()
-            beside_phases = Duration(reading, 0, seconds / max(1, len(ways)) + speed.seconds(measure.most))
+            beside_phases = Duration(
+                reading,
+                speed.seconds(rehearsal.lasting.most),
+                seconds / max(1, len(ways)) + speed.seconds(measure.most),
+            )
             return DryRun(begun, works, rehearsal.lasting, measure, beside_phases)
 
 

@@ -65,8 +65,7 @@ class Range:
 class WithoutUNet(ForwardingModel):
     """A borrowed model whose U-Net is not run: a prediction is made of the conditioning alone.
 
-    Where gradients are kept every cross-attention is called with as many rows as are recorded of one state, so that
-    hooks on it see what they need.
+    Where gradients are kept every cross-attention is called with some rows, so that hooks on it see what they need.
     """
 
     def denoise(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
