@@ -40,7 +40,6 @@ class Forge:
         from modules import sd_models
         from modules_forge import main_entry
 
-        support.refuse_settings()
         if not sd_models.model_data.forge_loading_parameters:  # no page was built
             main_entry.refresh_model_loading_parameters()
         parameters = sd_models.model_data.forge_loading_parameters
@@ -55,6 +54,7 @@ class Forge:
         except (AssertionError, ValueError) as error:  # how it says that weights are missing, or unknown
             raise ModelError(f"{described.name_for_extra}: the WebUI cannot load it ({error})") from error
         families.refuse_loaded(model)
+        support.refuse_settings()  # one of them is asked by the loaded model's name
         model.forge_objects = model.forge_objects_original.shallow_copy()  # as before each image
         return model
 
