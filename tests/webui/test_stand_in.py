@@ -190,13 +190,14 @@ def test_the_api_asks_for_the_hosts_credentials(
     assert client.get(path, auth=needed).status_code == 200
 
 
-def test_no_api_without_the_hosts(loaded: Any) -> None:
+@pytest.mark.parametrize(("api", "nowebui", "code"), [(False, False, 404), (True, False, 200), (False, True, 200)])
+def test_there_is_an_api_where_the_host_has_one(loaded: Any, api: bool, nowebui: bool, code: int) -> None:
     from embedding_estimate.hosts.webui import extension
 
-    loaded.cmd_opts.api = False
+    loaded.cmd_opts.api, loaded.cmd_opts.nowebui = api, nowebui
     app = FastAPI()
     extension.routes(None, app)
-    assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == 404
+    assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == code
 
 
 def test_txt2img_is_read_as_it_stands_with_its_styles(shared: Any) -> None:
