@@ -150,8 +150,9 @@ def test_a_checkpoint_that_the_webui_cannot_load_is_one_line(
     assert str(refused.value) == said
 
 
+@pytest.mark.parametrize("by", ["job", "image"])
 def test_a_checkpoint_is_loaded_again_after_another_has_failed(
-    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch
+    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     """Forge unloads the first one for the second, and then takes it for loaded."""
     from forge_model import choose
@@ -168,5 +169,7 @@ def test_a_checkpoint_is_loaded_again_after_another_has_failed(
     with pytest.raises(ModelError, match="unknown weights"), WebuiHost().borrow():
         pass
     choose(first)
+    if by == "image":
+        assert sd_models.forge_model_reload()[0].sd_checkpoint_info is first
     with WebuiHost().borrow() as model:
         assert model.info.family == "sd1"

@@ -51,13 +51,14 @@ class Forge:
         if described is None:
             raise ModelError(NONE_CHOSEN)
         families.refuse_file(described, parameters.get("unet_storage_dtype"))
-        if sd_models.model_data.sd_model is None:  # another load has failed; Forge takes the one before it for loaded
-            sd_models.model_data.forge_hash = ""
+        _forget_a_failure()  # of an image
         image = SimpleNamespace(sd_model=None, clear_prompt_cache=lambda: None)  # a turn's end clears it anyway
         try:
             processing.manage_model_and_prompt_cache(image)
         except (AssertionError, ValueError) as error:  # how it says that weights are missing, or unknown
             raise ModelError(f"{described.name_for_extra}: the WebUI cannot load it ({error})") from error
+        finally:
+            _forget_a_failure()
         model = image.sd_model
         families.refuse_loaded(model)
         support.refuse_settings()  # one of them is asked by the loaded model's name
@@ -135,6 +136,14 @@ class Forge:
     def say(self, p: Any, line: str) -> None:
         """`kind.Kind.say`."""
         p.comment(line)
+
+
+def _forget_a_failure() -> None:
+    """Where a checkpoint could not be loaded, Forge takes the one before it for loaded, and has none."""
+    from modules import sd_models
+
+    if sd_models.model_data.sd_model is None:
+        sd_models.model_data.forge_hash = ""
 
 
 def _routes(app: Any) -> list[Any]:
