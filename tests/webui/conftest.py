@@ -39,7 +39,7 @@ STAND_IN_FORGE = Path(__file__).with_name("stand_in_forge")
 THEIRS = (
     *("modules", "k_diffusion", "networks", "lora"),
     *("backend", "modules_forge", "huggingface_guess"),
-    *("model", "forge_model", "embedding_files", "engine_parts"),  # the stand-ins' own
+    *("model", "forge_model", "embedding_files", "engine_parts", "image_jobs"),  # the stand-ins' own
 )
 
 
@@ -180,10 +180,12 @@ def _become_neo() -> None:
     """What Neo has otherwise."""
     from backend import args, attention
     from backend.nn import unet
+    from huggingface_guess import model_list
 
     sys.modules["modules.sd_hijack"] = None
     args.dynamic_args = SimpleNamespace(last_extra_generation_params={})
     unet.attention_function = attention.attention_sage
+    del model_list.SD20
 
 
 @pytest.fixture

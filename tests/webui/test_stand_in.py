@@ -16,7 +16,7 @@ pytest.importorskip("diffusers", reason="the stand-in's model needs the package'
 from elsewhere import DEVICE, pretended
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hosts.contract import HostContract
+from hosts.contract import PLAIN, HostContract, encode
 from jobs.test_jobs import ended
 from suites import quick_first
 from torch import nn
@@ -166,6 +166,17 @@ def test_unsupported_checkpoints_are_refused_by_name(loaded: Any, change: dict[s
         pass
 
 
+def test_who_unloads_the_checkpoint_has_to_wait_for_the_job(loaded: Any) -> None:
+    from modules import sd_models
+
+    before = loaded.sd_model
+    with WebuiHost().borrow() as model:
+        sd_models.unload_model_weights()
+        assert loaded.sd_model is before
+        encode(model, PLAIN)
+    assert loaded.sd_model is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "needed"),
     [
@@ -190,13 +201,14 @@ def test_the_api_asks_for_the_hosts_credentials(
     assert client.get(path, auth=needed).status_code == 200
 
 
-def test_no_api_without_the_hosts(loaded: Any) -> None:
+@pytest.mark.parametrize(("api", "nowebui", "code"), [(False, False, 404), (True, False, 200), (False, True, 200)])
+def test_there_is_an_api_where_the_host_has_one(loaded: Any, api: bool, nowebui: bool, code: int) -> None:
     from embedding_estimate.hosts.webui import extension
 
-    loaded.cmd_opts.api = False
+    loaded.cmd_opts.api, loaded.cmd_opts.nowebui = api, nowebui
     app = FastAPI()
     extension.routes(None, app)
-    assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == 404
+    assert TestClient(app).get("/embedding-estimate/v1/embeddings").status_code == code
 
 
 def test_txt2img_is_read_as_it_stands_with_its_styles(shared: Any) -> None:

@@ -123,19 +123,20 @@ def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(load
     assert finished(loaded, name="zebra-four", measure="Nothing").saved.path.parent == tmp_path / "embeddings"
 
 
-def test_the_hosts_interrupt_button_saves_and_its_state_is_left_clean(
-    loaded: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("button", ["interrupted", "skipped"])
+def test_the_hosts_buttons_save_and_its_state_is_left_clean(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, button: str
 ) -> None:
     show = WebuiHost.show
 
     def pressed(self: WebuiHost, phase: str, done: int, total: int) -> bool:
-        loaded.state.interrupted = phase == "train"
+        setattr(loaded.state, button, phase == "train")
         return show(self, phase, done, total)
 
     monkeypatch.setattr(WebuiHost, "show", pressed)
     job = finished(loaded, learning_steps=100_000)
     assert job.state == "done" and job.saved.estimate.stopped == "interrupted"
-    assert not loaded.state.interrupted and loaded.state.job == ""
+    assert not getattr(loaded.state, button) and loaded.state.job == ""
 
 
 def test_comments_are_left_out_wherever_a_prompt_is_typed(loaded: Any) -> None:

@@ -116,11 +116,11 @@ def tabs() -> list[tuple[Any, str, str]]:
 
 
 def routes(_blocks: Any, app: Any) -> None:
-    """For `on_app_started`: the API, where the WebUI has its own."""
+    """For `on_app_started`: the API, where the WebUI has its own. With --nowebui it has nothing else."""
     from modules import shared
 
     place().app = app
-    if shared.cmd_opts.api:
+    if shared.cmd_opts.api or shared.cmd_opts.nowebui:
         from embedding_estimate.api import basic, router
 
         authorised = basic(_credentials(shared.cmd_opts))

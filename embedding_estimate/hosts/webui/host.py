@@ -22,6 +22,7 @@ from embedding_estimate.hosts.thaw import ordinary
 from embedding_estimate.hosts.webui import networks, support
 from embedding_estimate.hosts.webui.engine import Engine, without_weights
 from embedding_estimate.hosts.webui.kind import Kind, Pipeline, kind
+from embedding_estimate.hosts.webui.replacing import put_off
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
 from embedding_estimate.hosts.webui.turns import anybody_waits, job_turn
 from embedding_estimate.model.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
@@ -241,7 +242,7 @@ class WebuiHost:
     @contextmanager
     def borrow(self, check: Callable[[], None] = lambda: None) -> Iterator[WebuiModel]:
         """`host.Host.borrow`; waits in the WebUI's own queue. Raises `ModelError` for an unsupported model."""
-        from modules import shared
+        from modules import sd_models, shared
 
         with job_turn(check):
             webui = kind()
@@ -249,6 +250,7 @@ class WebuiHost:
             check()  # to load it may have taken a while
             pipeline = webui.pipeline(model)
             with (
+                put_off(sd_models, "unload_model_weights"),  # which its API does without a turn in the queue
                 random_states_kept(shared.device),
                 webui.infotext_kept(),
                 networks.active(self.texts) as added,
@@ -264,12 +266,13 @@ class WebuiHost:
         return anybody_waits()
 
     def show(self, phase: str, done: int, total: int) -> bool:
-        """`host.Host.show`: in the WebUI's progress, and from its Interrupt button."""
+        """`host.Host.show`: in the WebUI's progress, and from its buttons Interrupt and Skip."""
         from modules import shared
 
-        shared.state.textinfo = f"Embedding Estimate: {phase} {done}/{total}"
-        shared.state.sampling_step, shared.state.sampling_steps = done, total
-        return bool(shared.state.interrupted or getattr(shared.state, "stopping_generation", False))
+        state = shared.state
+        state.textinfo = f"Embedding Estimate: {phase} {done}/{total}"
+        state.sampling_step, state.sampling_steps = done, total
+        return bool(state.interrupted or state.skipped or getattr(state, "stopping_generation", False))
 
 
 def _frozen(modules: Sequence[nn.Module]) -> None:

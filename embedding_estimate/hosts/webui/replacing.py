@@ -20,3 +20,18 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
         else:
             delattr(owner, name)
+
+
+@contextmanager
+def put_off(owner: Any, name: str) -> Iterator[None]:
+    """Within, a call of an object's function does nothing and returns None. If there was any, it is called at the end.
+
+    Arguments are left out at the end.
+    """
+    function, calls = getattr(owner, name), []
+    try:
+        with replaced(owner, name, lambda *arguments, **named: calls.append(arguments)):
+            yield
+    finally:
+        if calls:
+            function()

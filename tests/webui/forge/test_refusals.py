@@ -23,31 +23,21 @@ def test_without_a_checkpoint_a_job_says_what_to_do(shared: Any, put: Callable[[
         WebuiHost().borrow().__enter__()
 
 
+WAY_OUT = "choose an SD1, SD2 or SDXL checkpoint"
+PICTURE = "checkpoint is conditioned on a picture too: choose the plain checkpoint"
+
+
 @pytest.mark.parametrize(
     ("family", "channels", "reason"),
     [
-        (
-            "Flux",
-            4,
-            "it is a checkpoint of the family Flux, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
-        ),
-        (
-            "SD35",
-            4,
-            "it is a checkpoint of the family SD35, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
-        ),
-        (
-            "Mugen",
-            4,
-            "it is a checkpoint of the family Mugen, which is not supported: choose an SD1, SD2 or SDXL checkpoint",
-        ),
+        ("Flux", 4, f"the WebUI takes it for Flux, which is not supported: {WAY_OUT}"),
+        ("SD35", 4, f"the WebUI takes it for SD35, which is not supported: {WAY_OUT}"),
+        ("Mugen", 4, f"the WebUI takes it for Mugen, which is not supported: {WAY_OUT}"),
         ("SDXLRefiner", 4, "a refiner has one text encoder only: choose the base checkpoint"),
-        ("SD15", 9, "an inpainting checkpoint is conditioned on a picture too: choose the plain checkpoint"),
-        (
-            "SDXL_instructpix2pix",
-            8,
-            "an instruct-pix2pix checkpoint is conditioned on a picture too: choose the plain checkpoint",
-        ),
+        ("SD15", 9, f"an inpainting {PICTURE}"),
+        ("SD20", 5, f"a depth {PICTURE}"),
+        ("SDXL_instructpix2pix", 8, f"an instruct-pix2pix {PICTURE}"),
+        ("SDXL", 8, f"an instruct-pix2pix {PICTURE}"),  # in Neo
     ],
 )
 def test_another_family_is_refused_by_name_before_its_weights_are_read(
@@ -60,10 +50,22 @@ def test_another_family_is_refused_by_name_before_its_weights_are_read(
     assert str(refused.value) == f"{described.name_for_extra}: {reason}"
 
 
+@pytest.mark.parametrize("webui_kind", ["Neo"], indirect=True)
+def test_neo_is_not_advised_to_load_what_it_does_not_know(put: Callable[[Family], Any]) -> None:
+    described = put("sd1")
+    save_file({"model.diffusion_model.family.Flux": torch.zeros(4)}, described.filename)
+    with pytest.raises(ModelError, match=r"which is not supported: choose an SD1 or SDXL checkpoint$"):
+        WebuiHost().borrow().__enter__()
+
+
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        ("text_model.weight", "it is no checkpoint that the WebUI knows: choose an SD1, SD2 or SDXL checkpoint"),
+        ("text_model.weight", f"it is no checkpoint that the WebUI knows: {WAY_OUT}"),
+        (
+            "model.diffusion_model.a_part_without_the_other",
+            f"it is no checkpoint that the WebUI knows: {WAY_OUT}",
+        ),
         (
             "model.diffusion_model.weight.quant_state.bitsandbytes__nf4",
             "NF4 and FP4 weights pass no gradient back: choose a checkpoint in fp16",
@@ -78,6 +80,32 @@ def test_a_file_that_is_no_checkpoint_or_a_quantised_one_is_refused(
     with pytest.raises(ModelError) as refused, WebuiHost().borrow():
         pass
     assert str(refused.value) == f"{described.name_for_extra}: {reason}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"\x05\0\0\0\0\0\0\0{abc}", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]", "half of it"],
+)
+def test_a_damaged_file_is_one_line(put: Callable[[Family], Any], content: bytes | str) -> None:
+    described = put("sd1")
+    file = Path(described.filename)
+    whole = file.read_bytes()
+    file.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) - 2])
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    said = str(refused.value)
+    assert said.startswith(f"{described.name_for_extra}: truncated or not a safetensors file (")
+    assert said.endswith("); download it again") and "\n" not in said
+
+
+def test_a_file_that_is_gone_is_one_line(put: Callable[[Family], Any]) -> None:
+    described = put("sd1")
+    Path(described.filename).unlink()
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    said = str(refused.value)
+    assert said.startswith(f"{described.name_for_extra}: cannot be read (") and "No such file" in said
+    assert said.endswith("): choose another checkpoint")
 
 
 def test_gguf_is_refused_by_name(put: Callable[[Family], Any]) -> None:
@@ -102,8 +130,7 @@ def test_a_loaded_model_that_predicts_something_else_is_refused(loaded: Any) -> 
     name = loaded.sd_model.sd_checkpoint_info.name_for_extra
     with pytest.raises(ModelError) as refused, WebuiHost().borrow():
         pass
-    plain = "choose an SD1, SD2 or SDXL checkpoint"
-    assert str(refused.value) == f"{name}: it predicts const and no noise (epsilon) or velocity (v): {plain}"
+    assert str(refused.value) == f"{name}: it predicts const and no noise (epsilon) or velocity (v): {WAY_OUT}"
 
 
 def test_a_checkpoint_that_the_webui_cannot_load_is_one_line(
@@ -123,8 +150,9 @@ def test_a_checkpoint_that_the_webui_cannot_load_is_one_line(
     assert str(refused.value) == said
 
 
+@pytest.mark.parametrize("by", ["job", "image"])
 def test_a_checkpoint_is_loaded_again_after_another_has_failed(
-    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch
+    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     """Forge unloads the first one for the second, and then takes it for loaded."""
     from forge_model import choose
@@ -141,5 +169,7 @@ def test_a_checkpoint_is_loaded_again_after_another_has_failed(
     with pytest.raises(ModelError, match="unknown weights"), WebuiHost().borrow():
         pass
     choose(first)
+    if by == "image":
+        assert sd_models.forge_model_reload()[0].sd_checkpoint_info is first
     with WebuiHost().borrow() as model:
         assert model.info.family == "sd1"

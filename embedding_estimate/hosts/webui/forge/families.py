@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from embedding_estimate.errors import ModelError
 from embedding_estimate.hosts.webui.a1111.refusals import INPAINTING, PIX2PIX, REFINER, UNCLIP
@@ -14,14 +14,14 @@ from embedding_estimate.hosts.webui.support import checkpoint
 
 ALLOWED = ("SD15", "SD20", "SDXL", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B")  # Forge's names of families
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # Forge's names, and the project's
-PLAIN = "choose an SD1, SD2 or SDXL checkpoint"
+DEPTH = "a depth checkpoint is conditioned on a picture too: choose the plain checkpoint"
+BY_CHANNELS = {5: DEPTH, 8: PIX2PIX}  # of the U-Net's input
 PICTURE = {
     "SD15_instructpix2pix": PIX2PIX,
     "SDXL_instructpix2pix": PIX2PIX,
     "SD21UnclipL": UNCLIP,
     "SD21UnclipH": UNCLIP,
 }
-HEADER = 8  # bytes at the start of a safetensors file, which hold the length of its header
 
 
 def refuse_file(described: Any, storage: Any) -> None:
@@ -34,16 +34,16 @@ def refuse_file(described: Any, storage: Any) -> None:
     path, name = Path(described.filename), str(described.name_for_extra)
     if isinstance(storage, str):
         raise ModelError(f"'Diffusion in Low Bits' is {storage}, which passes no gradient back: choose Automatic")
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         raise ModelError(f"{name}: GGUF weights pass no gradient back: choose a safetensors checkpoint")
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         return
-    weights = _weights(path)
+    weights = _weights(path, name)
     if any("bitsandbytes__" in key for key in weights):
         raise ModelError(f"{name}: NF4 and FP4 weights pass no gradient back: choose a checkpoint in fp16")
     config = _guessed(weights)
     if config is None:
-        raise ModelError(f"{name}: it is no checkpoint that the WebUI knows: {PLAIN}")
+        raise ModelError(f"{name}: it is no checkpoint that the WebUI knows: {_way_out()}")
     _refuse_config(name, config)
 
 
@@ -54,7 +54,7 @@ def refuse_loaded(model: Any) -> None:
     unet = model.forge_objects.unet.model
     prediction = str(unet.predictor.prediction_type)
     if prediction not in PREDICTIONS:
-        raise ModelError(f"{name}: it predicts {prediction} and no noise (epsilon) or velocity (v): {PLAIN}")
+        raise ModelError(f"{name}: it predicts {prediction} and no noise (epsilon) or velocity (v): {_way_out()}")
     if isinstance(unet.storage_dtype, str):
         raise ModelError(f"{name}: {unet.storage_dtype} weights pass no gradient back: choose a checkpoint in fp16")
 
@@ -66,17 +66,30 @@ def _refuse_config(name: str, config: Any) -> None:
     if family in PICTURE:
         raise ModelError(f"{name}: {PICTURE[family]}")
     if family not in ALLOWED:
-        raise ModelError(f"{name}: it is a checkpoint of the family {family}, which is not supported: {PLAIN}")
+        raise ModelError(f"{name}: the WebUI takes it for {family}, which is not supported: {_way_out()}")
     if config.inpaint_model():
-        raise ModelError(f"{name}: {INPAINTING}")
+        raise ModelError(f"{name}: {BY_CHANNELS.get(config.unet_config['in_channels'], INPAINTING)}")
 
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors file's tensors by key, with their shapes and without their values."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(HEADER), "little")))
-    described = {key: value for key, value in header.items() if key != "__metadata__"}
-    return {key: torch.empty(value["shape"], device="meta") for key, value in described.items()}
+def _way_out() -> str:
+    """What to choose. Forge Neo knows no SD2."""
+    from huggingface_guess import model_list
+
+    return f"choose an {'SD1, SD2' if hasattr(model_list, 'SD20') else 'SD1'} or SDXL checkpoint"
+
+
+def _weights(path: Path, name: str) -> dict[str, torch.Tensor]:
+    """A safetensors file's tensors by key, with their shapes and without their values.
+
+    Raises `ModelError` for a file that is damaged or not there.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(f"{name}: truncated or not a safetensors file ({error}); download it again") from error
+    except OSError as error:
+        raise ModelError(f"{name}: cannot be read ({error}): choose another checkpoint") from error
 
 
 def _guessed(weights: dict[str, torch.Tensor]) -> Any:
@@ -86,4 +99,7 @@ def _guessed(weights: dict[str, torch.Tensor]) -> Any:
     if not any(key.startswith("model.diffusion_model.") for key in weights):  # a U-Net alone
         weights = {f"model.diffusion_model.{key}": value for key, value in weights.items()}
     prefix = detection.unet_prefix_from_state_dict(weights)
-    return detection.model_config_from_unet(weights, prefix, use_base_if_no_match=False)
+    try:
+        return detection.model_config_from_unet(weights, prefix, use_base_if_no_match=False)
+    except (AssertionError, KeyError):  # of one that is like those it knows in part
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from embedding_estimate.errors import ModelError
@@ -36,11 +37,13 @@ class Forge:
         return model
 
     def chosen(self) -> Any:
-        """`kind.Kind.chosen`. The page's choice is loaded by the next image or job and by nothing before."""
-        from modules import sd_models
+        """`kind.Kind.chosen`. The page's choice is loaded by the next image or job and by nothing before.
+
+        The same holds for its settings of the memory.
+        """
+        from modules import processing, sd_models
         from modules_forge import main_entry
 
-        support.refuse_settings()
         if not sd_models.model_data.forge_loading_parameters:  # no page was built
             main_entry.refresh_model_loading_parameters()
         parameters = sd_models.model_data.forge_loading_parameters
@@ -48,13 +51,17 @@ class Forge:
         if described is None:
             raise ModelError(NONE_CHOSEN)
         families.refuse_file(described, parameters.get("unet_storage_dtype"))
-        if sd_models.model_data.sd_model is None:  # another load has failed; Forge takes the one before it for loaded
-            sd_models.model_data.forge_hash = ""
+        _forget_a_failure()  # of an image
+        image = SimpleNamespace(sd_model=None, clear_prompt_cache=lambda: None)  # a turn's end clears it anyway
         try:
-            model, _ = sd_models.forge_model_reload()
+            processing.manage_model_and_prompt_cache(image)
         except (AssertionError, ValueError) as error:  # how it says that weights are missing, or unknown
             raise ModelError(f"{described.name_for_extra}: the WebUI cannot load it ({error})") from error
+        finally:
+            _forget_a_failure()
+        model = image.sd_model
         families.refuse_loaded(model)
+        support.refuse_settings()  # one of them is asked by the loaded model's name
         model.forge_objects = model.forge_objects_original.shallow_copy()  # as before each image
         return model
 
@@ -129,6 +136,14 @@ class Forge:
     def say(self, p: Any, line: str) -> None:
         """`kind.Kind.say`."""
         p.comment(line)
+
+
+def _forget_a_failure() -> None:
+    """Where a checkpoint could not be loaded, Forge takes the one before it for loaded, and has none."""
+    from modules import sd_models
+
+    if sd_models.model_data.sd_model is None:
+        sd_models.model_data.forge_hash = ""
 
 
 def _routes(app: Any) -> list[Any]:

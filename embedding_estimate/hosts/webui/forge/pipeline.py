@@ -11,15 +11,15 @@ from torch import nn
 
 from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.thaw import thaw
-from embedding_estimate.hosts.webui.forge.engines import reading_settings
+from embedding_estimate.hosts.webui.forge.engines import clip_engines, reading_settings
 from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
-from embedding_estimate.hosts.webui.replacing import replaced
+from embedding_estimate.hosts.webui.replacing import put_off, replaced
+from embedding_estimate.hosts.webui.support import LATENT_SCALE, SIZES
 
 WITH_GRADIENT = ("attention_basic", "attention_split", "attention_sub_quad", "attention_xformers", "attention_pytorch")
 """Attention functions that pass gradients back. Forge Neo has others, which are used where their package is there."""
 BACKWARD = 4  # times the memory of a forward pass that the manager is asked to leave for a job
-TRAINED_AT = 64  # latent cells along one side
 
 
 class ForgePipeline(ForgeObjects):
@@ -47,7 +47,10 @@ class ForgePipeline(ForgeObjects):
 
     @contextmanager
     def _kept_loaded(self) -> Iterator[None]:
-        """`ForgeObjects._kept_loaded`. Attention functions that pass no gradient back are replaced, too."""
+        """`ForgeObjects._kept_loaded`. Attention functions that pass no gradient back are replaced, too.
+
+        The button that unloads all models asks nobody either: it has its way after the job.
+        """
         from backend import attention, memory_management
         from backend.nn import unet
 
@@ -59,6 +62,7 @@ class ForgePipeline(ForgeObjects):
                 load(patcher)
 
         with ExitStack() as stack:
+            stack.enter_context(put_off(memory_management, "unload_all_models"))
             stack.enter_context(replaced(memory_management, "load_model_gpu", load_others))
             if unet.attention_function.__name__ not in WITH_GRADIENT:
                 stack.enter_context(replaced(unet, "attention_function", attention.attention_pytorch))
@@ -69,7 +73,8 @@ class ForgePipeline(ForgeObjects):
         from backend import memory_management
 
         objects = self._model.forge_objects
-        needed = BACKWARD * objects.unet.memory_required([1, 4, TRAINED_AT, TRAINED_AT])
+        side = SIZES["sdxl" if len(clip_engines(self._model)) > 1 else "sd1"] // LATENT_SCALE  # latent cells
+        needed = BACKWARD * objects.unet.memory_required([1, 4, side, side])
         with torch.inference_mode():
             memory_management.load_models_gpu([objects.unet, objects.clip.patcher], memory_required=needed)
         thaw(self.modules)

@@ -1,21 +1,7 @@
-from typing import Any, ClassVar
+from image_jobs import (
+    StableDiffusionProcessing,
+    StableDiffusionProcessingImg2Img,
+    StableDiffusionProcessingTxt2Img,
+)
 
-
-class StableDiffusionProcessing:
-    cached_uc: ClassVar[list[Any]] = [None, None]
-    cached_c: ClassVar[list[Any]] = [None, None]
-
-    def __init__(self) -> None:
-        self.cached_uc, self.cached_c = StableDiffusionProcessing.cached_uc, StableDiffusionProcessing.cached_c
-
-    def cached_params(self, prompts: list[str]) -> tuple[str, ...]:
-        return tuple(prompts)
-
-
-class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
-    cached_hr_uc: ClassVar[list[Any]] = [None, None]
-    cached_hr_c: ClassVar[list[Any]] = [None, None]
-
-
-class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
-    pass
+__all__ = ["StableDiffusionProcessing", "StableDiffusionProcessingImg2Img", "StableDiffusionProcessingTxt2Img"]

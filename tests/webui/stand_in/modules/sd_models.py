@@ -2,6 +2,13 @@ from typing import Any
 
 from torch import nn
 
+from modules import shared
+
+
+def unload_model_weights(sd_model: Any = None, info: Any = None) -> None:
+    """For its API and a button, whatever else is going on."""
+    shared.sd_model = None
+
 
 class Merged(nn.Module):
     """What a part of the model is while tokens are merged."""

@@ -52,6 +52,7 @@ opts = Options(
 cmd_opts = SimpleNamespace(
     embeddings_dir="no folder",
     api=True,
+    nowebui=False,
     api_auth=None,
     gradio_auth=None,
     gradio_auth_path=None,

@@ -13,11 +13,12 @@ def unet_prefix_from_state_dict(weights: dict[str, Tensor]) -> str:
 
 
 def config(family: str, channels: int) -> Any:
-    kind = type(family, (), {"inpaint_model": lambda self: channels > 4})
-    return kind()
+    described = {"unet_config": {"in_channels": channels}, "inpaint_model": lambda self: channels > 4}
+    return type(family, (), described)()
 
 
 def model_config_from_unet(weights: dict[str, Tensor], prefix: str, use_base_if_no_match: bool = False) -> Any:
+    assert "model.diffusion_model.a_part_without_the_other" not in weights
     for key, weight in weights.items():
         if key.startswith(f"{prefix}family."):
             return config(key.rpartition(".")[2], weight.shape[0])

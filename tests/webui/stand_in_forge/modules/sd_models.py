@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from backend import memory_management
 
 from modules import shared
 
@@ -21,6 +22,10 @@ class SdModelData:
 
 model_data = SdModelData()
 loaders: dict[str, Callable[[], Any]] = {}  # by file name, what loads a model from it
+
+
+def unload_model_weights() -> None:
+    memory_management.unload_all_models()
 
 
 @torch.inference_mode()

@@ -1,0 +1,2 @@
+class SD20:
+    """What Neo has no class for, unlike Forge."""
