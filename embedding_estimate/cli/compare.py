@@ -28,7 +28,7 @@ from embedding_estimate.cli.sections import Sections
 from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.estimation import summary
 from embedding_estimate.files.names import typed_name, uncallable
-from embedding_estimate.settings import FULL_WITH_IMAGES, MEASURES, NOTHING, PARAMETERS, Settings
+from embedding_estimate.settings import BY_EFFORT, FULL_WITH_IMAGES, MEASURES, NOTHING, PARAMETERS, Settings
 from embedding_estimate.storage.saving import check_report
 
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
@@ -39,7 +39,7 @@ MEASURE = replace(
     BY_NAME["measure"],
     default=FULL_WITH_IMAGES,
     help="What to measure. Quick: from a few states. Full: by the whole protocol; the 70 images take most of the time.",
-    choices=tuple(choice for choice in MEASURES if choice != NOTHING),
+    choices=tuple(choice for choice in MEASURES if choice not in (BY_EFFORT, NOTHING)),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from embedding_estimate.fidelity import wording
 from embedding_estimate.files import names
 from embedding_estimate.files.free_name import free_name
 from embedding_estimate.progress import StopReason, StopToken
-from embedding_estimate.settings import NOTHING, QUICK, QUICK_WITH_IMAGES, Settings
+from embedding_estimate.settings import BY_EFFORT, NOTHING, QUICK, QUICK_WITH_IMAGES, Settings
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.snapshots import Snapshots
 
@@ -149,7 +149,8 @@ def estimate(
     if curve is not None:
         run_curve(_of_a_curve(typed, options), hosted, curve, report, as_json, contexts)
         return
-    settings = checked(_named(_to_measure(typed, report), [folder for folder in (out, hosted.embeddings) if folder]))
+    named = _named(typed, [folder for folder in (out, hosted.embeddings) if folder])
+    settings = _without_hidden_images(checked(named), report)
     if contexts and settings.measure_used == NOTHING:
         note("--contexts: no effect with --measure Nothing")
     if dry_run:
@@ -158,13 +159,13 @@ def estimate(
         run(settings, hosted, out, report, contexts).finish(as_json)
 
 
-def _to_measure(typed: Mapping[str, Any], report: Path | None) -> dict[str, Any]:
-    """What was typed; without images in quick figures where no report shows them."""
-    if report is not None:
-        return {**typed}
-    if str(typed.get("measure")).casefold() == QUICK_WITH_IMAGES.casefold():
+def _without_hidden_images(settings: Settings, report: Path | None) -> Settings:
+    """The settings without the images of quick figures where no report shows them."""
+    if report is not None or settings.measure_used != QUICK_WITH_IMAGES:
+        return settings
+    if settings.measure != BY_EFFORT:
         note(f"--measure {QUICK_WITH_IMAGES}: no images without --report, which shows them")
-    return {"measure": QUICK, **typed}
+    return replace(settings, measure=QUICK)
 
 
 def _named(typed: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:

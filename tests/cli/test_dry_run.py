@@ -82,6 +82,24 @@ def test_each_phase_says_how_it_is_trained(run: Run) -> None:
     assert last(result)["typed_weight"] == 0
 
 
+@pytest.mark.usefixtures("brief")
+def test_images_of_quick_figures_are_made_for_a_report_only(run: Run) -> None:
+    def measured(*options: str) -> tuple[int, str]:
+        result = run("estimate", "(red:1.5) circle", "--name", "madeup", *QUICK, "--dry-run", "--json", *options)
+        return last(result)["passes"]["measure"]["forwards"][1], result.stderr
+
+    hidden = "--measure Quick with images: no images without --report, which shows them"
+    quick, _ = measured("--measure", "Quick")
+    by_effort, said = measured()
+    assert by_effort == quick and hidden not in said
+    typed, said = measured("--measure", "quick with images")
+    assert typed == quick and hidden in said
+    shown, said = measured("--report", "it.png")
+    assert shown > quick and hidden not in said
+    thorough, said = measured("--effort", "thorough")
+    assert thorough == measured("--measure", "Full with images")[0] > quick and hidden not in said
+
+
 def test_a_prompt_that_needs_no_training_says_so(run: Run) -> None:
     result = run("estimate", "red circle", "--name", "madeup", "--measure", "Nothing", "--dry-run", "--json")
     assert "  none; the prompt's own token vectors have exactly its effect: no training is needed\n" in result.stdout
