@@ -2,7 +2,7 @@
 
 import launch
 
-NEEDED = ("safetensors", "tqdm")
+NEEDED = ("filelock", "safetensors", "tqdm")
 
 for package in NEEDED:
     if not launch.is_installed(package):

@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from filelock import Timeout
+
 from embedding_estimate.errors import EmbeddingError, quoted
 from embedding_estimate.files import tensor_tree
 from embedding_estimate.files.tensor_tree import Tree
@@ -21,9 +23,11 @@ from embedding_estimate.files.whole_file import remove_abandoned, write_whole
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import saving
+from embedding_estimate.storage.at_work import NO_LOCKS, at_work, lock_of
 
 SUFFIX = ".resume.safetensors"
 FORMAT = 1
+BUSY = "{} is being estimated by another program: wait until it is done, or interrupt it there"
 EVERY = 30.0  # seconds from one state to the next, at least
 SHARE = 0.05  # of the time that states may take
 
@@ -31,7 +35,8 @@ SHARE = 0.05  # of the time that states may take
 class RollingState:
     """The state of a running job, written anew now and then.
 
-    As a context manager it removes the state of a job that is discarded, whatever ended it.
+    As a context manager it removes the state of a job that is discarded, whatever ended it, and lets no other program
+    estimate under this name meanwhile.
     """
 
     def __init__(
@@ -59,14 +64,23 @@ class RollingState:
         self._due = clock() + EVERY
         self._noted = False
         self._stop = stop
+        self._lock = lock_of(self._path)
         self._is_there = goes_on  # this job's own, and not one that an earlier job of this name has left
 
     def __enter__(self) -> RollingState:
+        """Raises `EmbeddingError` where another program is at work on it."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise EmbeddingError(BUSY.format(self._settings.name)) from None
+        except NO_LOCKS:
+            pass
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._stop.dropped and self._is_there:
             self.remove()
+        self._lock.release()
 
     def offer(self, collect: Callable[[], Tree]) -> None:
         """Writes the state that `collect` returns, if it is time."""
@@ -138,9 +152,11 @@ def settings_of(state: Tree) -> Settings:
 
 
 def cut_off(tree: Path) -> list[CutOff]:
-    """The estimates of an embeddings folder that were cut off, the latest first."""
+    """The estimates of an embeddings folder that were cut off, the latest first; none that a program is at work on."""
     found = []
     for path in _folder(tree).glob(f"*{SUFFIX}"):
+        if at_work(path):
+            continue
         with suppress(FileNotFoundError):  # its job has ended since
             found.append(_described(path))
     return sorted(found, key=lambda one: one.date, reverse=True)
@@ -151,6 +167,8 @@ def find(tree: Path, name: str) -> CutOff:
     there = {one.name: one for one in cut_off(tree)}
     if name in there:
         return there[name]
+    if at_work(_folder(tree) / f"{name}{SUFFIX}"):
+        raise EmbeddingError(BUSY.format(name))
     choice = f"choose from {', '.join(there)}" if there else f"{_folder(tree)} has none"
     raise EmbeddingError(f"{quoted(name)}: no estimate of this name was cut off; {choice}")
 

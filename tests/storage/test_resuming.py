@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +181,48 @@ def test_one_of_a_later_format_gets_a_line(tmp_path: Path, monkeypatch: pytest.M
         Job(tmp_path).steps(30)
     with pytest.raises(EmbeddingError, match="its format is 2, and this version reads 1; resume with the version that"):
         resuming.cut_off(tmp_path / "embeddings")[0].read()
+
+
+def test_what_a_program_is_at_work_on_is_not_cut_off(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    with job.state:
+        job.steps(30)
+        assert resuming.cut_off(job.tree) == []
+        with pytest.raises(EmbeddingError) as caught:
+            resuming.find(job.tree, "it")
+        busy = "it is being estimated by another program: wait until it is done, or interrupt it there"
+        assert str(caught.value) == busy
+        for goes_on in (False, True):
+            with pytest.raises(EmbeddingError) as caught, Job(tmp_path, goes_on=goes_on).state:
+                pytest.fail("it goes on all the same")
+            assert str(caught.value) == busy
+        with Job(tmp_path, "other").state:
+            assert job.file.exists()
+    assert [one.name for one in resuming.cut_off(job.tree)] == ["it"]
+    with Job(tmp_path, goes_on=True).state:
+        assert resuming.cut_off(job.tree) == []
+
+
+def test_a_lock_ends_with_its_program(tmp_path: Path) -> None:
+    """Which is killed here, so that it gives nothing back."""
+    job = Job(tmp_path)
+    job.steps(30)
+    code = (
+        "import os; from pathlib import Path; from embedding_estimate.storage.at_work import lock_of; "
+        f"lock = lock_of(Path({str(job.file)!r})); lock.acquire(); print('held', flush=True); input()"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with program:
+        assert program.stdout and program.stdout.readline() == "held\n"
+        assert resuming.cut_off(job.tree) == []
+        program.kill()
+    assert [one.name for one in resuming.cut_off(job.tree)] == ["it"]
+
+
+def test_where_there_are_no_locks_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "none").write_text("a file")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    job = Job(tmp_path)
+    with job.state:
+        job.steps(30)
+    assert [one.name for one in resuming.cut_off(job.tree)] == ["it"]
