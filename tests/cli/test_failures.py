@@ -121,6 +121,7 @@ def test_a_disk_that_fills_up_does_not_cost_the_embedding(
     assert not Path("embeddings").exists()
 
     rescue.rename(tmp_path / "gone")
+    rescue.write_text("a file")  # where there was a folder for temporary files
     result = run("estimate", "(red:1.5)", "--name", "x1", *QUICK)
     assert result.exit_code == 2 and "The embedding is lost: estimate it again" in result.stderr
 
