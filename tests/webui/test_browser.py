@@ -54,7 +54,8 @@ def data() -> Iterator[Path]:
 def url(data: Path) -> Iterator[str]:
     port, log = free_port(), data / "log"
     arguments = f"{ARGUMENTS} {NEWER if (WEBUI / 'modules/initialize.py').exists() else ''}".split()
-    arguments += ["--always-cpu"] if (WEBUI / "modules_forge").exists() else []
+    if (WEBUI / "modules_forge").exists():  # it serves its own scripts only where they lie in its data folder
+        arguments += ["--always-cpu", "--gradio-allowed-path", str(WEBUI)]
     arguments += ["--port", str(port), "--data-dir", str(data), "--ckpt-dir", str(WEBUI / "models/Stable-diffusion")]
     arguments += os.environ.get("WEBUI_ARGS", "").split()
     command = [PYTHON, "-c", START, *arguments]
@@ -124,7 +125,7 @@ def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path
 
     opened.page.get_by_role("button", name="To the prompt").click()
     box = opened.page.locator("#txt2img_prompt textarea")
-    playwright.expect(box).to_be_visible()
+    playwright.expect(box).to_be_visible(timeout=LONG)
     assert box.input_value() == "red-disc"
     txt2img(opened, "red-disc")
     opened.page.click("#txt2img_generate")
