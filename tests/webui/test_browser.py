@@ -60,7 +60,7 @@ def url(data: Path) -> Iterator[str]:
     arguments += os.environ.get("WEBUI_ARGS", "").split()
     command = [PYTHON, "-c", START, *arguments]
     offline = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-    with served(command, log, ready="Startup time", patience=LONG / 1000, cwd=WEBUI, env=offline):
+    with served(command, log, ready="Startup time", patience=max(LONG / 1000, 300), cwd=WEBUI, env=offline):
         yield f"http://127.0.0.1:{port}/"
         told = log.read_text()
         assert "embedding_estimate" not in told, told  # as a traceback of ours would name it
