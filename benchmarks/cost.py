@@ -1,8 +1,9 @@
 """What an estimate costs, and how that grows: passes of the U-Net, seconds and memory of each stage.
 
 One row is the base, and each other row differs from it in one thing: the number of vectors, the length of the prompt,
-the size of the picture, the model or the training part. All weights are random. Each row runs in a process of its own
-and beside it a picture is generated, whose memory is compared with. Adam trains, whose step is one evaluation.
+the size of the picture, the model, the training part or the effort. All weights are random. Each row runs in a process
+of its own and beside it a picture is generated, whose memory is compared with. Adam trains, whose step is one
+evaluation.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.model.meter import Meter, Passes, Stage
 from embedding_estimate.model.vectors import VectorSpace
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import PARTS, Settings
+from embedding_estimate.settings import EFFORTS, PARTS, Settings
 from embedding_estimate.teaching.plan import phases
 from embedding_estimate.training.handlers import Watch
 from embedding_estimate.training.state import Training
@@ -60,12 +61,14 @@ class Case:
     tokens: int  # N
     prompt_tokens: int
     latent: int  # cells along one side
+    effort: str = "Balanced"
 
     def settings(self, extent: Extent) -> Settings:
         """Those of the estimate. Each word of the prompt is one of CLIP's tokens."""
         return Settings(
             text=" ".join(["(red:1.4)", *["circle"] * (self.prompt_tokens - 1)]),
             part=self.part,
+            effort=self.effort,
             tokens=self.tokens,
             optimizer="Adam",
             learning_steps=extent.learning_steps,
@@ -193,15 +196,17 @@ def cases(
     tokens: Sequence[int],
     prompt_tokens: Sequence[int],
     latents: Sequence[int],
+    efforts: Sequence[str],
 ) -> list[Case]:
     """The base, which has the first of each, and those that differ from it in one thing."""
-    base = Case(models[0], parts[0], tokens[0], prompt_tokens[0], latents[0])
+    base = Case(models[0], parts[0], tokens[0], prompt_tokens[0], latents[0], efforts[0])
     values: dict[str, Sequence[Any]] = {
         "model": models,
         "part": parts,
         "tokens": tokens,
         "prompt_tokens": prompt_tokens,
         "latent": latents,
+        "effort": efforts,
     }
     return [base, *(replace(base, **{name: value}) for name, more in values.items() for value in more[1:])]
 
@@ -227,20 +232,19 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     return {"gates": gates}
 
 
-HEAD = (
-    f"{'model':11}{'part':12}{'N':>4}{'prompt':>8}{'latent':>8}  {'stage':9}{'forward':>8}{'back':>6}{'s':>9}{'MiB':>8}"
-)
+HEAD = f"{'model':11}{'part':12}{'effort':9}{'N':>4}{'prompt':>8}{'latent':>8}  {'stage':9}{'forward':>8}{'back':>6}{'s':>9}{'MiB':>8}"
 
 
 def _lines(row: Row) -> Iterator[str]:
     case = row.case
-    where = f"{case.model:11}{case.part:12}{case.tokens:>4}{case.prompt_tokens:>8}{case.latent:>5}x{case.latent:<3}"
+    sizes = f"{case.tokens:>4}{case.prompt_tokens:>8}{case.latent:>5}x{case.latent:<3}"
+    where = f"{case.model:11}{case.part:12}{case.effort:9}{sizes}"
     for name, one in {**row.stages, "a picture": row.image}.items():
         yield (
-            f"{where:44} {name:9}{one.passes.forwards:>8}{one.passes.backwards:>6}{one.seconds:>9.2f}{one.mib:>8.0f}"
+            f"{where:53} {name:9}{one.passes.forwards:>8}{one.passes.backwards:>6}{one.seconds:>9.2f}{one.mib:>8.0f}"
         )
         where = ""
-    yield f"{'':44} a step {row.seconds_per_step:.4f} s; memory {row.of_image:.2f} of a picture's"
+    yield f"{'':53} a step {row.seconds_per_step:.4f} s; memory {row.of_image:.2f} of a picture's"
 
 
 def _gate_line(gate: dict[str, Any]) -> str:
@@ -274,6 +278,7 @@ def _names(known: Sequence[str]) -> Any:
 @click.option("--tokens", default="4,16", show_default=True, callback=_numbers, help="Numbers of vectors.")
 @click.option("--prompt-tokens", default="16,64,150", show_default=True, callback=_numbers, help="Of the prompts.")
 @click.option("--latents", default="8,16,32", show_default=True, callback=_numbers, help="Cells along one side.")
+@click.option("--efforts", default="Balanced", show_default=True, callback=_names([*EFFORTS]), help="With commas.")
 @click.option("--steps", default=12, show_default=True, type=click.IntRange(2), help="Learning steps.")
 @click.option("--sampling-steps", default=4, show_default=True, type=click.IntRange(1),
               help="Of the sampler, with which the passes to prepare grow.")  # fmt: skip
@@ -286,6 +291,7 @@ def main(
     tokens: list[int],
     prompt_tokens: list[int],
     latents: list[int],
+    efforts: list[str],
     steps: int,
     sampling_steps: int,
     measure: str,
@@ -296,7 +302,7 @@ def main(
     extent = Extent(steps, sampling_steps, measure)
     rows: list[Row] = []
     click.echo(HEAD, err=as_json)
-    for case in cases(models, parts, tokens, prompt_tokens, latents):
+    for case in cases(models, parts, tokens, prompt_tokens, latents, efforts):
         rows.append(row := apart(cost, case, extent, device))
         for line in _lines(row):
             click.echo(line, err=as_json)

@@ -68,15 +68,17 @@ def test_seconds_and_memory_are_those_of_the_stage(monkeypatch: pytest.MonkeyPat
 
 
 def test_each_case_differs_from_the_base_in_one_thing() -> None:
-    made = cases(["a", "b"], ["Attention"], [4, 16], [16, 64, 150], [8])
-    base = Case("a", "Attention", 4, 16, 8)
+    made = cases(["a", "b"], ["Attention"], [4, 16], [16, 64, 150], [8], ["Quick", "Thorough"])
+    base = Case("a", "Attention", 4, 16, 8, "Quick")
     assert made == [
         base,
         replace(base, model="b"),
         replace(base, tokens=16),
         replace(base, prompt_tokens=64),
         replace(base, prompt_tokens=150),
+        replace(base, effort="Thorough"),
     ]
+    assert made[-1].settings(Extent(3, 2, "Nothing")).effort == "Thorough"
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 150])
@@ -110,6 +112,7 @@ def test_gates() -> None:
     [
         ("--models", "small-sd1,magic", "magic: choose from small-sd1, small-sdxl, sd15, sdxl"),
         ("--parts", "Magic", "Magic: choose from"),
+        ("--efforts", "Balanced,lazy", "lazy: choose from Quick, Balanced, Thorough"),
         ("--tokens", "4,x", "4,x: give whole numbers with commas"),
         ("--latents", "0", "0: give numbers of at least 1"),
     ],
