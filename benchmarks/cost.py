@@ -232,7 +232,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     return {"gates": gates}
 
 
-HEAD = f"{'model':11}{'part':12}{'effort':9}{'N':>4}{'prompt':>8}{'latent':>8}  {'stage':9}{'forward':>8}{'back':>6}{'s':>9}{'MiB':>8}"
+WHERE = f"{'model':11}{'part':12}{'effort':9}{'N':>4}{'prompt':>8}{'latent':>8}"
+HEAD = f"{WHERE}  {'stage':9}{'forward':>8}{'back':>6}{'s':>9}{'MiB':>8}"
 
 
 def _lines(row: Row) -> Iterator[str]:
@@ -241,10 +242,10 @@ def _lines(row: Row) -> Iterator[str]:
     where = f"{case.model:11}{case.part:12}{case.effort:9}{sizes}"
     for name, one in {**row.stages, "a picture": row.image}.items():
         yield (
-            f"{where:53} {name:9}{one.passes.forwards:>8}{one.passes.backwards:>6}{one.seconds:>9.2f}{one.mib:>8.0f}"
+            f"{where:{len(WHERE)}}  {name:9}{one.passes.forwards:>8}{one.passes.backwards:>6}{one.seconds:>9.2f}{one.mib:>8.0f}"
         )
         where = ""
-    yield f"{'':53} a step {row.seconds_per_step:.4f} s; memory {row.of_image:.2f} of a picture's"
+    yield f"{'':{len(WHERE)}}  a step {row.seconds_per_step:.4f} s; memory {row.of_image:.2f} of a picture's"
 
 
 def _gate_line(gate: dict[str, Any]) -> str:
