@@ -232,8 +232,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     return {"gates": gates}
 
 
-WHERE = f"{'model':11}{'part':12}{'effort':9}{'N':>4}{'prompt':>8}{'latent':>8}"
-HEAD = f"{WHERE}  {'stage':9}{'forward':>8}{'back':>6}{'s':>9}{'MiB':>8}"
+WHERE = f"{'model':11}{'part':12}{'effort':9}{'N':>4}{'prompt':>8}{'latent':>9}"
+HEAD = f"{WHERE} {'stage':9}{'forward':>8}{'back':>6}{'s':>9}{'MiB':>8}"
 
 
 def _lines(row: Row) -> Iterator[str]:
@@ -241,9 +241,8 @@ def _lines(row: Row) -> Iterator[str]:
     sizes = f"{case.tokens:>4}{case.prompt_tokens:>8}{case.latent:>5}x{case.latent:<3}"
     where = f"{case.model:11}{case.part:12}{case.effort:9}{sizes}"
     for name, one in {**row.stages, "a picture": row.image}.items():
-        yield (
-            f"{where:{len(WHERE)}}  {name:9}{one.passes.forwards:>8}{one.passes.backwards:>6}{one.seconds:>9.2f}{one.mib:>8.0f}"
-        )
+        numbers = f"{one.passes.forwards:>8}{one.passes.backwards:>6}{one.seconds:>9.2f}{one.mib:>8.0f}"
+        yield f"{where:{len(WHERE)}} {name:9}{numbers}"
         where = ""
     yield f"{'':{len(WHERE)}}  a step {row.seconds_per_step:.4f} s; memory {row.of_image:.2f} of a picture's"
 
