@@ -18,8 +18,10 @@ def cut_off(jobs: Jobs) -> list[CutOff]:
 def resume(jobs: Jobs, name: str) -> Job:
     """Goes on with the estimate of that name, and returns at once.
 
-    Raises `EmbeddingError` if none was cut off or its state cannot be read, and what `Jobs.start` raises.
+    Raises `EmbeddingError` if none was cut off or its state cannot be read, `Busy` while it runs, and what `Jobs.start`
+    raises.
     """
+    _refuse_while_it_runs(jobs, name)
     state = resuming.find(jobs.tree(), name).read()
     return jobs.start(resuming.settings_of(state), state)
 
@@ -29,9 +31,13 @@ def discard(jobs: Jobs, name: str) -> None:
 
     Raises `EmbeddingError` if none was cut off or it cannot be removed, and `Busy` while it runs.
     """
+    _refuse_while_it_runs(jobs, name)
+    resuming.find(jobs.tree(), name).discard()
+
+
+def _refuse_while_it_runs(jobs: Jobs, name: str) -> None:
     if name == _running(jobs):
         raise Busy(f"{name} is being estimated: wait until it is done, or interrupt it")
-    resuming.find(jobs.tree(), name).discard()
 
 
 def _running(jobs: Jobs) -> str | None:
