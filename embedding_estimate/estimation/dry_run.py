@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from embedding_estimate.estimation.duration import Duration, Speed, clocked, training, usual
+from embedding_estimate.estimation.duration import Duration, Speed, clocked, training
 from embedding_estimate.estimation.listener import NOBODY, Listener
 from embedding_estimate.estimation.memory import Expectation, Memory
 from embedding_estimate.estimation.opening import Opening, opening
@@ -92,14 +92,15 @@ def dry_run(
         meter = Meter(WithoutUNet(borrowed))
         with meter.interruptible(stop.check):
             begun, reading = clocked(
-                lambda: opening(settings, meter, listener, contexts=contexts, beside=beside, recall=Recall())
+                lambda: opening(settings, meter, listener, contexts=contexts, beside=beside, recall=Recall()),
+                meter.device,
             )
             rehearsal = Rehearsal(begun, meter, contexts)
             works: list[PhaseWork] = []
             speed = Speed.of(borrowed, begun.teacher, begun.settings.batch)
             if begun.exact is None:
                 works = _phases(begun, rehearsal, Expectation(borrowed, begun.teacher), speed)
-            ways, seconds = clocked(rehearsal.measurings)
+            ways, seconds = clocked(rehearsal.measurings, meter.device)
             measure = Range.among(ways) if ways else Range()
             beside_phases = Duration(
                 reading,
@@ -114,7 +115,7 @@ def _phases(begun: Opening, rehearsal: Rehearsal, expectation: Expectation, spee
     *before, last = phases(begun.settings)
     for phase in (*before, last):
         preparation = preparation_of(phase, begun.teacher)
-        (objective, prepare), preparing = clocked(partial(rehearsal.prepared, preparation))
+        (objective, prepare), preparing = clocked(partial(rehearsal.prepared, preparation), rehearsal.meter.device)
         step = sum(work.phase.steps for work in works)
         weight_found = any(work.phase.finds_weight for work in works)
         train = rehearsal.training(objective, step, last=phase is last, weight_found=weight_found)
@@ -124,7 +125,7 @@ def _phases(begun: Opening, rehearsal: Rehearsal, expectation: Expectation, spee
         memory = expectation.of(preparation, objective, rehearsal.start)
         duration = Duration(
             preparing + speed.seconds(prepare.most),
-            training(objective, rehearsal.start, len(begun.plans)) + speed.seconds(usual(phase, train)),
+            training(rehearsal, objective, train, speed),
         )
         works.append(PhaseWork(phase, contexts, prepare, train, memory, duration))
     return works

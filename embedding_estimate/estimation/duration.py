@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from embedding_estimate.estimation.passes import Range
-from embedding_estimate.model.host import BorrowedModel, Conditioning, Vectors
+from embedding_estimate.estimation.passes import Range, Rehearsal
+from embedding_estimate.model.host import BorrowedModel, Conditioning
 from embedding_estimate.model.meter import Passes
 from embedding_estimate.objectives.objective import Objective
 from embedding_estimate.optimizers import FULL
@@ -88,49 +88,54 @@ class Speed:
             with torch.enable_grad(), model.checkpointed() if kept.checkpointed else nullcontext():
                 passed(latents).square().sum().backward()
 
-        forward = timed(model.device, partial(through, 1))
+        forward = timed(partial(through, 1), model.device)
         if together > 1 and forward < LONG:
-            forward = timed(model.device, partial(through, together)) / together
-        return cls(forward, max(0.0, timed(model.device, partial(back, together)) / together - forward))
+            forward = timed(partial(through, together), model.device) / together
+        return cls(forward, max(0.0, timed(partial(back, together), model.device) / together - forward))
 
 
-def timed(device: torch.device, call: Callable[[], Any]) -> float:
-    """Seconds of a call: the median of a few, or of a long one the first."""
+def clocked(call: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
+    """What a call returns, and the seconds until the device has done it."""
+    began = time.perf_counter()
+    result = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result, time.perf_counter() - began
+
+
+def timed(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of a call: the median of a few without the first, or of a long call the first."""
     seconds: list[float] = []
-    while len(seconds) < TIMES:
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-        if sum(seconds) > LONG:
-            break
+    while len(seconds) < TIMES and sum(seconds) <= LONG:
+        seconds.append(clocked(call, device)[1])
     return median(seconds[1:] or seconds)
 
 
-def clocked(call: Callable[[], Result]) -> tuple[Result, float]:
-    """What a call returns, and its seconds."""
-    began = time.perf_counter()
-    return call(), time.perf_counter() - began
+def training(rehearsal: Rehearsal, objective: Objective[Any], passes: Range, speed: Speed) -> float:
+    """Seconds of a training, for an objective that was prepared without the U-Net and a training of these `passes`.
 
-
-def training(objective: Objective[Any], start: Vectors, tries: int) -> float:
-    """Seconds of a training beside the passes of the U-Net; the objective was prepared without it.
-
-    `tries` are the numbers of words that may be tried. A search for them or for the weight is taken to be short.
+    A search for the weight or the number of words is taken to be short.
     """
-    phase, device = objective.phase, objective.teacher.model.device
+    phase, start, device = objective.phase, rehearsal.start, objective.teacher.model.device
     leaves = {key: value.detach().clone().requires_grad_() for key, value in start.items()}
     draws = _draws(objective)
-    step = timed(device, lambda: objective.loss(leaves, draws[0]).backward())
-    check = timed(device, lambda: objective.held_out(start))
-    steps = _steps(phase, tries)
-    evaluations = SAMPLES + steps * (len(draws) * EVALUATIONS if phase.optimizer in FULL else 1)
-    return evaluations * step + steps / objective.check_every * check
+
+    def evaluate() -> None:
+        objective.loss(leaves, draws[0]).backward()
+
+    steps, searched = _steps(phase, len(rehearsal.begun.plans)), phase.finds_weight or phase.finds_words
+    more = 0.0  # evaluations than one for each step
+    if phase.optimizer in FULL:
+        more = steps * (len(draws) * EVALUATIONS - 1)
+        searched = True
+    through_the_unet = speed.seconds(passes.least if searched else passes.most)
+    through_the_unet += more * speed.seconds(rehearsal.asked(evaluate))
+    beside = (SAMPLES + steps + more) * timed(evaluate, device)
+    return through_the_unet + beside + steps / objective.check_every * timed(lambda: objective.held_out(start), device)
 
 
 def _draws(objective: Objective[Any]) -> list[Any]:
-    """What the loss of one step is a mean over."""
+    """What one evaluation of the loss is a mean over, each with passes of its own."""
     generator = torch.Generator().manual_seed(objective.phase.seed)
     if objective.phase.optimizer in FULL:
         return list(objective.fixed(generator, sparing=objective.phase.checkpointing))
@@ -138,14 +143,7 @@ def _draws(objective: Objective[Any]) -> list[Any]:
 
 
 def _steps(phase: Phase, tries: int) -> int:
-    """Learning steps, those of trials included."""
+    """Learning steps, those of trials included; `tries` are the numbers of words that may be tried."""
     if phase.finds_weight:
-        trials = len(name_weight.GRID) + 1
-        return trials * name_weight.TRIAL_STEPS + phase.steps - name_weight.TRIAL_STEPS
+        return len(name_weight.GRID) * name_weight.TRIAL_STEPS + phase.steps
     return phase.steps + (few_words.steps_of_a_try(phase.steps) * (tries - 1) if phase.finds_words else 0)
-
-
-def usual(phase: Phase, passes: Range) -> Passes:
-    """Those of a training in which most line searches end where they begin."""
-    searched = phase.optimizer in FULL or phase.finds_weight or phase.finds_words
-    return passes.least if searched else passes.most

@@ -16,8 +16,8 @@ def batches(texts: Sequence[Sequence[Chunk]], *, weighed_together: bool) -> list
     """The places of texts, by batches in which each comes out as it does alone. `texts` holds the chunks of each.
 
     Texts of different numbers of chunks need batches of their own, because a batch fills up the shorter ones. Where the
-    texts of a batch are `weighed_together` so does each text with weights, because the emphasis mode "Original" takes
-    its mean over the batch.
+    texts of a batch are `weighed_together` each text with weights also needs one, because the emphasis mode "Original"
+    takes its mean over the batch.
     """
     by_kind: dict[tuple[int, int], list[int]] = {}
     for place, chunks in enumerate(texts):

@@ -126,7 +126,7 @@ class Settings:
         "Learning steps",
         f"Number of updates of the vectors. 0 = choose automatically: {optimizers.FEW_STEPS} for Attention with LBFGS "
         f"({optimizers.CHEAP_STEPS} with Use: Alone), {optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise "
-        f"{optimizers.OptimizerRow.steps}; half or twice of it by Effort.",
+        f"{optimizers.OptimizerRow.steps}. Effort: Quick halves the number, Thorough doubles it.",
         unit="steps",
         minimum=0,
         maximum=100_000,

@@ -24,7 +24,7 @@ HELLO = (
     "Press Estimate! This page then shows what to type, and how close it comes to the prompt.",
 )
 EXAMPLE = "Fill in an example"
-FAILED: dict[type[Job], str] = {Measuring: "could not be measured", Plan: "could not be found out"}
+FAILED: dict[type[Job], str] = {Measuring: "could not be measured", Plan: "could not be made"}
 
 
 def render(job: Job | None, folder: str, in_webui: bool) -> str:
@@ -109,7 +109,7 @@ def _running(job: Job, in_webui: bool) -> str:
         doing = f"stopping; {'nothing will be saved' if job.stop.dropped else kept}"
         left = None
     elif isinstance(job, Plan):
-        doing = "is being found out"
+        doing = "timing a few passes"
     elif progress:
         doing, count = wording.PHASES[progress.phase], f", {progress.done}/{progress.total}"
     else:
@@ -133,7 +133,7 @@ def _so_far(job: Job, in_webui: bool) -> str:
 def _planned(facts: Mapping[str, Any]) -> str:
     """How long it will take, and in how much memory."""
     seconds, megabytes = facts["seconds"], facts["memory"]["total"] / 2**20
-    stages = ", ".join(f"{word(stage)} {_clock(seconds[stage])}" for stage in facts["passes"] if seconds[stage] >= 1)
+    stages = ", ".join(f"{word(stage)} {_clock(seconds[stage])}" for stage in facts["passes"])
     return (
         f"<p><b>{LONG}</b> {word('About')} {_clock(seconds['total'])} {word('on this machine')} ({stages}).</p>"
         f"<p>{word('Memory on top of the model:')} {megabytes:,.0f} MB</p>"

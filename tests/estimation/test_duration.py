@@ -79,6 +79,7 @@ def foretold_and_taken(host: ToyHost, settings: Settings) -> tuple[DryRun, Estim
         [
             {"learning_steps": 30},
             {"part": "U-Net", "learning_steps": 20},
+            {"part": "U-Net", "learning_steps": 20, "optimizer": "LBFGS"},
             {"part": "Attention + U-Net", "learning_steps": 24},
             {"part": "Transformer", "learning_steps": 20},
             {"use": "Alone", "learning_steps": 40},
@@ -136,7 +137,7 @@ def test_of_short_calls_the_first_does_not_count(monkeypatch: pytest.MonkeyPatch
     def call() -> None:
         clock.now += next(takes)
 
-    assert timed(CPU, call) == pytest.approx(0.02)
+    assert timed(call, CPU) == pytest.approx(0.02)
 
 
 def test_the_stages_add_up() -> None:

@@ -221,7 +221,10 @@ def test_unknown_names() -> None:
         run("Euler", schedule="Karas")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("k_diffusion") is None, reason="k_diffusion is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("k_diffusion") is None,
+    reason="k-diffusion is not installed: pip install -e '.[k-diffusion]'",
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what importing it drags in
 @pytest.mark.parametrize("sampler", FUNCTIONS)
 def test_the_trajectory_is_k_diffusions(sampler: str) -> None:

@@ -85,7 +85,8 @@ def _weights(path: Path, name: str) -> dict[str, torch.Tensor]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
+            keys = file.keys()
+            return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in keys}
     except SafetensorError as error:
         raise ModelError(f"{name}: truncated or not a safetensors file ({error}); download it again") from error
     except OSError as error:
