@@ -140,7 +140,7 @@ def _write(path: Path, report: dict[str, Any]) -> None:
 @click.option("--methods", default=",".join(ALL), show_default=True, help="With commas.")
 @click.option("--tokens-factor", default=1.0, show_default=True, type=click.FloatRange(0, min_open=True),
               help="Vectors per token of the prompt.")  # fmt: skip
-@click.option("--ceiling", is_flag=True, help="Also the best of three starts at 20 times the Attention part's steps.")
+@click.option("--ceiling", is_flag=True, help="Also what vectors reach that learn in the very contexts.")
 @click.option("--random-start", is_flag=True, help="Start the reference from random vectors.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file, kept after each prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last; the table goes to stderr.")

@@ -127,11 +127,12 @@ def test_what_is_to_reach_depends_on_the_vectors_per_token() -> None:
 
 
 def test_a_default_is_compared_with_the_ceiling_of_its_own_prompts() -> None:
-    """0.9 of 0.95; on the other prompt there is a ceiling alone."""
-    ceiling = replace(ATTENTION, method="ceiling", emphasis_explained=0.95, error=0.05)
-    rows = [ATTENTION, ceiling, other_prompt(ceiling, error=0.9)]
-    assert summarise(rows)["methods"]["attention"]["of_ceiling"] == pytest.approx({"ratio_of_sums": 0.9 / 0.95})
-    assert gates(rows)["attention of_ceiling, ratio_of_sums"]
+    """Half of the words' error against a tenth of it; on the other prompt there is a ceiling alone."""
+    default = replace(ATTENTION, emphasis_in_context=0.5, error_in_context=0.5, error_in_context_without_weights=1.0)
+    ceiling = replace(default, method="ceiling", emphasis_in_context=0.9, error_in_context=0.1)
+    other = other_prompt(replace(ceiling, error_in_context=0.8), error=0.05)
+    of_ceiling = summarise([default, ceiling, other])["methods"]["attention"]["of_ceiling"]
+    assert of_ceiling == pytest.approx({"ratio_of_sums": 0.5 / 0.9})
 
 
 @pytest.mark.slow
