@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedding_estimate.model.vectors import count, fit
+from embedding_estimate.model.vectors import count
 from embedding_estimate.objectives.objective import Objective, in_words
 from embedding_estimate.progress import StopReason
 from embedding_estimate.settings import ALONE
@@ -30,18 +30,21 @@ def may_be_kept(teacher: Teacher, room: int) -> bool:
 
 def keep_where_better(training: Training, objective: Objective[Any]) -> None:
     """Takes the prompt's own words without their weights, where these do better among others and there is room, once
-    the training is over."""
+    the training is over.
+
+    They are as many as they are in the prompt: vectors behind them would move what is typed next.
+    """
     if training.stopped not in (StopReason.DONE, StopReason.EARLY):
         return
-    teacher, room = objective.teacher, count(training.best)
-    if not may_be_kept(teacher, room):
+    teacher = objective.teacher
+    if not may_be_kept(teacher, count(training.best)):
         return
-    words = fit(teacher.model.token_vectors(teacher.task.text), room, teacher.model.padding_vectors())
+    words = teacher.model.token_vectors(teacher.task.text)
     ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
     if ours is None or theirs is None or ours <= theirs:
         return
     training.keep(words, objective.held_out(words))
     training.notes.append(
-        "among other words the prompt's words without weights do better than the trained vectors, and were kept: type "
-        f"the prompt itself to have its weights, or choose use={ALONE!r}"
+        "among other words the prompt's words without weights do better than the trained vectors, and were kept, one "
+        f"vector for each token: type the prompt itself to have its weights, or choose use={ALONE!r}"
     )
