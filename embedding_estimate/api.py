@@ -77,7 +77,7 @@ def router(
     @routes.post("/jobs/{job_id}/stop", summary="Stop a job")
     def stop(job_id: str, save: bool = True) -> dict[str, Any]:
         job = _found(jobs, job_id)
-        job.stop.stop(save=save)
+        job.interrupt(save=save)
         return {"job": job.id, "state": job.state}
 
     @routes.get("/embeddings", summary="The embeddings in the folder")

@@ -62,11 +62,26 @@ class StopToken:
     def __init__(self) -> None:
         self._stopped = threading.Event()
         self._dropped = threading.Event()
+        self._closed = False
+        self._lock = threading.RLock()  # a signal may ask while its own thread closes
 
     def stop(self, *, save: bool) -> None:
-        if not save:
-            self._dropped.set()
-        self._stopped.set()
+        """Does nothing once it is closed."""
+        with self._lock:
+            if self._closed:
+                return
+            if not save:
+                self._dropped.set()
+            self._stopped.set()
+
+    def close(self) -> None:
+        """At the end of a job: what was asked until now counts, and what is asked later comes too late."""
+        with self._lock:
+            self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     @property
     def dropped(self) -> bool:

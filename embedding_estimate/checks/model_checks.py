@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from embedding_estimate.errors import SettingsError, nearest, quoted
+from embedding_estimate.model.contexts import problems as context_problems
 from embedding_estimate.model.host import MODES, BorrowedModel
 from embedding_estimate.model.vectors import count
 from embedding_estimate.settings import ONE_WORD, Settings
@@ -76,7 +77,7 @@ def _files(settings: Settings, model: BorrowedModel) -> Iterator[str]:
 
 def check_contexts(contexts: Sequence[str], negative: bool, model: BorrowedModel) -> None:
     """Raises `SettingsError` with a line for each of the user's contexts in which an embedding cannot be measured."""
-    if problems := _no_contexts(contexts, negative, model):
+    if problems := context_problems(contexts) or _no_contexts(contexts, negative, model):
         raise SettingsError([f"context {line}" for line in problems])
 
 

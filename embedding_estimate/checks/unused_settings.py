@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from embedding_estimate.settings import BY_EFFORT, FEW_WORDS, PARAMETERS, Settings
-from embedding_estimate.teaching.plan import attention_steps, learning_steps
+from embedding_estimate.teaching.plan import SCHEDULE, attention_steps, learning_steps
 
 OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
 COUNTED_BY_SCHEDULES = ("sampler", "steps")  # `[from:to:when]` goes by their number of evaluations
@@ -48,7 +48,7 @@ def _transformer(settings: Settings) -> list[str]:
     if settings.part != "Transformer":
         return []
     names = changed(settings, OF_LATENTS)
-    if any("[" in prompt for prompt in (settings.text, settings.templates)):
+    if any(map(SCHEDULE.search, (settings.text, settings.templates))):
         names = [name for name in names if name not in COUNTED_BY_SCHEDULES]
     lines = nothing(names, "the Transformer part uses no latents")
     if settings.learning_steps and settings.measure != BY_EFFORT:

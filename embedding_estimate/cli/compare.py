@@ -33,7 +33,11 @@ from embedding_estimate.storage.saving import check_report
 
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 WEIGHT = replace(
-    BY_NAME["typed_weight"], default="", help="The weight that the name is typed with, instead of the file's own."
+    BY_NAME["typed_weight"],
+    default="",
+    help="The weight that the name is typed with, instead of the file's own.",
+    minimum=None,
+    maximum=None,
 )
 MEASURE = replace(
     BY_NAME["measure"],
@@ -44,15 +48,18 @@ MEASURE = replace(
 
 
 def _settings(options: Mapping[str, Any], text: str) -> Settings:
+    """All but the typed weight, which has no bounds here."""
     typed = typed_settings(options)
+    weight = typed.pop("typed_weight", None)
     if "measure" in typed and (problem := MEASURE.problem(typed["measure"])):
         raise SettingsError([problem])
-    settings = checked({"measure": FULL_WITH_IMAGES, **typed, "text": text, "name": "compared"})
-    if settings.typed_weight == 0:
+    if weight is not None and (problem := WEIGHT.problem(weight)):
+        raise SettingsError([problem])
+    if weight == 0:
         raise SettingsError(
             ["typed_weight=0: compare does not search for a weight; give the weight that the name is typed with"]
         )
-    return settings
+    return checked({"measure": FULL_WITH_IMAGES, **typed, "text": text, "name": "compared"})
 
 
 @click.command(cls=Sections)
@@ -85,18 +92,18 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
     from embedding_estimate.teaching.teacher import Task, Teacher
     from embedding_estimate.teaching.words import Word
 
-    embedding, words = read(file), list[Word]()
-    if options["typed_weight"] is None:
+    embedding, words, weight = read(file), list[Word](), options["typed_weight"]
+    if weight is None:
         embedding, words = whole(embedding, file)
-        settings = replace(settings, typed_weight=1.0 if words else recorded_weight(embedding.provenance))
+        weight = 1.0 if words else recorded_weight(embedding.provenance)
     if line := uncallable(embedding.name):
         note(line)
-    called = recorded_phrase(embedding, 1.0) if words else typed_name(embedding.name, settings.typed_weight)
+    called = recorded_phrase(embedding, 1.0) if words else typed_name(embedding.name, weight)
     notes = Notes()
     notes(advice.of_settings(settings))
     host = load(HostOptions.of(options).like(embedding.provenance))
     with host.borrow() as model, Bars() as bars:
-        teacher = Teacher(model, Task.of(settings, model, words))
+        teacher = Teacher(model, replace(Task.of(settings, model, words), typed_weight=weight))
         check_text(teacher, protocol.TRAJECTORY)
         check_contexts(contexts, settings.negative, model)
         notes(advice.of_prompts(settings, model))
@@ -129,7 +136,7 @@ def compare(file: Path, text: str, report: Path | None, as_json: bool, contexts:
                 "name": embedding.name,
                 "phrase": called,
                 "tokens": embedding.tokens,
-                "typed_weight": settings.typed_weight,
+                "typed_weight": weight,
                 "clip_skip": clip_skip,
                 "emphasis": emphasis,
                 **summary.of_figures(figures),

@@ -38,6 +38,7 @@ def run_dry(
     from embedding_estimate.checks import advice
     from embedding_estimate.estimation.dry_run import dry_run
     from embedding_estimate.estimation.listener import Listener
+    from embedding_estimate.jobs.pipeline import without_hidden_images
 
     beside = []
     if folder.is_dir():
@@ -47,6 +48,7 @@ def run_dry(
         note("--report: no effect with --dry-run, which draws nothing")
     notes = Notes()
     notes(advice.of_settings(settings))
+    settings = without_hidden_images(settings, picture is not None)
     plan = dry_run(settings, load(hosted), Listener(on_notes=notes), contexts=contexts, beside=beside)
     for line in _lines(plan):
         show(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from embedding_estimate.fidelity import wording
 from embedding_estimate.files import names
 from embedding_estimate.files.free_name import free_name
 from embedding_estimate.progress import StopReason, StopToken
-from embedding_estimate.settings import BY_EFFORT, NOTHING, QUICK, QUICK_WITH_IMAGES, Settings
+from embedding_estimate.settings import NOTHING, QUICK_WITH_IMAGES, Settings
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.snapshots import Snapshots
 
@@ -66,7 +66,7 @@ class Done:
             print_json(facts)
         if self.interrupted:
             raise click.exceptions.Exit(INTERRUPTED)
-        if self.made.estimate.stopped == StopReason.FAILED:
+        if self.made.estimate.stopped.by_error:
             raise click.exceptions.Exit(1)
 
 
@@ -110,7 +110,7 @@ def folder_option(command: Any) -> Any:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only show the plan: phases, passes of the U-Net, and about how much memory. Trains and saves nothing.",
+    help="Only show the plan: phases, passes of the U-Net, seconds and memory. Trains and saves nothing.",
 )
 @host_options
 @setting_options()
@@ -139,33 +139,29 @@ def estimate(
         goes_on = resumed(resume, out, typed, contexts, HostOptions.of(options))
         run(goes_on.settings, goes_on.hosted, out, report, goes_on.contexts, goes_on.state).finish(as_json)
         return
-    if infotext:
-        typed = from_infotext(text or "", typed)
     hosted = HostOptions.of(options)
     if dry_run and curve is not None:
         raise SettingsError(["--dry-run: shows the plan of one estimate; leave it out, or leave --curve out"])
+    kept: dict[str, Any] = {}
     if source is not None:
-        typed, hosted = _from_file(source, typed, hosted)
+        kept, hosted = _from_file(source, typed, hosted)
+    if infotext:
+        negative = {**kept, **typed}.get("prompt_type") == "Negative Prompt"
+        typed = from_infotext(text or "", typed, negative=negative)
+    typed = {**kept, **typed}
     if curve is not None:
         run_curve(_of_a_curve(typed, options), hosted, curve, report, as_json, contexts)
         return
     named = _named(typed, [folder for folder in (out, hosted.embeddings) if folder])
-    settings = _without_hidden_images(checked(named), report)
+    settings = checked(named)
+    if report is None and settings.measure == QUICK_WITH_IMAGES:
+        note(f"--measure {QUICK_WITH_IMAGES}: no images without --report, which shows them")
     if contexts and settings.measure_used == NOTHING:
         note("--contexts: no effect with --measure Nothing")
     if dry_run:
         run_dry(settings, hosted, out, report, contexts, as_json)
     else:
         run(settings, hosted, out, report, contexts).finish(as_json)
-
-
-def _without_hidden_images(settings: Settings, report: Path | None) -> Settings:
-    """The settings without the images of quick figures where no report shows them."""
-    if report is not None or settings.measure_used != QUICK_WITH_IMAGES:
-        return settings
-    if settings.measure != BY_EFFORT:
-        note(f"--measure {QUICK_WITH_IMAGES}: no images without --report, which shows them")
-    return replace(settings, measure=QUICK)
 
 
 def _named(typed: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
@@ -266,7 +262,7 @@ def _tell(made: Made) -> None:
 
 
 def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tuple[dict[str, Any], HostOptions]:
-    """Settings and host options as a file tells them, under what was typed.
+    """Settings as a file tells them, and host options, under what was typed.
 
     Raises `EmbeddingError` for a file that does not tell enough. Neither whether to overwrite nor what to measure is
     taken from it.
@@ -286,4 +282,4 @@ def _from_file(source: Path, typed: dict[str, Any], hosted: HostOptions) -> tupl
     if hosted.model is None and isinstance(model, dict):
         note(f"it was made with the model {model.get('name')}; see --model")
     kept = {name: value for name, value in settings.items() if name not in ("overwrite", "measure")}
-    return {**kept, **typed}, hosted.like(provenance)
+    return kept, hosted.like(provenance)

@@ -12,8 +12,10 @@ from embedding_estimate.hosts.standalone.sampler_names import CHOICES
 from embedding_estimate.ui import filling
 
 
-def from_infotext(text: str, typed: Mapping[str, Any]) -> dict[str, Any]:
+def from_infotext(text: str, typed: Mapping[str, Any], *, negative: bool) -> dict[str, Any]:
     """The settings in an infotext; settings that were typed override them. A note says which were taken.
+
+    The text to estimate is the infotext's negative prompt if `negative`.
 
     Raises `SettingsError` if the text is not an infotext.
     """
@@ -25,7 +27,6 @@ def from_infotext(text: str, typed: Mapping[str, Any]) -> dict[str, Any]:
                 "that begins with Steps:"
             ]
         )
-    negative = typed.get("prompt_type") == "Negative Prompt"
     values, refused = filling.read(parsed, negative, lambda parameter: CHOICES.get(parameter, ()))
     others = {name: value for name, value in typed.items() if name != "text"}
     taken = [name for name in values if name not in others]

@@ -287,13 +287,3 @@ def figures_alone(err: Mapping[str, float]) -> tuple[float, float | None]:
 
 def _distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).square().mean())
-
-
-def ratio_of_sums(rows: Sequence[Fidelity], against: str) -> float:
-    """1 - sum of err(embedding) / sum of err(`against`), over several prompts. `against` is "empty" or "without
-    weights".
-
-    For "without weights", prompts whose weights have almost no effect are left out.
-    """
-    counted = [row for row in rows if against == "empty" or row.emphasis_explained is not None]
-    return 1 - ratio(sum(row.errors["embedding"] for row in counted), sum(row.errors[against] for row in counted))

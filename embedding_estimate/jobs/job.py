@@ -18,6 +18,7 @@ from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import Settings
 
 State = Literal["running", "done", "failed", "dropped"]
+TOO_LATE = "it was too late to drop the embedding, which is saved: delete its file if you do not want it"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class Job:
 
     def show(self, preview: Preview) -> None:
         self.preview = preview
+
+    def interrupt(self, *, save: bool) -> None:
+        """Asks it to stop, if it is not over. A note says where it is too late to drop the embedding."""
+        self.stop.stop(save=save)
+        if self.stop.closed and self.state == "running" and self.trained and not save:
+            self.note([TOO_LATE])
 
     @property
     def title(self) -> str:

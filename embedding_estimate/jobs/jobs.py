@@ -37,6 +37,7 @@ from embedding_estimate.teaching.recall import Recall
 logger = logging.getLogger(__name__)
 
 KEPT = 20  # jobs that can still be asked for
+MAKE_ROOM = (Measuring, Plan)  # for any other job
 UNNAMED = "unnamed"  # stands for a name that is not typed yet
 EXPLORED: dict[str, Any] = {"name": "curve", "tokens": 1}  # what a curve has, whatever was asked for
 
@@ -158,15 +159,14 @@ class Jobs:
         return measuring
 
     def _refuse_a_second(self) -> None:
-        """Whoever measures or plans makes room."""
+        """But for one that makes room."""
         last = self.latest
-        if isinstance(last, (Measuring, Plan)):
-            last.stop.stop(save=True)
-            return
-        if last and last.state == "running":
+        if last and last.state == "running" and not isinstance(last, MAKE_ROOM):
             raise Busy(f"{last.title} is being estimated: wait until it is done, or interrupt it")
 
     def _begin(self, job: Job, work: Callable[[], None]) -> None:
+        if isinstance(self.latest, MAKE_ROOM):
+            self.latest.stop.stop(save=True)
         self._jobs[job.id] = job
         for old in list(self._jobs)[:-KEPT]:
             del self._jobs[old]
@@ -187,6 +187,8 @@ class Jobs:
             if job.trained and not job.stop.dropped:
                 job.notes.append(f"{saving.listed(job.trained)}: was saved before that, without figures")
             job.problems, job.state = [_reason(error)], "failed"
+        finally:
+            job.stop.close()
 
     def _save(self, job: Job, folder: Path, tree: Path, state: Tree | None) -> None:
         try:
@@ -205,6 +207,9 @@ class Jobs:
             job.saved = known
             job.note(["the full measurement was interrupted: these are the figures from before"])
             return
+        except Exception:
+            job.saved = known  # to be measured again, once what failed is mended
+            raise
         sheet = report.draw(report.of_estimate(settings, estimate, pictures))
         made = Made(estimate, known.paths, pictures, sheet, known.seconds)
         job.saved = Saved(estimate, known.paths, pictures, self._put(job, made), known.seconds)
@@ -259,6 +264,8 @@ class Jobs:
             return None
         folder, name = self._reports(), f"{made.estimate.embedding.name}.png"
         try:
+            if not saving.ours(folder / name):
+                raise EstimateError(f"{folder / name} is a picture of yours: move it, or choose another name")
             with saving.made(folder):
                 report.save(made.report, folder / name)
             return folder / name

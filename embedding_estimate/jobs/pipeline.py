@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,17 @@ from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.model.host import BorrowedModel, Host
 from embedding_estimate.progress import OnProgress, StopToken
 from embedding_estimate.reports import report
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import QUICK, QUICK_WITH_IMAGES, Settings
 from embedding_estimate.storage import saving
 from embedding_estimate.storage.resuming import RollingState
 from embedding_estimate.storage.snapshots import Snapshots
 from embedding_estimate.teaching.recall import Recall
+
+
+def without_hidden_images(settings: Settings, draws_report: bool) -> Settings:
+    """The settings without the images of quick figures where no report shows them."""
+    hidden = not draws_report and settings.measure_used == QUICK_WITH_IMAGES
+    return replace(settings, measure=QUICK) if hidden else settings
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Pipeline:
         Raises what `trainer.estimate` raises, and `EstimateError` where nothing can be saved. A job that is dropped
         leaves the folder as it was. What else ends it before the embedding is saved leaves a state to resume from.
         """
-        settings, started = self.settings, time.monotonic()
+        settings, started = without_hidden_images(self.settings, self.draws_report), time.monotonic()
         with ExitStack() as stack:
             stack.enter_context(saving.made(self.folder))
             if settings.save_every or (settings.preview_every and self.on_preview is None):
@@ -78,7 +84,7 @@ class Pipeline:
             )
             rolling = stack.enter_context(
                 RollingState(
-                    settings,
+                    self.settings,
                     {"contexts": list(contexts), "host": self.host_options},
                     self.tree or self.folder,
                     self.stop,
@@ -123,6 +129,7 @@ class Pipeline:
             seconds = time.monotonic() - started
             paths = file.save(result.embedding)
             sheet = report.draw(report.of_estimate(settings, result, pictures)) if self.draws_report else None
+            self.stop.close()
             self._heed_a_drop()
         return Made(result, paths, pictures, sheet, seconds)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from embedding_estimate.checks import advice
-from embedding_estimate.errors import SettingsError
+from embedding_estimate.errors import SettingsError, quoted
 from embedding_estimate.estimation import trainer
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.fidelity.previews import Preview, Previews
@@ -70,7 +70,7 @@ def estimate(
         The embedding with its figures, see `Result`. Where it was stopped, `Result.stopped` is "interrupted".
 
     Raises:
-        SettingsError: a setting is unknown, out of range or contradicts another; every problem is in one line.
+        SettingsError: a setting is unknown, out of range or contradicts another; one line for each problem.
         PromptError: the training part cannot match this prompt.
         ModelError: the model cannot be loaded, or the pipeline cannot be used.
         Interrupted: `stop` was set before there was anything to keep, or with `save=False`.
@@ -86,6 +86,7 @@ def estimate(
     """
     chosen = _settings(text, settings)
     _check_callbacks(chosen, on_snapshot, on_preview)
+    _check_contexts(contexts)
     stop = stop or StopToken()
     host = _host(model, emphasis, clip_skip)
     pictures: dict[str, list[Image]] = {}
@@ -114,6 +115,12 @@ def estimate(
             stop=stop,
         )
     return Result(chosen, done, pictures, [*advice.of_settings(chosen), *failures])
+
+
+def _check_contexts(contexts: object) -> None:
+    """A single text would be taken letter by letter."""
+    if isinstance(contexts, str):
+        raise SettingsError([f"contexts={quoted(contexts)} is one text: give a list of prompts"])
 
 
 def _settings(text: str | Settings, options: dict[str, Any]) -> Settings:

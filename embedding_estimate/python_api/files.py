@@ -66,9 +66,9 @@ def load_into(pipe: Any, embedding: Embedding | Result | str | Path, token: str 
     widths = {key: part.model.get_input_embeddings().weight.shape[1] for key, part in encoders.items()}
     parts = [part.fit(widths) for part in _words(embedding, embedding.name if token is None else token)]
     with random_states_kept(pipe.text_encoder.device):
-        for part in parts:
-            textual_inversion.add_to(encoders, part.name, part.vectors)
-    weighed = [typed_name(part.name, weight) for part in parts if (weight := _typed_weight(part)) != 1]
+        textual_inversion.add_to(encoders, {part.name: part.vectors for part in parts})
+    weights = {part.name: phrases.recorded_weight(part.provenance) for part in parts}
+    weighed = [typed_name(name, weight) for name, weight in weights.items() if weight != 1]
     if weighed:
         warnings.warn(
             f"made to be typed as {' '.join(weighed)}, and pipelines of diffusers read no weights: it does less here",
@@ -83,8 +83,3 @@ def _words(embedding: Embedding, name: str) -> list[Embedding]:
     if embedding.tokens == sum(word.tokens for word in words):
         return phrases.parts_of(phrases.renamed(embedding, name))
     return [replace(embedding, name=name)]
-
-
-def _typed_weight(embedding: Embedding) -> float:
-    weight = embedding.provenance.get("typed_weight", 1.0)
-    return float(weight) if isinstance(weight, int | float) else 1.0

@@ -84,7 +84,8 @@ class Result:
 
     @property
     def stopped(self) -> str:
-        """Why the training ended: "done", "early stop", "exact", "interrupted", "out of memory" or "failed"."""
+        """Why the training ended: "done", "early stop", "exact", "interrupted", "diverged", "out of memory" or
+        "failed"."""
         return self.estimate.stopped
 
     def report(self) -> Image:

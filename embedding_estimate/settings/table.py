@@ -125,8 +125,8 @@ class Settings:
         0,
         "Learning steps",
         f"Number of updates of the vectors. 0 = choose automatically: {optimizers.FEW_STEPS} for Attention with LBFGS "
-        f"({optimizers.CHEAP_STEPS} with Use: Alone), {optimizers.OPTIMIZERS['Adam'].steps} with Adam, otherwise "
-        f"{optimizers.OptimizerRow.steps}. Effort: Quick halves the number, Thorough doubles it.",
+        f"({optimizers.CHEAP_STEPS} with Use: Alone), {optimizers.OPTIMIZERS['Adam'].steps} with Adam and AdamW, "
+        f"otherwise {optimizers.OptimizerRow.steps}. Effort: Quick halves the number, Thorough doubles it.",
         unit="steps",
         minimum=0,
         maximum=100_000,

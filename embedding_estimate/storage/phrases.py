@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.files import listing
 from embedding_estimate.files.embedding import Embedding, read
 from embedding_estimate.files.listing import Listing
 from embedding_estimate.files.names import of_words, phrase, problems
-from embedding_estimate.settings import PARAMETERS
 from embedding_estimate.settings.parameters import finite
 from embedding_estimate.teaching.words import Word, spans
 
@@ -58,7 +57,7 @@ class RecordedWord(NamedTuple):
         name, tokens, weight = (values.get(key) for key in ("name", "tokens", "typed_weight"))
         if not isinstance(name, str) or problems(name) or type(tokens) is not int or tokens < 1:
             return None
-        if not isinstance(weight, int | float) or isinstance(weight, bool) or not finite(weight):
+        if not _is_weight(weight):
             return None
         return cls(name, tokens, float(weight))
 
@@ -74,8 +73,12 @@ def recorded_words(provenance: Mapping[str, Any]) -> list[RecordedWord]:
 def recorded_weight(provenance: Mapping[str, Any]) -> float:
     """The weight that a file says its name is typed with; 1 where it says none that can be one."""
     weight = provenance.get("typed_weight")
-    (parameter,) = (parameter for parameter in PARAMETERS if parameter.name == "typed_weight")
-    return float(weight) if weight and parameter.problem(weight) is None else 1.0
+    return float(weight) if _is_weight(weight) else 1.0
+
+
+def _is_weight(value: object) -> TypeGuard[float]:
+    """Whether it can be typed as a weight. A prompt's weights have no bounds, and a word has its prompt's."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and finite(value)
 
 
 def recorded_phrase(embedding: Embedding | Listing, weight: float) -> str:

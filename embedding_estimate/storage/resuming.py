@@ -17,7 +17,7 @@ from types import TracebackType
 from filelock import Timeout
 
 from embedding_estimate.errors import EmbeddingError, quoted
-from embedding_estimate.files import tensor_tree
+from embedding_estimate.files import names, tensor_tree
 from embedding_estimate.files.tensor_tree import Tree
 from embedding_estimate.files.whole_file import remove_abandoned, write_whole
 from embedding_estimate.progress import StopToken
@@ -167,7 +167,7 @@ def find(tree: Path, name: str) -> CutOff:
     there = {one.name: one for one in cut_off(tree)}
     if name in there:
         return there[name]
-    if at_work(_folder(tree) / f"{name}{SUFFIX}"):
+    if not names.problems(name) and at_work(_folder(tree) / f"{name}{SUFFIX}"):
         raise EmbeddingError(BUSY.format(name))
     choice = f"choose from {', '.join(there)}" if there else f"{_folder(tree)} has none"
     raise EmbeddingError(f"{quoted(name)}: no estimate of this name was cut off; {choice}")
@@ -182,7 +182,7 @@ def _described(path: Path) -> CutOff:
     try:
         outline = tensor_tree.outline(path)
         return CutOff(path, int(outline["step"]), int(outline["steps"]), date)
-    except tensor_tree.REFUSALS:
+    except (OSError, *tensor_tree.REFUSALS):
         return CutOff(path, 0, 0, date, _damaged(path))
 
 

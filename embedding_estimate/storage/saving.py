@@ -212,7 +212,7 @@ class Result:
             reason = str(error)
             try:
                 self._put_back()
-            except EstimateError as second:
+            except (EstimateError, OSError) as second:
                 reason = f"{reason}. The overwritten file cannot be restored: {second}"
             self._before.clear()
             try:

@@ -6,6 +6,7 @@ Objectives, optimizers and the loop are told by a `Phase` and never see `Setting
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 from embedding_estimate.optimizers import FULL, automatic_steps
@@ -19,6 +20,7 @@ ATTENTION_SAMPLER = "Euler"  # whatever is set: cheap, and its latents are like 
 ATTENTION_SAMPLING = 6  # steps of the sampler at most: states are taken between them as well
 REFINE = 1 / 2  # of the learning steps, for the part that only refines
 SHARES = {"Quick": 1 / 2, "Balanced": 1.0, "Thorough": 2.0}  # of the usual work, by the effort
+SCHEDULE = re.compile(r"(?<!\\)\[[^\[\]]*[:|]")  # [red:blue:5], [red|blue], and [(red:1.2)], which only may be one
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 
 
@@ -66,9 +68,9 @@ def learning_steps(settings: Settings) -> int:
 
 
 def attention_steps(settings: Settings) -> int:
-    """The sampler's steps in the Attention part. A schedule, as in [red:blue:5], counts those that are set."""
-    scheduled = any("[" in prompt for prompt in (settings.text, settings.templates))
-    return settings.steps if scheduled else min(settings.steps, ATTENTION_SAMPLING)
+    """The sampler's steps in the Attention part. A schedule counts those that are set."""
+    prompts = (settings.text, settings.templates, settings.other_prompt)
+    return settings.steps if any(map(SCHEDULE.search, prompts)) else min(settings.steps, ATTENTION_SAMPLING)
 
 
 def _single(settings: Settings, part: str) -> Phase:

@@ -68,6 +68,7 @@ class Recall:
 
     def _drop(self, key: bytes) -> None:
         self._bytes -= _size(self._answers.pop(key, ()))
+        self._doubted.discard(key)
 
 
 class RecallingModel(ForwardingModel):

@@ -38,12 +38,19 @@ def render(job: Job | None, folder: str, in_webui: bool) -> str:
         return markup.section("done", f"<p><b>{MANY}</b> {word(ROW)}</p>{_curve(job)}{notes}")
     if isinstance(job, Plan) and job.state == "done":
         return markup.section("done", f"{_planned(job.facts)}{notes}")
-    if job.saved is not None and job.state == "done":
-        return markup.section("done", result.done(job, job.saved, in_webui))
+    if job.saved is not None:
+        return markup.section(job.state, f"{_failure(job)}{result.done(job, job.saved, in_webui)}")
     if job.state == "dropped":
         return markup.section("dropped", f"<p><b>{name}</b>: {word(escape(' '.join(job.problems)))}</p>{notes}")
+    return markup.section("failed", f"{_failure(job)}{notes}")
+
+
+def _failure(job: Job) -> str:
+    """Why it failed, if it did."""
+    if job.state != "failed":
+        return ""
     failed = FAILED.get(type(job), "could not be estimated")
-    return markup.section("failed", f"<p><b>{name}</b> {failed}</p>{problems(job.problems)}{notes}")
+    return f"<p><b>{escape(job.title)}</b> {failed}</p>{problems(job.problems)}"
 
 
 def _hello(folder: str) -> str:
@@ -102,7 +109,9 @@ def _running(job: Job, in_webui: bool) -> str:
     progress = job.progress
     share = progress.done / progress.total if progress and progress.total else 0.0
     left, count = job.seconds_left, ""
-    if job.stop.stopped and job.trained:
+    if job.stop.stopped and isinstance(job, Measuring):
+        doing, left = "stopping; the figures from before will stay", None
+    elif job.stop.stopped and job.trained:
         doing, left = f"stopping; {'the embedding will be removed' if job.stop.dropped else 'without figures'}", None
     elif job.stop.stopped:
         kept = "the rows so far will stay" if isinstance(job, Curve) else "the best so far will be saved"

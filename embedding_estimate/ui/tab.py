@@ -62,7 +62,7 @@ def build(place: Place) -> None:
 
     def stop(save: bool) -> tuple[Any, ...]:
         if job := place.jobs.latest:
-            job.stop.stop(save=save)
+            job.interrupt(save=save)
         return now()
 
     lists = list(place.style_lists())

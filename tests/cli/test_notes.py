@@ -64,6 +64,18 @@ def test_an_infotext_is_read_where_that_is_asked_for(run: Run, tmp_path: Path, k
     )
 
 
+@pytest.mark.usefixtures("brief")
+def test_an_infotext_is_read_for_the_side_of_the_file(run: Run, tmp_path: Path) -> None:
+    few = ("--tokens", "2", "--learning-steps", "3")
+    made = run("estimate", "(dull:1.5)", "--name", "xqz-one", "--prompt-type", "Negative Prompt", *few)
+    assert made.exit_code == 0, made.output
+    again = run("estimate", INFOTEXT, "--infotext", "--from", "embeddings/xqz-one.safetensors", "--name", "xqz-two")
+    assert again.exit_code == 0, again.output
+    settings = read(tmp_path / "embeddings" / "xqz-two.safetensors").provenance["settings"]
+    assert (settings["prompt_type"], settings["text"]) == ("Negative Prompt", "blurry, grey")
+    assert (settings["other_prompt"], settings["steps"], settings["learning_steps"]) == ("(red:1.5) circle", 4, 3)
+
+
 def test_an_infotext_that_is_pasted_as_a_prompt_is_offered_to_be_read(run: Run, loads: list[dict]) -> None:
     result = run("estimate", INFOTEXT, "--name", "xqz-red", *QUICK, "--model", "missing")
     assert result.exit_code == 2

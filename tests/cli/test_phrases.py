@@ -154,3 +154,15 @@ def test_what_is_no_list_of_words_counts_as_none(run: Run, made: Path, words: ob
     told = embeddings.Embedding("it-a", first.vectors, {**first.provenance, "words": words})
     embeddings.write(told, path, overwrite=True)
     assert last(run("inspect", str(path), "--json"))["phrase"] == "(it-a:1.5)"
+
+
+def test_a_weight_beyond_the_settings_bounds_is_measured_as_it_is_typed(run: Run) -> None:
+    """A prompt's weights have no bounds, and a word has its prompt's."""
+    result = run("estimate", "(red:2.5)", "--name", "it", "--words", "One per weight", "--measure", "Full", "--json")
+    assert result.exit_code == 0 and last(result)["phrase"] == "(it:2.5)", result.output
+    shown = run("inspect", "embeddings/it.safetensors", "--json")
+    assert last(shown)["typed_weight"] == 2.5 and "typed as (it:2.5)" in shown.stdout
+    for typed in ((), ("--typed-weight", "2.5")):
+        measured = run("compare", "embeddings/it.safetensors", "(red:2.5)", "--measure", "Full", "--json", *typed)
+        assert measured.exit_code == 0, measured.output
+        assert last(measured)["typed_weight"] == 2.5 and last(measured)["explained"] == pytest.approx(1, abs=1e-4)

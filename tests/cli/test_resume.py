@@ -63,6 +63,11 @@ def test_it_goes_on_with_the_model_the_contexts_and_the_settings(
     assert (tmp_path / "embeddings" / "it.safetensors").read_bytes() == resumed
 
 
+def test_a_state_keeps_what_was_to_be_measured_though_no_report_shows_its_images(run: Run, left: Path) -> None:
+    assert resuming.find(left.parent.parent / "embeddings", "it").read()["settings"]["measure"] == "By effort"
+    assert run("estimate", "--resume", "it", "--measure", "By effort", "--report", "it.png").exit_code == 0
+
+
 def test_what_says_the_same_may_be_given_again(run: Run, left: Path) -> None:
     result = run("estimate", "red (circle:1.8)", "--resume", "it", "--tokens", "2", "--contexts", "contexts.txt")
     assert result.exit_code == 0 and not left.exists()

@@ -401,10 +401,3 @@ def test_what_is_the_same_in_a_context_is_drawn_once(toy: ToyModel) -> None:
     _, images = protocol.measure(toy, task(), toy.token_vectors(TEXT), batch=8, images=1)
     assert images.in_context["embedding"] is images.in_context["without weights"]
     assert not torch.equal(images.in_context["embedding"], images.in_context["prompt"])
-
-
-def test_ratio_of_sums_by_hand(toy: ToyModel) -> None:
-    found = [protocol.measure(toy, task(t), random_vectors(2), batch=8, images=0)[0] for t in (TEXT, "red star")]
-    mine = sum(each.errors["embedding"] for each in found)
-    assert protocol.ratio_of_sums(found, "empty") == 1 - mine / sum(each.errors["empty"] for each in found)
-    assert protocol.ratio_of_sums(found, "without weights") == found[0].emphasis_explained

@@ -22,6 +22,7 @@ from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.files import embedding, provenance
 from embedding_estimate.files.embedding import Embedding
 from embedding_estimate.files.formats import PROVENANCE, SINGLE
+from embedding_estimate.settings import LONGEST_PROMPT
 
 ORIGIN = {
     "version": "0.1.0",
@@ -260,6 +261,15 @@ def test_provenance_is_bounded(tmp_path: Path) -> None:
     with pytest.raises(EmbeddingError, match="keep the prompt out"):
         embedding.write(long, tmp_path / "mine.safetensors")
     assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_what_can_be_written_can_be_read(tmp_path: Path, kind: str) -> None:
+    """The longest prompts there may be, of characters that take most room: each is escaped, and quotes once more."""
+    origin = {"settings": {"text": "\U0001f600" * LONGEST_PROMPT, "templates": '"' * LONGEST_PROMPT}}
+    path = tmp_path / f"mine.{kind}"
+    embedding.write(Embedding("mine", {"clip_l": TENSOR}, origin), path)
+    assert embedding.read(path).provenance == origin
 
 
 @pytest.mark.slow

@@ -159,7 +159,7 @@ def test_not_even_a_file(tmp_path: Path) -> None:
     (tmp_path / "dead.pt").symlink_to(tmp_path / "nothing")
     assert refused(tmp_path / "mine.pt") == "mine.pt: is a folder; choose an embedding file"
     assert refused(tmp_path) == f"{tmp_path.name}: is a folder; choose an embedding file"
-    assert "larger than 8 MiB" in refused(tmp_path / "huge.pt")
+    assert "larger than 17 MiB" in refused(tmp_path / "huge.pt")
     assert "larger than 64 MiB" in refused(tmp_path / "huge.safetensors")
     assert "cannot be read" in refused(tmp_path / "dead.pt")
     assert "no such file" in refused(tmp_path / "nothing.safetensors")

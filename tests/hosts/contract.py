@@ -188,6 +188,11 @@ class HostContract(AttentionContract):
         equal(encode_vectors(model, vectors, "a {} here"), only(encode(model, "a red circle here")), 1e-5)
         equal(encode_vectors(model, vectors, "a ({}:1.3)"), only(encode(model, "a (red circle:1.3)")), 1e-5)
 
+    def test_private_characters_in_a_template_are_no_slot(self, model: BorrowedModel) -> None:
+        """Icons of some fonts are such characters."""
+        vectors, icons = model.token_vectors("red circle"), "\ue000 \U000f0000"
+        equal(encode_vectors(model, vectors, f"{icons} {{}}"), only(encode(model, f"{icons} red circle")), 1e-5)
+
     @pytest.mark.parametrize(
         "templates",
         [["{}", "a {} here", "{}"], ["{}", "a ({}:1.3)"], ["{}", LONG + "{}"], [LONG + "{}", LONG + "a {}"]],

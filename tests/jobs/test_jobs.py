@@ -211,6 +211,32 @@ def test_a_stop_while_it_is_measured(place: Place, monkeypatch: pytest.MonkeyPat
     assert read(path).tokens == 2
 
 
+def test_a_drop_that_comes_too_late_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the report is written and the host is told, a job still runs."""
+    put = place.jobs._put
+
+    def pressed(job: Job, made: Any) -> Path | None:
+        job.interrupt(save=False)
+        return put(job, made)
+
+    monkeypatch.setattr(place.jobs, "_put", pressed)
+    job = place.finished()
+    assert job.state == "done" and job.saved and read(job.saved.path).tokens == 2
+    assert "it was too late to drop the embedding, which is saved: delete its file if you do not want it" in job.notes
+
+
+def test_a_picture_of_the_users_is_left_alone(place: Place) -> None:
+    place.reports.mkdir()
+    picture = place.reports / "it.png"
+    picture.write_bytes(b"a holiday")
+    job = place.finished()
+    assert job.state == "done" and job.saved and job.saved.report is None
+    assert picture.read_bytes() == b"a holiday"
+    assert (
+        f"the report could not be saved: {picture} is a picture of yours: move it, or choose another name" in job.notes
+    )
+
+
 def test_a_disk_that_fills_up_while_it_is_measured_costs_the_figures(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from jobs.test_jobs import Place, ended
 from toy import ToyHost
 
-from embedding_estimate.errors import EstimateError
+from embedding_estimate.errors import EstimateError, NameTaken
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.jobs.job import Job, Saved
 
@@ -116,6 +116,35 @@ def test_a_changed_model_is_refused_in_one_line(place: Place, job: Job) -> None:
     assert measuring.problems == [
         "it was made with toy, clip skip 1 and emphasis No norm: choose these again to measure it"
     ]
+    place.host.model.info = replace(
+        place.host.model.info, hash=saved(job).estimate.embedding.provenance["model"]["hash"]
+    )
+    assert saved(measured(place, measuring)).estimate.fidelity  # chosen again, it is measured from there
+
+
+def test_a_refused_estimate_leaves_it_alone(place: Place, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, show = threading.Event(), place.host.show
+
+    def wait(phase: str, done: int, total: int) -> bool:
+        assert go.wait(60)
+        return show(phase, done, total)
+
+    monkeypatch.setattr(place.host, "show", wait)
+    measuring = place.jobs.measure(job.id)
+    with pytest.raises(NameTaken):
+        place.start()
+    assert not measuring.stop.stopped
+    go.set()
+    ended(measuring)
+    figures = saved(measuring).estimate.fidelity
+    assert figures is not None and not figures.quick
+
+
+def test_what_is_over_was_not_interrupted(place: Place, job: Job) -> None:
+    measuring = measured(place, job)
+    measuring.interrupt(save=True)
+    place.finished(name="other", measure="Nothing")
+    assert not measuring.stop.stopped
 
 
 def test_a_job_that_saved_nothing_is_refused(place: Place) -> None:

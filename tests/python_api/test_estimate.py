@@ -440,3 +440,18 @@ def test_a_size_of_two_sides_is_read_and_left(load_pipeline: Load) -> None:
     before = copy.deepcopy(dict(pipeline.unet.config))
     assert StandaloneHost.of_pipeline(pipeline).info.default_size == 64
     assert dict(pipeline.unet.config) == before
+
+
+@pytest.mark.parametrize(
+    ("contexts", "line"),
+    [
+        ("a {} star", "contexts='a {} star' is one text: give a list of prompts"),
+        (["a star"], "context 'a star' has no {}: write {} where the embedding stands"),
+    ],
+)
+def test_contexts_that_an_embedding_cannot_be_measured_in_are_refused(
+    load_pipeline: Load, contexts: Any, line: str
+) -> None:
+    with pytest.raises(SettingsError) as told:
+        estimate(TEXT, load_pipeline("sd1"), contexts=contexts, **QUICK)
+    assert str(told.value) == line

@@ -19,6 +19,8 @@ from embedding_estimate.demo.random_models import Family
 from embedding_estimate.errors import EmbeddingError, ModelError, NameTaken
 from embedding_estimate.files.embedding import write
 from embedding_estimate.hosts.standalone.host import StandaloneHost
+from embedding_estimate.storage import phrases
+from embedding_estimate.teaching.words import Word
 
 Load = Callable[..., Any]
 WIDTHS: Mapping[Family, Mapping[str, int]] = {
@@ -202,6 +204,17 @@ def test_a_token_that_is_taken_is_refused(load_pipeline: Load, before: tuple[str
     assert line in str(told.value) and "\n" not in str(told.value)
     assert [tokenizer.get_vocab() for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)] == vocabularies
     assert len(pipeline.text_encoder.get_input_embeddings().weight) == len(vocabularies[0])
+
+
+def test_where_one_word_is_taken_none_is_added(load_pipeline: Load) -> None:
+    pipeline = load_pipeline("sd1")
+    words, vectors = [Word(1.5, (0,)), Word(0.6, (1,))], embedding("sd1", 2).vectors
+    both = Embedding("disc", vectors, phrases.record_of("disc", words, vectors))
+    load_into(pipeline, embedding("sd1", 1, "disc-b"))
+    known = pipeline.tokenizer.get_vocab()
+    with pytest.raises(NameTaken, match="disc-b"):
+        load_into(pipeline, both)
+    assert pipeline.tokenizer.get_vocab() == known
 
 
 def test_a_token_that_one_tokenizer_has_is_taken(load_pipeline: Load) -> None:

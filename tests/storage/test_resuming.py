@@ -142,6 +142,19 @@ def test_a_drop_removes_the_jobs_own(tmp_path: Path, goes_on: bool, steps: int, 
     assert job.file.exists() is stays
 
 
+def test_what_is_no_file_is_listed_as_damaged(tmp_path: Path) -> None:
+    """A folder, or on Windows a file that another program holds open."""
+    (tmp_path / "embeddings-steps" / "it.resume.safetensors").mkdir(parents=True)
+    (damaged,) = resuming.cut_off(tmp_path / "embeddings")
+    assert damaged.name == "it" and "cannot be read or is damaged" in damaged.problem
+
+
+@pytest.mark.parametrize("name", ["a\0b", "", "x" * 5000])
+def test_what_can_be_no_name_was_not_cut_off(tmp_path: Path, name: str) -> None:
+    with pytest.raises(EmbeddingError, match="no estimate of this name was cut off"):
+        resuming.find(tmp_path / "embeddings", name)
+
+
 def test_those_that_are_there_are_listed_the_latest_first(tmp_path: Path) -> None:
     for date, name in enumerate(("b", "a", "c")):
         job = Job(tmp_path, name)

@@ -65,3 +65,19 @@ def test_the_trajectories_of_the_unet_part(effort: str, trajectories: int) -> No
     """And three to choose on, on 12 states of which the start is judged; both sides of the guidance at each step."""
     (work,) = planned(part="U-Net", templates="{}", effort=effort, measure="Nothing").phases
     assert work.prepare.most == Passes((trajectories + 3) * 4 * 2 + 12, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        ({"text": "[blurry] (red:1.5)"}, 6),
+        ({"text": r"\[red:blue:10]"}, 6),
+        ({"text": "[red:blue:10]"}, 30),
+        ({"text": "[red|blue]"}, 30),
+        ({"text": "red", "other_prompt": "[red:blue:10]"}, 30),
+        ({"text": "red", "templates": "[a:b:3] {}"}, 30),
+    ],
+)
+def test_a_schedule_has_the_steps_that_are_set(values: dict[str, Any], steps: int) -> None:
+    *_, phase = phases(Settings(steps=30, **values))
+    assert phase.trajectory.steps == steps

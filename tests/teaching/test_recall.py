@@ -174,3 +174,13 @@ def test_vectors_that_change_are_not_kept(toy: ToyModel) -> None:
     assert passes(teacher.student(vectors)) == 2
     assert passes(teacher.student(vectors, lasting=True)) == 1
     assert passes(teacher.typed(1.2).replaced("red", PATH)) == 1
+
+
+def test_an_answer_of_an_earlier_job_that_was_pushed_out_is_kept_again() -> None:
+    recall = Recall(megabytes=2)
+    recall.keep(b"old", megabyte(0))
+    recall.begin()
+    for key in (b"a", b"b"):
+        recall.keep(key, megabyte(1))
+    recall.keep(b"old", megabyte(2))
+    assert kept(recall, b"old") == 2

@@ -21,7 +21,7 @@ from embedding_estimate.estimation.curve import Point
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.files.embedding import Embedding
-from embedding_estimate.jobs.job import Curve, Job, Saved
+from embedding_estimate.jobs.job import Curve, Job, Measuring, Saved
 from embedding_estimate.jobs.readings import MOST, Reading, Readings
 from embedding_estimate.model.meter import StagePasses
 from embedding_estimate.progress import Progress, StopReason
@@ -216,6 +216,22 @@ def test_a_job_that_is_measured_can_be_used_already(tmp_path: Path) -> None:
     assert "stopping; without figures" in status.render(running, "", in_webui=True)
     running.stop.stop(save=False)
     assert "stopping; the embedding will be removed" in status.render(running, "", in_webui=True)
+
+
+def test_a_full_measurement_that_is_stopping_says_that_the_figures_stay(tmp_path: Path) -> None:
+    measuring = Measuring("id", job().settings, trained=[tmp_path / "it.safetensors"], typed="it")
+    measuring.stop.stop(save=False)
+    html = status.render(measuring, "", in_webui=False)
+    assert "stopping; the figures from before will stay" in html and "removed" not in html
+
+
+def test_a_full_measurement_that_failed_shows_why_and_what_was_known(place: Place) -> None:
+    done = finished(place)
+    failed = Measuring("id", done.settings, trained=done.trained, typed=done.typed, saved=done.saved)
+    failed.state, failed.problems = "failed", ["choose the model again"]
+    html = status.render(failed, "", in_webui=False)
+    assert "could not be measured" in html and "choose the model again" in html
+    assert result.done(failed, done.saved, False) in html
 
 
 def headlines(html: str) -> list[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ import torch
 from jobs.test_jobs import ended
 from PIL import Image
 
-from embedding_estimate.errors import ModelError, NameTaken
+from embedding_estimate.errors import ModelError, NameTaken, SettingsError
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.settings import Settings
 
@@ -120,7 +120,8 @@ def test_the_sub_folder_is_a_setting_and_names_are_unique_in_the_whole_tree(load
         "zebra-three-000002.safetensors"
     ]
     loaded.opts.embedding_estimate_folder = "../elsewhere"  # leads out of what the WebUI reads
-    assert finished(loaded, name="zebra-four", measure="Nothing").saved.path.parent == tmp_path / "embeddings"
+    with pytest.raises(SettingsError, match=r"^'\.\./elsewhere' as .* in Settings is .*: choose one in .*embeddings$"):
+        finished(loaded, name="zebra-four", measure="Nothing")
 
 
 @pytest.mark.parametrize("button", ["interrupted", "skipped"])

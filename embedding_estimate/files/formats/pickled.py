@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedding_estimate.errors import EmbeddingError, shortened
+from embedding_estimate.files import provenance
 from embedding_estimate.files.formats import numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST = 8 * 2**20  # bytes of a file; 75 vectors of SD3's three encoders in double precision take half of it
-MOST_PICKLE = 2 * 2**20  # bytes of a pickle without its numbers; the provenance takes up to half of it
+MOST_PICKLE = provenance.MOST + 2**20  # bytes of a pickle without its numbers
+MOST = MOST_PICKLE + 8 * 2**20  # bytes of a file; 75 vectors of SD3's three encoders in double precision take 4 * 2**20
 MOST_STEPS = 10_000  # of a pickle; an embedding's takes a hundred
 MOST_ENTRIES = 1_000  # in a zip file
 MOST_DIMENSIONS = 8  # of a tensor

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from embedding_estimate.errors import EmbeddingError
+from embedding_estimate.files import provenance
 
-MOST_HEADER = 2 * 2**20  # bytes; the provenance takes up to half of it
+MOST_HEADER = 2 * provenance.MOST + 2**20  # bytes; quotes and backslashes of the provenance are escaped once more
 MOST_TENSORS = 64  # an embedding has one to four
 
 

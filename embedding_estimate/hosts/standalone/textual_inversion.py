@@ -31,24 +31,31 @@ def held_by(encoders: Mapping[str, TextEncoder]) -> dict[str, Vectors]:
     }
 
 
-def add_to(encoders: Mapping[str, TextEncoder], name: str, vectors: Vectors) -> None:
-    """Adds an embedding with its vectors (N, width) by encoder key to all encoders and tokenizers.
+def add_to(encoders: Mapping[str, TextEncoder], embeddings: Mapping[str, Vectors]) -> None:
+    """Adds embeddings, by name, with their vectors (N, width) by encoder key to all encoders and tokenizers.
 
-    Prompts must spell the name exactly like this, capitals included. The precision and the device of the encoders do
+    Prompts must spell a name exactly like this, capitals included. The precision and the device of the encoders do
     not change. Raises EmbeddingError for a name that cannot be typed, NameTaken for a name that the tokenizers know
     already, and ModelError for an encoder whose weights are offloaded. Nothing has been changed then.
     """
+    tokens = {name: _tokens(name, len(next(iter(vectors.values())))) for name, vectors in embeddings.items()}
+    for name in embeddings:
+        _check(encoders, name, tokens[name])
+    for name, vectors in embeddings.items():
+        for key, part in encoders.items():
+            _add(part, tokens[name], vectors[key])
+
+
+def _check(encoders: Mapping[str, TextEncoder], name: str, tokens: Sequence[str]) -> None:
+    """Raises what `add_to` raises."""
     if not name.strip() or name != name.strip():
         raise EmbeddingError(
             f"token={quoted(name)}: a prompt calls an embedding by its token; give a token without spaces"
         )
-    tokens = _tokens(name, len(next(iter(vectors.values()))))
     for part in encoders.values():
         _check_free(name, tokens, part.tokenizer)
         if part.model.get_input_embeddings().weight.device.type == "meta":
             raise ModelError("the text encoder's weights are offloaded; call remove_all_hooks() on the pipeline first")
-    for key, part in encoders.items():
-        _add(part, tokens, vectors[key])
 
 
 def _tokens(name: str, number: int) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from embedding_estimate.errors import SettingsError, quoted
 from embedding_estimate.files import names
 from embedding_estimate.hosts.webui import comments, networks, options, own_prompts, styles, txt2img
 from embedding_estimate.hosts.webui.host import WebuiHost
@@ -27,7 +28,7 @@ class WebuiPlace:
     in_webui = True
 
     def __init__(self) -> None:
-        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=comments.left_out_of, on_saved=self._publish)
+        self.jobs = Jobs(_host, _embeddings, _reports, tree=_tree, read=_read, on_saved=self._publish)
         self.page = txt2img.Txt2img()
         self.app: Any = None  # the WebUI's, once it has started
 
@@ -81,6 +82,15 @@ def _host(settings: Settings) -> WebuiHost:
     return WebuiHost([settings.text, *settings.other_prompts, settings.initial_prompt, *settings.template_list])
 
 
+def _read(settings: Settings) -> Settings:
+    """As the WebUI reads prompts. Raises `SettingsError` for a folder of the WebUI's settings that cannot be used."""
+    if not _is_below(folder := _chosen_folder(), tree := _tree()):
+        raise SettingsError(
+            [f"{quoted(options.folder())} as {options.SUB_FOLDER!r} in Settings is {folder}: choose one in {tree}"]
+        )
+    return comments.left_out_of(settings)
+
+
 def _tree() -> Path:
     from modules import shared
 
@@ -89,9 +99,16 @@ def _tree() -> Path:
 
 def _embeddings() -> Path:
     """The WebUI's own folder or, by a setting, one below it."""
-    tree = _tree()
-    folder = (tree / options.folder()).resolve()
-    return folder if tree in (folder, *folder.parents) else tree
+    folder, tree = _chosen_folder(), _tree()
+    return folder if _is_below(folder, tree) else tree
+
+
+def _chosen_folder() -> Path:
+    return (_tree() / options.folder()).resolve()
+
+
+def _is_below(folder: Path, tree: Path) -> bool:
+    return tree in (folder, *folder.parents)
 
 
 def _reports() -> Path:
