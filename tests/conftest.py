@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the command line does
@@ -32,6 +34,8 @@ with suppress(ImportError):  # it is not there in a WebUI
 if TYPE_CHECKING:
     from toy import ToyHost, ToyModel
 
+    from embedding_estimate.demo.random_models import Family
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
@@ -43,6 +47,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     shares_out = config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput")
     if shares_out and config.option.numprocesses is None:
         config.option.numprocesses, config.option.dist = min(os.cpu_count() or 1, 8), "worksteal"
+
+
+def pytest_collection_finish() -> None:
+    """A million objects of modules and of tests stay from here on: the garbage collector and those who walk through
+    all objects, as a dry run does, need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,6 +73,23 @@ def toy_host() -> ToyHost:
 @pytest.fixture
 def toy(toy_host: ToyHost) -> ToyModel:
     return toy_host.model
+
+
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Path]:
+    """(family) -> the folder of a tiny random model, which is made once: who changes it takes a copy."""
+    from shaking import shaken
+
+    from embedding_estimate.demo.random_models import random_model
+
+    made: dict[Family, Path] = {}
+
+    def folder(family: Family) -> Path:
+        if family not in made:
+            made[family] = random_model(family, tmp_path_factory.mktemp("models") / family, seed=shaken(0))
+        return made[family]
+
+    return folder
 
 
 @pytest.fixture

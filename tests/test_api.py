@@ -72,15 +72,16 @@ def test_a_plan_says_what_an_estimate_takes(client: TestClient, place: Place) ->
     plan = described["plan"]
     assert plan["tokens"] == 2 and [phase["steps"] for phase in plan["phases"]] == [5]
     assert list(plan["seconds"]) == ["prepare", "train", "measure", "total"] and plan["memory"]["total"] > 0
-    assert finished(client, place)["plan"] is None
+    assert finished(client, place, measure="Nothing")["plan"] is None
     refused = client.post(f"{PREFIX}/plan", json={**GOOD, "tokens": -1})
     assert refused.status_code == 422 and refused.json()["detail"][0].startswith("tokens=-1")
 
 
 def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
     client = served(place, format="pt")
-    assert finished(client, place)["result"]["path"].endswith("it.pt")
-    assert finished(client, place, name="two", format="safetensors")["result"]["path"].endswith("two.safetensors")
+    assert finished(client, place, measure="Nothing")["result"]["path"].endswith("it.pt")
+    two = finished(client, place, name="two", format="safetensors", measure="Nothing")
+    assert two["result"]["path"].endswith("two.safetensors")
     described = client.get("/openapi.json").json()["paths"][f"{PREFIX}/estimate"]["post"]
     told = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert (told["format"]["default"], told["tokens"]["default"]) == ("pt", 0)
@@ -107,7 +108,7 @@ def test_bad_settings_are_answered_with_every_line(client: TestClient, wrong: di
 
 
 def test_a_taken_name(client: TestClient, place: Place) -> None:
-    finished(client, place)
+    finished(client, place, measure="Nothing")
     answer = client.post(f"{PREFIX}/estimate", json=GOOD)
     assert answer.status_code == 422 and "it.safetensors" in answer.json()["detail"][0]
 

@@ -85,7 +85,8 @@ def test_each_phase_says_how_it_is_trained(run: Run) -> None:
 @pytest.mark.usefixtures("brief")
 def test_images_of_quick_figures_are_made_for_a_report_only(run: Run) -> None:
     def measured(*options: str) -> tuple[int, str]:
-        result = run("estimate", "(red:1.5) circle", "--name", "madeup", *QUICK, "--dry-run", "--json", *options)
+        plain = ("(red:1.5) circle", "--name", "madeup", *QUICK, "--part", "Transformer")
+        result = run("estimate", *plain, "--dry-run", "--json", *options)
         return last(result)["passes"]["measure"]["forwards"][1], result.stderr
 
     hidden = "--measure Quick with images: no images without --report, which shows them"

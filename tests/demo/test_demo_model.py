@@ -44,6 +44,7 @@ def test_its_tokenizer_is_clip_s(pipeline: StableDiffusionPipeline) -> None:
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 49_407
 
 
+@pytest.mark.slow
 def test_it_obeys_a_plain_prompt(pipeline: StableDiffusionPipeline) -> None:
     picture = pipeline(
         "a yellow circle on a blue background",

@@ -17,6 +17,7 @@ from embedding_estimate.teaching.teacher import Task
 SETTINGS = Settings(text="red (circle:1.8)", name="curve", steps=4, learning_steps=60)
 
 
+@pytest.mark.slow
 def test_more_vectors_explain_more(toy_host: ToyHost) -> None:
     heard: dict[int, list[str]] = {1: [], 2: []}
 

@@ -120,10 +120,10 @@ def test_settings_that_the_model_cannot_serve_fail_with_each_line(place: Place) 
 
 
 def test_a_taken_name_is_told_at_once(place: Place) -> None:
-    place.finished()
+    place.finished(measure="Nothing")
     with pytest.raises(NameTaken):
         place.start(name="IT")
-    assert place.finished(overwrite=True).state == "done"
+    assert place.finished(overwrite=True, measure="Nothing").state == "done"
 
 
 def test_a_report_is_called_like_the_embedding(place: Place) -> None:
@@ -139,12 +139,12 @@ def test_a_folder_that_cannot_be_made_is_told_at_once(place: Place, tmp_path: Pa
 
 
 def test_a_second_job_is_refused_while_one_runs(place: Place, held: threading.Event) -> None:
-    first = place.start()
+    first = place.start(measure="Nothing")
     with pytest.raises(Busy, match="it is being estimated"):
         place.start(name="other")
     held.set()
     ended(first)
-    assert place.finished(name="other").state == "done"
+    assert place.finished(name="other", measure="Nothing").state == "done"
 
 
 @pytest.mark.parametrize("save", [True, False])
@@ -270,7 +270,7 @@ def test_a_fault_behind_the_training_leaves_the_embedding(place: Place, monkeypa
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr("embedding_estimate.reports.report.draw", broken)
-    job = place.finished()
+    job = place.finished(measure="Nothing")
     assert job.state == "failed" and read(place.embeddings / "it.safetensors").tokens == 2
     assert "it.safetensors: was saved before that" in job.notes[-1]
 

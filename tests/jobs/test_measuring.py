@@ -25,7 +25,7 @@ def place(toy_host: ToyHost, tmp_path: Path) -> Place:
 @pytest.fixture
 def job(place: Place) -> Job:
     """A job with quick figures."""
-    job = place.finished(measure="Quick")
+    job = place.finished(part="Transformer", measure="Quick")
     figures = saved(job).estimate.fidelity
     assert figures is not None and figures.quick
     return job

@@ -139,7 +139,7 @@ QUICK = ("Attention by LBFGS", "U-Net by Adam")
 
 def parts_and_kills() -> list[Any]:
     every = [pytest.param(part, 20, marks=pytest.mark.slow) for part in PARTS]
-    return [*((part, 2) for part in QUICK), *every]
+    return [*((part, 1) for part in QUICK), *every]
 
 
 @pytest.mark.parametrize(("part", "kills"), parts_and_kills())

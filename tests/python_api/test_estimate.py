@@ -75,8 +75,8 @@ def unlike_new(pipeline: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_pipeline_comes_back_as_it_was(load_pipeline: Load, family: Family, dtype: torch.dtype) -> None:
-    pipeline = unlike_new(load_pipeline(family, dtype))
+def test_a_pipeline_comes_back_as_it_was(copy_pipeline: Load, family: Family, dtype: torch.dtype) -> None:
+    pipeline = unlike_new(copy_pipeline(family, dtype))
     before = state(pipeline)
     result = estimate(TEXT, pipeline, **{**QUICK, "part": "Attention + U-Net"})
     assert result.embedding.tokens == 2
@@ -86,11 +86,11 @@ def test_a_pipeline_comes_back_as_it_was(load_pipeline: Load, family: Family, dt
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_pipeline_gives_the_vectors_that_its_folder_gives(
-    load_pipeline: Load, folders: Callable[[Family], Path], family: Family
+    copy_pipeline: Load, random_folder: Callable[[Family], Path], family: Family
 ) -> None:
     options = {**QUICK, "part": "U-Net"}
-    ours = estimate(TEXT, load_pipeline(family), **options)
-    theirs = estimate(TEXT, folders(family), **options)
+    ours = estimate(TEXT, copy_pipeline(family), **options)
+    theirs = estimate(TEXT, random_folder(family), **options)
     assert ours.vectors.keys() == theirs.vectors.keys()
     for key, vectors in theirs.vectors.items():
         torch.testing.assert_close(ours.vectors[key], vectors, rtol=1e-4, atol=1e-5)
@@ -100,8 +100,8 @@ def test_a_pipeline_gives_the_vectors_that_its_folder_gives(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers' own, of Euler's levels
 @pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler])
-def test_the_scheduler_of_a_pipeline_changes_nothing(load_pipeline: Load, kind: Any) -> None:
-    pipeline = load_pipeline("sd2")  # which predicts v: only the scheduler says so
+def test_the_scheduler_of_a_pipeline_changes_nothing(copy_pipeline: Load, kind: Any) -> None:
+    pipeline = copy_pipeline("sd2")  # which predicts v: only the scheduler says so
     options = {**QUICK, "part": "U-Net"}
     expected = estimate(TEXT, pipeline, **options).vectors["clip_h"]
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
@@ -111,9 +111,9 @@ def test_the_scheduler_of_a_pipeline_changes_nothing(load_pipeline: Load, kind: 
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["prepare", "train", "measure"])
 def test_an_error_of_a_callback_is_raised_and_the_pipeline_comes_back(
-    load_pipeline: Load, brief: None, phase: str
+    copy_pipeline: Load, brief: None, phase: str
 ) -> None:
-    pipeline = unlike_new(load_pipeline("sd1"))
+    pipeline = unlike_new(copy_pipeline("sd1"))
     before = state(pipeline)
     raised: list[Exception] = []
 
@@ -129,16 +129,16 @@ def test_an_error_of_a_callback_is_raised_and_the_pipeline_comes_back(
 
 
 @pytest.mark.slow
-def test_an_error_with_a_snapshot_is_raised_as_well(load_pipeline: Load) -> None:
+def test_an_error_with_a_snapshot_is_raised_as_well(copy_pipeline: Load) -> None:
     def fail(embedding: Embedding, step: int) -> None:
         raise ZeroDivisionError(f"{embedding.name} at {step}")
 
     with pytest.raises(ZeroDivisionError, match="red-circle-on at 1"):
-        estimate(TEXT, load_pipeline("sd1"), on_snapshot=fail, **{**QUICK, "save_every": 1})
+        estimate(TEXT, copy_pipeline("sd1"), on_snapshot=fail, **{**QUICK, "save_every": 1})
 
 
-def test_a_pipeline_comes_back_as_it_was_after_an_error_of_its_own(load_pipeline: Load) -> None:
-    pipeline = load_pipeline("sd1")
+def test_a_pipeline_comes_back_as_it_was_after_an_error_of_its_own(copy_pipeline: Load) -> None:
+    pipeline = copy_pipeline("sd1")
 
     def fail(*_arguments: Any, **_options: Any) -> None:
         raise ZeroDivisionError("in the text encoder")
@@ -168,8 +168,8 @@ LONG: dict[str, Any] = {**QUICK, "part": "U-Net", "learning_steps": 1000}
 
 
 @pytest.mark.usefixtures("signals")
-def test_ctrl_c_returns_what_was_reached(load_pipeline: Load, capfd: pytest.CaptureFixture[str]) -> None:
-    pipeline = unlike_new(load_pipeline("sd1"))
+def test_ctrl_c_returns_what_was_reached(copy_pipeline: Load, capfd: pytest.CaptureFixture[str]) -> None:
+    pipeline = unlike_new(copy_pipeline("sd1"))
     before = state(pipeline)
     result = estimate(TEXT, pipeline, on_progress=press("train"), **LONG)
     assert result.stopped == "interrupted"
@@ -182,8 +182,8 @@ def test_ctrl_c_returns_what_was_reached(load_pipeline: Load, capfd: pytest.Capt
 @pytest.mark.slow
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("phase", "times"), [("prepare", 1), ("train", 2)])
-def test_ctrl_c_raises_where_nothing_is_kept(load_pipeline: Load, phase: str, times: int) -> None:
-    pipeline = unlike_new(load_pipeline("sd1"))
+def test_ctrl_c_raises_where_nothing_is_kept(copy_pipeline: Load, phase: str, times: int) -> None:
+    pipeline = unlike_new(copy_pipeline("sd1"))
     before = state(pipeline)
     with pytest.raises(KeyboardInterrupt):
         estimate(TEXT, pipeline, on_progress=press(phase, times), **LONG)
@@ -214,16 +214,16 @@ def test_a_handler_of_the_programs_own_stays(monkeypatch: pytest.MonkeyPatch) ->
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_stop_before_the_work_is_an_interruption(load_pipeline: Load) -> None:
+def test_a_stop_before_the_work_is_an_interruption(copy_pipeline: Load) -> None:
     stop = StopToken()
     stop.stop(save=True)
     with pytest.raises(Interrupted, match="before there was anything to save"):
-        estimate(TEXT, load_pipeline("sd1"), stop=stop, **QUICK)
+        estimate(TEXT, copy_pipeline("sd1"), stop=stop, **QUICK)
 
 
 @pytest.mark.slow
-def test_it_works_where_gradients_are_off(load_pipeline: Load) -> None:
-    pipeline = load_pipeline("sd1")
+def test_it_works_where_gradients_are_off(copy_pipeline: Load) -> None:
+    pipeline = copy_pipeline("sd1")
     expected = estimate(TEXT, pipeline, **QUICK).vectors["clip_l"]
     with torch.no_grad():
         assert torch.equal(estimate(TEXT, pipeline, **QUICK).vectors["clip_l"], expected)
@@ -231,18 +231,18 @@ def test_it_works_where_gradients_are_off(load_pipeline: Load) -> None:
         assert torch.equal(estimate(TEXT, pipeline, **QUICK).vectors["clip_l"], expected)
 
 
-def test_settings_are_taken_whole_and_by_name(load_pipeline: Load) -> None:
+def test_settings_are_taken_whole_and_by_name(copy_pipeline: Load) -> None:
     options = {key: value for key, value in QUICK.items() if key != "progress"}
     whole = Settings(text=TEXT, name="red-disc", **options)
-    result = estimate(whole, load_pipeline("sd1"), progress=False, tokens=3, prompt_type="negative prompt")
+    result = estimate(whole, copy_pipeline("sd1"), progress=False, tokens=3, prompt_type="negative prompt")
     assert result.settings == Settings(**{**whole.to_dict(), "tokens": 3, "prompt_type": "Negative Prompt"})
     assert (result.embedding.name, result.phrase, result.embedding.tokens) == ("red-disc", "red-disc", 3)
 
 
-def test_a_name_is_made_of_the_words(load_pipeline: Load) -> None:
-    result = estimate(TEXT, load_pipeline("sd1"), **QUICK)
+def test_a_name_is_made_of_the_words(copy_pipeline: Load) -> None:
+    result = estimate(TEXT, copy_pipeline("sd1"), **QUICK)
     assert result.phrase == result.settings.name == "red-circle-on"
-    private = estimate(TEXT, load_pipeline("sd1"), private=True, **QUICK)
+    private = estimate(TEXT, copy_pipeline("sd1"), private=True, **QUICK)
     assert private.phrase == "an-embedding"
 
 
@@ -262,12 +262,12 @@ def test_wrong_settings_are_told_before_the_model_is_loaded(options: dict[str, A
 
 
 @pytest.mark.slow
-def test_callbacks_get_snapshots_and_previews(load_pipeline: Load) -> None:
+def test_callbacks_get_snapshots_and_previews(copy_pipeline: Load) -> None:
     snapshots: list[tuple[str, int]] = []
     previews: list[Preview] = []
     estimate(
         TEXT,
-        load_pipeline("sd1"),
+        copy_pipeline("sd1"),
         on_snapshot=lambda embedding, step: snapshots.append((embedding.name, step)),
         on_preview=previews.append,
         **{**QUICK, "save_every": 1, "preview_every": 2},
@@ -278,8 +278,8 @@ def test_callbacks_get_snapshots_and_previews(load_pipeline: Load) -> None:
 
 
 @pytest.fixture
-def measured(folders: Callable[[Family], Path], brief: None) -> Result:
-    return estimate(TEXT, folders("sdxl"), **{**QUICK, "measure": "Quick with images"})
+def measured(random_folder: Callable[[Family], Path], brief: None) -> Result:
+    return estimate(TEXT, random_folder("sdxl"), **{**QUICK, "measure": "Quick with images"})
 
 
 @pytest.mark.slow
@@ -318,16 +318,16 @@ def test_it_saves_under_the_name_that_is_given(measured: Result, tmp_path: Path)
 
 
 def test_the_default_folder_is_that_of_the_command_line(
-    load_pipeline: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy_pipeline: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = estimate(TEXT, load_pipeline("sd1"), format="pt", **QUICK)
+    result = estimate(TEXT, copy_pipeline("sd1"), format="pt", **QUICK)
     assert result.save() == [Path("embeddings/red-circle-on.pt")]
     assert torch.equal(load("embeddings/red-circle-on.pt").vectors["emb_params"], result.vectors["clip_l"])
 
 
-def test_words_are_saved_each_under_its_name(load_pipeline: Load, tmp_path: Path) -> None:
-    result = estimate("(red:1.5) circle", load_pipeline("sd1"), **{**QUICK, "tokens": 0, "words": "One per weight"})
+def test_words_are_saved_each_under_its_name(copy_pipeline: Load, tmp_path: Path) -> None:
+    result = estimate("(red:1.5) circle", copy_pipeline("sd1"), **{**QUICK, "tokens": 0, "words": "One per weight"})
     assert result.phrase == "(red-circle-a:1.5) red-circle-b"
     paths = result.save("disc", tmp_path)
     assert [path.name for path in paths] == ["disc-a.safetensors", "disc-b.safetensors"]
@@ -336,8 +336,8 @@ def test_words_are_saved_each_under_its_name(load_pipeline: Load, tmp_path: Path
     assert [word["name"] for word in provenance["words"]] == ["disc-a", "disc-b"]
 
 
-def test_bars_show_the_phases_and_can_be_off(load_pipeline: Load, capfd: pytest.CaptureFixture[str]) -> None:
-    pipeline = load_pipeline("sd1")
+def test_bars_show_the_phases_and_can_be_off(copy_pipeline: Load, capfd: pytest.CaptureFixture[str]) -> None:
+    pipeline = copy_pipeline("sd1")
     phases: list[str] = []
     estimate(TEXT, pipeline, on_progress=lambda progress: phases.append(progress.phase), **QUICK)
     assert capfd.readouterr() == ("", "")
@@ -423,19 +423,19 @@ def sampling_images(pipeline: Any) -> Any:
         ],
     ),
 )
-def test_a_pipeline_that_cannot_be_used_is_refused_in_one_line(load_pipeline: Load, change: Any, line: str) -> None:
+def test_a_pipeline_that_cannot_be_used_is_refused_in_one_line(copy_pipeline: Load, change: Any, line: str) -> None:
     with pytest.raises(ModelError) as told:
-        estimate(TEXT, change(load_pipeline("sd1")), **QUICK)
+        estimate(TEXT, change(copy_pipeline("sd1")), **QUICK)
     assert line in str(told.value) and "\n" not in str(told.value)
 
 
-def test_the_second_encoder_of_sdxl_is_needed(load_pipeline: Load) -> None:
+def test_the_second_encoder_of_sdxl_is_needed(copy_pipeline: Load) -> None:
     with pytest.raises(ModelError, match="StableDiffusionXLPipeline: has no text_encoder_2"):
-        estimate(TEXT, without("text_encoder_2")(load_pipeline("sdxl")), **QUICK)
+        estimate(TEXT, without("text_encoder_2")(copy_pipeline("sdxl")), **QUICK)
 
 
-def test_a_size_of_two_sides_is_read_and_left(load_pipeline: Load) -> None:
-    pipeline = load_pipeline("sd1")
+def test_a_size_of_two_sides_is_read_and_left(copy_pipeline: Load) -> None:
+    pipeline = copy_pipeline("sd1")
     pipeline.unet.register_to_config(sample_size=[16, 8])
     before = copy.deepcopy(dict(pipeline.unet.config))
     assert StandaloneHost.of_pipeline(pipeline).info.default_size == 64

@@ -74,7 +74,7 @@ def test_where_one_file_fails_none_is_left(
 ) -> None:
     old = {}
     if before:
-        words(place, seed=3)
+        words(place, seed=3, measure="Nothing")
         old = held(place.embeddings)
         assert len(old) == 3
     fail_at(monkeypatch, step, number)
@@ -90,7 +90,7 @@ def test_where_one_file_fails_none_is_left(
 
 
 def test_a_job_that_is_dropped_puts_all_files_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    words(place, seed=3)
+    words(place, seed=3, measure="Nothing")
     before = held(place.embeddings)
     save = saving.Result.save
 
@@ -134,7 +134,7 @@ def test_the_name_of_a_further_word_is_told_before_the_training(place: Place) ->
 
 
 def test_snapshots_are_of_all_words(place: Place) -> None:
-    job = words(place, learning_steps=4, save_every=2, text="(red:1.5) circle (blue:0.6) star")
+    job = words(place, learning_steps=4, save_every=2, text="(red:1.5) circle (blue:0.6) star", measure="Nothing")
     assert job.state == "done"
     folder = place.embeddings.with_name("embeddings-steps") / "it"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -143,7 +143,7 @@ def test_snapshots_are_of_all_words(place: Place) -> None:
 
 
 def test_one_word_is_saved_under_its_name(place: Place) -> None:
-    job = place.finished(text="(red circle:1.3)", words="One per weight")
+    job = place.finished(text="(red circle:1.3)", words="One per weight", measure="Nothing")
     assert job.saved and [path.name for path in job.saved.paths] == ["it.safetensors"]
     assert read(job.saved.path).provenance["typed_weight"] == 1.3
 
@@ -188,11 +188,12 @@ def test_no_word_has_its_name_before_all_are_written(place: Place, monkeypatch: 
 
 def test_words_know_those_that_were_made_with_them(place: Place, tmp_path: Path) -> None:
     """After a kill between two names, of overwritten words one may be of the estimate before."""
-    first = words(place)
+    first = words(place, measure="Nothing")
     (tmp_path / "old").mkdir()
     for path in first.saved.paths:
         (tmp_path / "old" / path.name).write_bytes(path.read_bytes())
-    again = words(place, seed=5, learning_steps=4, text="(red:1.5) circle cat (blue:0.6)", overwrite=True)
+    other: dict[str, Any] = {"seed": 5, "learning_steps": 4, "text": "(red:1.5) circle cat (blue:0.6)"}
+    again = words(place, **other, overwrite=True, measure="Nothing")
     one, two, three = again.saved.paths
     assert [lacks(read(path), path) for path in again.saved.paths] == [[], [], []]
     two.write_bytes((tmp_path / "old" / two.name).read_bytes())

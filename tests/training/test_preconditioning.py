@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from shaking import shaken
+from suites import quick_first
 from torch import Tensor
 
 from embedding_estimate.model.vectors import NORM_LIMIT, VectorSpace
@@ -179,7 +180,7 @@ def test_without_a_gradient_the_space_stays_as_it_is(
     assert made(space, objective, start) is space
 
 
-@pytest.mark.parametrize("which", ["vectors", "directions"])
+@pytest.mark.parametrize("which", quick_first(1, ["vectors", "directions"]))
 def test_lbfgs_gets_further_in_as_many_steps(space: VectorSpace, which: str) -> None:
     """Whether vectors are uneven or the directions of the width, none of which is an axis: in the middle of 16
     problems. Of directions eight samples tell little, and on some problems they lead astray."""

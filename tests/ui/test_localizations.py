@@ -92,13 +92,16 @@ class Texts(HTMLParser):
             self.found.add(data.strip())
 
 
-def of_the_form(place: Place) -> set[str]:
+@pytest.fixture(scope="module")
+def of_the_form(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
+    """What the form shows."""
     with gr.Blocks(analytics_enabled=False) as blocks:
-        tab.build(place)
+        tab.build(Place(ToyHost(), tmp_path_factory.mktemp("form")))
     shown = [block for block in blocks.blocks.values() if f"{PREFIX}hidden" not in (block.elem_classes or ())]
     ours = [block for block in shown if str(block.elem_id).startswith(PREFIX) and not isinstance(block, gr.HTML)]
     texts = {getattr(block, name, None) for block in ours for name in ("label", "info")}
-    return {text for text in texts if text} | {block.value for block in ours if isinstance(block, gr.Button)}
+    buttons = {block.value for block in ours if isinstance(block, gr.Button)}
+    return frozenset({text for text in texts if text} | buttons)
 
 
 def of_jobs(n: int, folder: Path) -> set[str]:
@@ -196,10 +199,9 @@ def settings_page() -> set[str]:
 
 
 def test_a_localization_knows_the_tab_and_the_settings_page(
-    dictionary: Dictionary, toy_host: ToyHost, tmp_path: Path
+    dictionary: Dictionary, of_the_form: frozenset[str], tmp_path: Path
 ) -> None:
-    place = Place(toy_host, tmp_path)
-    asked = of_the_form(place) | settings_page() | (CHOICES - NAMES)
+    asked = of_the_form | settings_page() | (CHOICES - NAMES)
     assert asked - dictionary.known.keys() == set()
     shown = of_jobs(3, tmp_path)
     theirs = ("name3", str(tmp_path), "problem 3", "note 3")  # names and folders of users
@@ -220,9 +222,9 @@ def test_a_help_text_names_choices_as_the_form_shows_them(dictionary: Dictionary
         )
 
 
-def test_no_translation_is_left_over(dictionary: Dictionary, toy_host: ToyHost, tmp_path: Path) -> None:
-    asked = of_the_form(Place(toy_host, tmp_path)) | settings_page() | CHOICES | of_jobs(3, tmp_path)
-    asked |= {*names.GRAMMAR.values(), *everything()}
+def test_no_translation_is_left_over(dictionary: Dictionary, of_the_form: frozenset[str], tmp_path: Path) -> None:
+    asked = of_the_form | settings_page() | CHOICES | of_jobs(3, tmp_path)
+    asked = asked | {*names.GRAMMAR.values(), *everything()}
     used = {key for key in dictionary.known if key in asked or f'"{key}"' in SCRIPT}
     patterns = [re.compile("(.*?)".join(map(re.escape, text.split("{}"))), re.DOTALL) for text in asked if "{}" in text]
     rest = {

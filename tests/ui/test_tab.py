@@ -126,6 +126,14 @@ def built() -> form.Form:
     return built_with({})
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
+    """The tab in a WebUI, for who only looks at it."""
+    with gr.Blocks(analytics_enabled=False) as blocks, gr.Tab("Embedding Estimate"):
+        tab.build(Place(ToyHost(), tmp_path_factory.mktemp("page")))
+    return blocks
+
+
 def values(built: form.Form, **changed: Any) -> tuple[Any, ...]:
     assert changed.keys() <= built.components.keys()
     return tuple(changed.get(name, component.value) for name, component in built.components.items())
@@ -160,24 +168,20 @@ def fold_of(blocks: gr.Blocks, name: str) -> str:
     return block.label if block else ""
 
 
-def test_what_every_estimate_needs_comes_first_then_the_training_and_the_rest_is_folded(place: Place) -> None:
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        tab.build(place)
+def test_what_every_estimate_needs_comes_first_then_the_training_and_the_rest_is_folded(page: gr.Blocks) -> None:
     folds: dict[str, list[str]] = {}
     for parameter in PARAMETERS:
-        folds.setdefault(fold_of(blocks, parameter.name), []).append(parameter.name)
+        folds.setdefault(fold_of(page, parameter.name), []).append(parameter.name)
     assert set(folds.pop("")) == {"text", "prompt_type", "name", "overwrite", "tokens"}
     mission = {"part", "steps", "learning_steps", "rate", "optimizer", "loss", "initial_prompt", "token_source"}
     assert set(folds["Training"]) == mission | {"use", "effort"}
-    opened = {each.label: each.open for each in blocks.blocks.values() if isinstance(each, gr.Accordion)}
+    opened = {each.label: each.open for each in page.blocks.values() if isinstance(each, gr.Accordion)}
     assert opened == {"Training": True, "More settings": False} and folds.keys() == opened.keys()
 
 
-def test_the_buttons_stand_between_the_first_settings_and_the_folds(place: Place) -> None:
+def test_the_buttons_stand_between_the_first_settings_and_the_folds(page: gr.Blocks) -> None:
     """A narrow page shows them in this order, so nobody scrolls past the whole form."""
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        tab.build(place)
-    (row,) = (each for each in blocks.blocks.values() if each.elem_id == "embedding_estimate_tab")
+    (row,) = (each for each in page.blocks.values() if each.elem_id == "embedding_estimate_tab")
     columns = [each.elem_id for each in row.children]
     assert columns == ["embedding_estimate_form", "embedding_estimate_side", "embedding_estimate_settings"]
 
@@ -234,12 +238,10 @@ def test_names_of_the_place_are_choices(built: form.Form) -> None:
 # the events
 
 
-def test_the_tab_builds_within_other_blocks(place: Place) -> None:
-    with gr.Blocks(analytics_enabled=False) as blocks, gr.Tab("Embedding Estimate"):
-        tab.build(place)
-    ids = [block.elem_id for block in blocks.blocks.values() if block.elem_id]
+def test_the_tab_builds_within_other_blocks(page: gr.Blocks) -> None:
+    ids = [block.elem_id for block in page.blocks.values() if block.elem_id]
     assert len(set(ids)) == len(ids) and all(name.startswith("embedding_estimate_") for name in ids)
-    assert not any(event.queued for event in events(blocks))
+    assert not any(event.queued for event in events(page))
 
 
 def test_problems_come_back_as_lines(place: Place, built: form.Form) -> None:
@@ -450,11 +452,11 @@ def test_where_no_list_of_styles_is_known_it_is_said_how_to_read_them_anew(place
     assert tab.as_style(place) == ("", ["saved as the style it", tab.REFRESH], ["it"])
 
 
-def test_only_a_place_with_prompts_offers_them(place: Place) -> None:
-    for in_webui in (True, False):
-        place.in_webui = in_webui
-        with gr.Blocks(analytics_enabled=False) as blocks:
-            tab.build(place)
+def test_only_a_place_with_prompts_offers_them(page: gr.Blocks, place: Place) -> None:
+    place.in_webui = False
+    with gr.Blocks(analytics_enabled=False) as alone:
+        tab.build(place)
+    for blocks, in_webui in ((page, True), (alone, False)):
         (button,) = (each for each in blocks.blocks.values() if each.elem_id == "embedding_estimate_own_prompts")
         assert button.visible is in_webui
 

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shaking import shaken
 from torch import Tensor
 
 from embedding_estimate.model.host import Family
@@ -141,15 +140,19 @@ def generated(webui: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tens
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Any]:
-    """A tiny random model of each family, for the stand-in."""
+def models(request: pytest.FixtureRequest) -> dict[Family, Any]:
+    """A tiny random model of each family, for the stand-in; it is loaded when it is first asked for."""
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[test]'")
-    from embedding_estimate.demo.random_models import random_model
     from embedding_estimate.hosts.standalone.loading import load
 
-    folder = tmp_path_factory.mktemp("models")
-    families: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
-    return {family: load(random_model(family, folder / family, seed=shaken(0)), device="cpu") for family in families}
+    random_folder = request.getfixturevalue("random_folder")
+
+    class Models(dict[Family, Any]):
+        def __missing__(self, family: Family) -> Any:
+            self[family] = load(random_folder(family), device="cpu")
+            return self[family]
+
+    return Models()
 
 
 @pytest.fixture(params=["AUTOMATIC1111"])

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shaking import shaken
 
 pytest.importorskip("diffusers", reason="the standalone host needs the package's 'app' extra")
 
@@ -15,20 +14,13 @@ import torch
 from hosts.contract import HostContract
 from torch import nn
 
-from embedding_estimate.demo.random_models import Family, random_model
+from embedding_estimate.demo.random_models import Family
 from embedding_estimate.hosts.lending import threads
 from embedding_estimate.hosts.standalone import host as host_module
 from embedding_estimate.hosts.standalone.host import StandaloneHost
 
 FAMILIES: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
-    return {
-        family: random_model(family, tmp_path_factory.mktemp("models") / family, seed=shaken(0)) for family in FAMILIES
-    }
 
 
 def combined() -> Iterator[Any]:
@@ -39,12 +31,12 @@ def combined() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module", params=combined())
-def loaded(request: pytest.FixtureRequest, folders: dict[Family, Path]) -> Iterator[StandaloneHost]:
+def loaded(request: pytest.FixtureRequest, random_folder: Callable[[Family], Path]) -> Iterator[StandaloneHost]:
     """In fp32 throughout: cuDNN's convolutions would round to 10 bits, differently from one batch size to another."""
     family, device = request.param
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    yield StandaloneHost.load(folders[family], device=device, dtype=torch.float32)
+    yield StandaloneHost.load(random_folder(family), device=device, dtype=torch.float32)
     torch.backends.cudnn.allow_tf32 = before
 
 
@@ -66,8 +58,10 @@ def test_importing_the_host_imports_none_of_the_heavy_libraries() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_a_small_model_computes_on_one_thread(folders: dict[Family, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    host = StandaloneHost.load(folders["sd1"], device="cpu")
+def test_a_small_model_computes_on_one_thread(
+    random_folder: Callable[[Family], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = StandaloneHost.load(random_folder("sd1"), device="cpu")
     with threads(2):
         with host.borrow():
             assert torch.get_num_threads() == 1
@@ -77,8 +71,8 @@ def test_a_small_model_computes_on_one_thread(folders: dict[Family, Path], monke
             assert torch.get_num_threads() == 2
 
 
-def test_what_only_a_webui_reads_is_told(folders: dict[Family, Path]) -> None:
-    with StandaloneHost.load(folders["sd1"], device="cpu").borrow() as model:
+def test_what_only_a_webui_reads_is_told(random_folder: Callable[[Family], Path]) -> None:
+    with StandaloneHost.load(random_folder("sd1"), device="cpu").borrow() as model:
         network, comment = model.notes("a <lora:oil:0.8> circle # or a square\non red")
         assert network.startswith("<lora:oil:0.8> is read as plain words here, but not in a WebUI: leave it out")
         assert comment.startswith("# or a square is read")
@@ -86,8 +80,10 @@ def test_what_only_a_webui_reads_is_told(folders: dict[Family, Path]) -> None:
 
 
 @pytest.mark.parametrize(("family", "heeded"), [("sd1", 2), ("sdxl", 1)])
-def test_a_clip_skip_is_told_where_it_does_something(folders: dict[Family, Path], family: Family, heeded: int) -> None:
-    with StandaloneHost.load(folders[family], device="cpu", clip_skip=2).borrow() as model:
+def test_a_clip_skip_is_told_where_it_does_something(
+    random_folder: Callable[[Family], Path], family: Family, heeded: int
+) -> None:
+    with StandaloneHost.load(random_folder(family), device="cpu", clip_skip=2).borrow() as model:
         assert model.info.clip_skip == heeded
         ignored = ["clip skip 2 has no effect in SDXL, as in a WebUI: leave it out"]
         assert model.notes("a circle") == (ignored if heeded == 1 else [])

@@ -81,7 +81,7 @@ def test_a_weight_may_end_in_what_is_hardly_space() -> None:
 @pytest.mark.parametrize(
     "prompt",
     [
-        ", ".join(f"(word{n}:1.2) [cat:dog:0.5]" for n in range(2500)),
+        pytest.param(", ".join(f"(word{n}:1.2) [cat:dog:0.5]" for n in range(2500)), marks=pytest.mark.slow),
         "(" * 5000,
         "[a:3]" + "]" * 5000,
         "[" * 2000 + "a" + ":3]" * 2000,

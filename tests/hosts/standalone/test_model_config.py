@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hosts.standalone.ldm_models import make
 from safetensors.torch import load_file
 from suites import quick_first
 
-from embedding_estimate.demo.random_models import random_model
+from embedding_estimate.demo.random_models import Family
 from embedding_estimate.errors import ModelError
 from embedding_estimate.hosts.standalone import model_config
 from embedding_estimate.hosts.standalone.host import StandaloneHost
@@ -31,8 +32,8 @@ NO_NUMBERS = [[], {}, "eight", True, float("nan"), float("inf"), -1, HUGE]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_model("sd1", tmp_path_factory.mktemp("random") / "model")
+def model(random_folder: Callable[[Family], Path]) -> Path:
+    return random_folder("sd1")
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,18 @@ from safetensors.torch import load_file, save_file
 from suites import quick_first
 from torch import Tensor
 
-from embedding_estimate.demo.random_models import random_model
+from embedding_estimate.demo.random_models import Family
 from embedding_estimate.errors import ModelError
 from embedding_estimate.hosts.standalone.checkpoint import recognise
 from embedding_estimate.hosts.standalone.loading import load
+
+Copied = Callable[[Family], Path]
+
+
+@pytest.fixture
+def copied(random_folder: Callable[[Family], Path], tmp_path: Path) -> Copied:
+    """(family) -> the folder of a model that a test may change."""
+    return lambda family: Path(shutil.copytree(random_folder(family), tmp_path / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +74,8 @@ def test_truncated_files(sd1_tensors: dict[str, Tensor], tmp_path: Path) -> None
     assert "truncated" in one_line(path)
 
 
-def test_a_truncated_folder(tmp_path: Path) -> None:
-    folder = random_model("sd1", tmp_path / "model")
+def test_a_truncated_folder(copied: Copied) -> None:
+    folder = copied("sd1")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-10])
@@ -77,8 +87,8 @@ def test_a_truncated_folder(tmp_path: Path) -> None:
     assert "cannot be loaded" in one_line(folder)
 
 
-def test_a_folder_without_its_vocabulary(tmp_path: Path) -> None:
-    folder = random_model("sdxl", tmp_path / "model")
+def test_a_folder_without_its_vocabulary(copied: Copied) -> None:
+    folder = copied("sdxl")
     for path in (folder / "tokenizer_2").iterdir():
         path.unlink()
     assert "tokenizer_2 has" in one_line(folder)
@@ -129,15 +139,15 @@ def test_other_models_are_refused_by_name(shapes: dict[str, tuple[int, ...]], na
         ],
     ),
 )
-def test_other_pipelines_are_refused_by_name(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
-    folder = random_model("sd1", tmp_path)
+def test_other_pipelines_are_refused_by_name(changes: dict[str, Any], named: str, copied: Copied) -> None:
+    folder = copied("sd1")
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     (folder / "model_index.json").write_text(json.dumps(index | changes), encoding="utf-8")
     assert named in one_line(folder)
 
 
-def test_folders_with_an_inpainting_unet_are_refused(tmp_path: Path) -> None:
-    folder = random_model("sd1", tmp_path)
+def test_folders_with_an_inpainting_unet_are_refused(copied: Copied) -> None:
+    folder = copied("sd1")
     config = UNet2DConditionModel.load_config(folder / "unet")
     UNet2DConditionModel.from_config(config, in_channels=9).save_pretrained(folder / "unet")
     assert "inpainting" in one_line(folder)
