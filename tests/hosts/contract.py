@@ -118,7 +118,7 @@ class HostContract(AttentionContract):
     @pytest.mark.parametrize("text", quick_first(2, ["()", "[::0.5] AND", "[|]", "[:1]", "[::1]", "[()|]"]))
     def test_a_prompt_that_is_empty_at_every_step_is_refused(self, model: BorrowedModel, text: str) -> None:
         teacher = Teacher(model, Task(text, False, ("",), SIZE, SIZE))
-        with pytest.raises(PromptError, match="does what the empty prompt does"):
+        with pytest.raises(PromptError, match=r"does what the empty prompt does|no alternative may be empty"):
             check_text(teacher, Trajectory("Euler", "Karras", EVALUATIONS, 7.0))
 
     # what the model says of itself

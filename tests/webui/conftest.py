@@ -202,3 +202,19 @@ def loaded(shared: Any, models: dict[Family, Any], tmp_path: Path) -> Any:
     put_in(models["sd1"])
     extension.place.cache_clear()
     return shared
+
+
+@pytest.fixture
+def failing_parser(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As AUTOMATIC1111's of 1.2 fails at an empty alternative."""
+    from modules import prompt_parser
+
+    error = type("VisitError", (Exception,), {"__module__": "lark.exceptions"})
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules
+
+    def parsed(prompts: list[str], steps: int) -> Any:
+        if any("|]" in prompt for prompt in prompts):
+            raise error('Error trying to process rule "start":\n\ngenerator raised StopIteration')
+        return schedules(prompts, steps)
+
+    monkeypatch.setattr(prompt_parser, "get_learned_conditioning_prompt_schedules", parsed)

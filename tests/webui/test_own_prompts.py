@@ -72,6 +72,13 @@ def test_what_no_embedding_can_be_trained_in_is_left_out(
     assert contexts(negative=True) == ["a cat AND {}", "a castle :0.5, {}", "(a tree:1.3), {}"]
 
 
+def test_what_the_webui_fails_at_is_left_out(
+    history: Path, shared: Any, monkeypatch: pytest.MonkeyPatch, failing_parser: None
+) -> None:
+    save_styles(shared, monkeypatch, ("[a cat|]", None), ("a castle", None))
+    assert contexts(negative=False) == ["a castle, {}"]
+
+
 def test_there_are_no_more_than_can_be_trained_in(history: Path, shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     save_styles(shared, monkeypatch, *((f"style {number}", None) for number in range(100)))
     found = contexts(negative=False)

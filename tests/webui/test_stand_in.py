@@ -16,7 +16,7 @@ pytest.importorskip("diffusers", reason="the stand-in's model needs the package'
 from elsewhere import DEVICE, pretended
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hosts.contract import PLAIN, HostContract, encode
+from hosts.contract import HostContract
 from jobs.test_jobs import ended
 from suites import quick_first
 from torch import nn
@@ -164,17 +164,6 @@ def test_unsupported_checkpoints_are_refused_by_name(loaded: Any, change: dict[s
         setattr(loaded.sd_model, name, value)
     with pytest.raises(ModelError, match=said), WebuiHost().borrow():
         pass
-
-
-def test_who_unloads_the_checkpoint_has_to_wait_for_the_job(loaded: Any) -> None:
-    from modules import sd_models
-
-    before = loaded.sd_model
-    with WebuiHost().borrow() as model:
-        sd_models.unload_model_weights()
-        assert loaded.sd_model is before
-        encode(model, PLAIN)
-    assert loaded.sd_model is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from embedding_estimate.hosts.thaw import ordinary
 from embedding_estimate.hosts.webui import networks, support
 from embedding_estimate.hosts.webui.engine import Engine, without_weights
 from embedding_estimate.hosts.webui.kind import Kind, Pipeline, kind
+from embedding_estimate.hosts.webui.reading import readable
 from embedding_estimate.hosts.webui.replacing import put_off
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
 from embedding_estimate.hosts.webui.turns import anybody_waits, job_turn
@@ -70,7 +71,7 @@ class WebuiModel:
         weights: bool = True,
     ) -> list[Stage]:
         texts = self._sized([networks.stripped(prompt)], width, height, negative)
-        with ExitStack() as stack:
+        with readable(prompt), ExitStack() as stack:
             stack.enter_context(self._autocast())
             for engine in self._engines.values() if not weights else ():
                 stack.enter_context(without_weights(engine.engine))

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from embedding_estimate.errors import PromptError
 from embedding_estimate.hosts.webui import comments, txt2img
+from embedding_estimate.hosts.webui.reading import readable
 
 PLACE = "{prompt}"  # of the prompt in a style
 MOST = 24  # more would make the training slow
@@ -17,7 +19,7 @@ def contexts(negative: bool) -> list[str]:
     """Those of one side of the guidance, at most `MOST`, none twice: the last image's first.
 
     Each is one line with `{}` where the style has its place or, without one, at the end. Prompts that change with the
-    step or have `AND` are left out, since an embedding stands in a plain one.
+    step, have `AND` or make the WebUI fail are left out, since an embedding stands in a plain one.
     """
     prompts = [*_last(negative), *_styles(negative)]
     found = dict.fromkeys(context for prompt in prompts if (context := _context(prompt)))
@@ -57,6 +59,10 @@ def _is_plain(prompt: str, negative: bool) -> bool:
     from modules import prompt_parser
 
     [parts], _, _ = prompt_parser.get_multicond_prompt_list([prompt])
-    [schedule] = prompt_parser.get_learned_conditioning_prompt_schedules([prompt], STEPS)
+    try:
+        with readable(prompt):
+            [schedule] = prompt_parser.get_learned_conditioning_prompt_schedules([prompt], STEPS)
+    except PromptError:
+        return False
     composed = not negative and (len(parts) > 1 or parts[0][1] != 1)
     return not composed and len(schedule) == 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 
@@ -24,14 +25,12 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def put_off(owner: Any, name: str) -> Iterator[None]:
-    """Within, a call of an object's function does nothing and returns None. If there was any, it is called at the end.
-
-    Arguments are left out at the end.
-    """
-    function, calls = getattr(owner, name), []
+    """Within, calls of an object's function do nothing and return None. The last one, if any, is made at the end."""
+    function = getattr(owner, name)
+    calls: list[Callable[[], Any]] = []
     try:
-        with replaced(owner, name, lambda *arguments, **named: calls.append(arguments)):
+        with replaced(owner, name, lambda *arguments, **named: calls.append(partial(function, *arguments, **named))):
             yield
     finally:
         if calls:
-            function()
+            calls[-1]()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from embedding_estimate.hosts.webui.replacing import put_off
 
 
 class LdmPipeline:
@@ -36,7 +39,18 @@ class LdmPipeline:
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
-        """`kind.Pipeline.loaded`.
+        """`kind.Pipeline.loaded`. Who moves the model without a turn in the queue has it moved after the job."""
+        with ExitStack() as stack:
+            stack.enter_context(put_off(self._model, "to"))  # by which the settings page's buttons unload and load it
+            api = sys.modules.get("modules.api.api")
+            if hasattr(api, "unload_model_weights"):  # before 1.6 it keeps the function itself
+                stack.enter_context(put_off(api, "unload_model_weights"))
+            stack.enter_context(self._together())
+            yield
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Within, text encoders and U-Net are on the device together.
 
         Under --medvram the WebUI's hooks move out the one when the other runs, and a backward pass goes through
         both. The VAE comes and goes as ever.

@@ -12,7 +12,7 @@ from torch import nn
 from embedding_estimate.hosts.thaw import thaw
 from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
-from embedding_estimate.hosts.webui.replacing import replaced
+from embedding_estimate.hosts.webui.replacing import put_off, replaced
 
 
 class ReforgePipeline(ForgeObjects):
@@ -34,11 +34,15 @@ class ReforgePipeline(ForgeObjects):
 
     @contextmanager
     def _kept_loaded(self) -> Iterator[None]:
-        """`ForgeObjects._kept_loaded`: reForge would ask for the encoders at each prompt, and empty caches."""
+        """`ForgeObjects._kept_loaded`: reForge would ask for the encoders at each prompt, and empty caches.
+
+        The settings page's buttons that unload and load a model ask nobody either: they have their way after the job.
+        """
         from modules import sd_models_xl
         from modules_forge import forge_clip
 
         with ExitStack() as stack:
+            stack.enter_context(put_off(self._model, "to"))
             for module in (forge_clip, sd_models_xl):
                 stack.enter_context(replaced(module, "move_clip_to_gpu", lambda: None))
             yield

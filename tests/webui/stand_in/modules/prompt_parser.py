@@ -49,7 +49,8 @@ def get_multicond_learned_conditioning(model: Any, prompts: SdConditioning, step
 
 
 def _schedule(model: Any, prompt: str, like: SdConditioning, steps: int) -> list[ScheduledPromptConditioning]:
-    ends, texts = zip(*grammar.schedule(prompt, steps), strict=True)
+    [schedule] = get_learned_conditioning_prompt_schedules([prompt], steps)
+    ends, texts = zip(*schedule, strict=True)
     conds = model.get_learned_conditioning(
         SdConditioning(list(texts), like.is_negative_prompt, like.width, like.height)
     )
