@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedding_estimate.model.vectors import count
+from embedding_estimate.model.vectors import count, fit
 from embedding_estimate.objectives.objective import Objective, in_words
 from embedding_estimate.progress import StopReason
 from embedding_estimate.settings import ALONE
@@ -32,15 +32,17 @@ def keep_where_better(training: Training, objective: Objective[Any]) -> None:
     """Takes the prompt's own words without their weights, where these do better among others and there is room, once
     the training is over.
 
-    They are as many as they are in the prompt: vectors behind them would move what is typed next.
+    They are compared with as many vectors as there are, because held-out rows overrate what other numbers of vectors
+    do to the words behind them. They are kept with their own number, which moves nothing.
     """
     if training.stopped not in (StopReason.DONE, StopReason.EARLY):
         return
-    teacher = objective.teacher
-    if not may_be_kept(teacher, count(training.best)):
+    teacher, room = objective.teacher, count(training.best)
+    if not may_be_kept(teacher, room):
         return
     words = teacher.model.token_vectors(teacher.task.text)
-    ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, words))
+    padded = fit(words, room, teacher.model.padding_vectors())
+    ours, theirs = (objective.held_out_among_words(vectors) for vectors in (training.best, padded))
     if ours is None or theirs is None or ours <= theirs:
         return
     training.keep(words, objective.held_out(words))
