@@ -50,11 +50,10 @@ MEASURE = replace(
 def _settings(options: Mapping[str, Any], text: str) -> Settings:
     """All but the typed weight, which has no bounds here."""
     typed = typed_settings(options)
+    given = [parameter for parameter in (MEASURE, WEIGHT) if parameter.name in typed]
+    if problems := [line for parameter in given if (line := parameter.problem(typed[parameter.name]))]:
+        raise SettingsError(problems)
     weight = typed.pop("typed_weight", None)
-    if "measure" in typed and (problem := MEASURE.problem(typed["measure"])):
-        raise SettingsError([problem])
-    if weight is not None and (problem := WEIGHT.problem(weight)):
-        raise SettingsError([problem])
     if weight == 0:
         raise SettingsError(
             ["typed_weight=0: compare does not search for a weight; give the weight that the name is typed with"]

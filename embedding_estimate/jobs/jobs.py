@@ -159,13 +159,13 @@ class Jobs:
         return measuring
 
     def _refuse_a_second(self) -> None:
-        """But for one that makes room."""
+        """Raises `Busy` while a job runs that makes no room."""
         last = self.latest
         if last and last.state == "running" and not isinstance(last, MAKE_ROOM):
             raise Busy(f"{last.title} is being estimated: wait until it is done, or interrupt it")
 
     def _begin(self, job: Job, work: Callable[[], None]) -> None:
-        if isinstance(self.latest, MAKE_ROOM):
+        if isinstance(self.latest, MAKE_ROOM):  # only here, where nothing can refuse the new job any more
             self.latest.stop.stop(save=True)
         self._jobs[job.id] = job
         for old in list(self._jobs)[:-KEPT]:
@@ -199,21 +199,20 @@ class Jobs:
                 self._on_saved(job)
 
     def _measure(self, job: Measuring, known: Saved) -> None:
-        host, settings = self._host(job.settings), job.settings
-        listener = Listener(on_progress=_listener(job, host), on_figures=job.figures.update)
+        """Whatever ends it, what was known before stays, to be measured again."""
+        saved, settings = known, job.settings
         try:
+            host = self._host(settings)
+            listener = Listener(on_progress=_listener(job, host), on_figures=job.figures.update)
             estimate, pictures = measure_fully(settings, known.estimate, host, listener, job.stop, self._recall)
+            sheet = report.draw(report.of_estimate(settings, estimate, pictures))
+            made = Made(estimate, known.paths, pictures, sheet, known.seconds)
+            saved = Saved(estimate, known.paths, pictures, self._put(job, made), known.seconds)
+            job.note(estimate.notes)
         except Stopped:
-            job.saved = known
             job.note(["the full measurement was interrupted: these are the figures from before"])
-            return
-        except Exception:
-            job.saved = known  # to be measured again, once what failed is mended
-            raise
-        sheet = report.draw(report.of_estimate(settings, estimate, pictures))
-        made = Made(estimate, known.paths, pictures, sheet, known.seconds)
-        job.saved = Saved(estimate, known.paths, pictures, self._put(job, made), known.seconds)
-        job.note(estimate.notes)
+        finally:
+            job.saved = saved
 
     def _foresee(self, job: Plan) -> None:
         plan = dry_run(job.settings, self._host(job.settings), Listener(on_notes=job.note), stop=job.stop)

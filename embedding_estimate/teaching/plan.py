@@ -20,7 +20,7 @@ ATTENTION_SAMPLER = "Euler"  # whatever is set: cheap, and its latents are like 
 ATTENTION_SAMPLING = 6  # steps of the sampler at most: states are taken between them as well
 REFINE = 1 / 2  # of the learning steps, for the part that only refines
 SHARES = {"Quick": 1 / 2, "Balanced": 1.0, "Thorough": 2.0}  # of the usual work, by the effort
-SCHEDULE = re.compile(r"(?<!\\)\[[^\[\]]*[:|]")  # [red:blue:5], [red|blue], and [(red:1.2)], which only may be one
+SCHEDULE = re.compile(r"(?<!\\)\[[^\[\]]*[:|]")  # [red:blue:5] and [red|blue]; [(red:1.2)] only looks like one
 PATIENCE = 3  # checks without progress that end it, unless `early_stop` says otherwise
 
 

@@ -211,15 +211,14 @@ def test_a_stop_while_it_is_measured(place: Place, monkeypatch: pytest.MonkeyPat
     assert read(path).tokens == 2
 
 
-def test_a_drop_that_comes_too_late_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drop_that_comes_too_late_is_told(place: Place) -> None:
     """While the report is written and the host is told, a job still runs."""
-    put = place.jobs._put
-
-    def pressed(job: Job, made: Any) -> Path | None:
-        job.interrupt(save=False)
-        return put(job, made)
-
-    monkeypatch.setattr(place.jobs, "_put", pressed)
+    place.jobs = Jobs(
+        lambda settings: place.host,
+        lambda: place.embeddings,
+        lambda: place.reports,
+        on_saved=lambda job: job.interrupt(save=False),
+    )
     job = place.finished()
     assert job.state == "done" and job.saved and read(job.saved.path).tokens == 2
     assert "it was too late to drop the embedding, which is saved: delete its file if you do not want it" in job.notes

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from embedding_estimate.errors import EmbeddingError, SettingsError
 from embedding_estimate.hosts.batching import batches
+from embedding_estimate.hosts.slots import SLOT, marks
 from embedding_estimate.hosts.standalone import chunks, encoding, grammar
 from embedding_estimate.hosts.standalone.chunks import Chunk, Lookup, Placed, Run, Unit
 from embedding_estimate.hosts.standalone.emphasis import apart, by_name, unchanged
@@ -22,9 +23,6 @@ from embedding_estimate.model.host import Conditioning, Stage, Vectors
 
 if TYPE_CHECKING:
     from embedding_estimate.hosts.standalone.loading import LoadedModel
-
-SLOT = re.compile(r"\{(?:(?P<first>\d+):(?P<last>\d+))?\}")  # `{}`, or `{first:last}` for some of the vectors
-PRIVATE = range(0xF0000, 0x10FFFE)  # Unicode's private planes, more characters than a template may have
 
 
 class Conditioner:
@@ -150,12 +148,9 @@ class Conditioner:
         """The template's chunks, as each encoder reads them, with places kept for the vectors of each slot."""
         key = template, counts
         if key not in self._layouts:
-            # Characters that the template does not have mark the slots, so that they can be no other text.
-            used = set(template)
-            free = (mark for code in PRIVATE if (mark := chr(code)) not in used)
-            marks = {slot: (next(free), Placed(slot, {}, count)) for slot, count in counts}
-            marked = SLOT.sub(lambda slot: marks[slot[0]][0], template)
-            layout = self._layout([marked], dict(marks.values()))
+            mark = marks(template, (slot for slot, _ in counts))
+            marked = SLOT.sub(lambda slot: mark[slot[0]], template)
+            layout = self._layout([marked], {mark[slot]: Placed(slot, {}, count) for slot, count in counts})
             self._layouts[key] = {encoder: text for encoder, [text] in layout.items()}
         return self._layouts[key]
 

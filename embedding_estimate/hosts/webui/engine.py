@@ -18,11 +18,10 @@ from torch import Tensor
 
 from embedding_estimate.hosts.batching import batches
 from embedding_estimate.hosts.precision import GradientScale
+from embedding_estimate.hosts.slots import SLOT, marks
 from embedding_estimate.hosts.webui.exact import ExactCopy
 from embedding_estimate.hosts.webui.replacing import replaced
 
-SLOT = re.compile(r"\{(?:(\d+):(\d+))?\}")  # `{}`, or `{first:last}` for some of the vectors
-PRIVATE = range(0xF0000, 0x10FFFE)  # Unicode's private planes; their characters stand for a template's slots
 MARKED = -1  # the token that the first mark becomes on the way to the chunks, the others being the numbers below
 
 
@@ -159,10 +158,9 @@ class Engine:
                 Live(len(rows), torch.empty(len(rows), 0), slice(rows.start, rows.stop))  # an early WebUI counts them
                 for rows in slots.values()
             ]
-            used = set(template)  # a mark has to stand for nothing else
-            marks = dict(zip(slots, (mark for code in PRIVATE if (mark := chr(code)) not in used), strict=False))
-            with _standing_for(self.engine, self.names, lives, "".join(marks.values())):
-                marked = SLOT.sub(lambda slot: marks[slot[0]], template)
+            mark = marks(template, slots)
+            with _standing_for(self.engine, self.names, lives, "".join(mark.values())):
+                marked = SLOT.sub(lambda slot: mark[slot[0]], template)
                 self._layouts[key] = lives, self.engine.tokenize_line(marked)[0]
         return self._layouts[key]
 
@@ -173,14 +171,14 @@ def _rows_of(slot: re.Match[str], count: int) -> range:
 
 
 @contextmanager
-def _standing_for(engine: Any, names: Any, lives: Sequence[Live], marks: str) -> Iterator[None]:
-    """Lets the marks in a text, one character for each, take the places of the live vectors, as the names of
+def _standing_for(engine: Any, names: Any, lives: Sequence[Live], standing: str) -> Iterator[None]:
+    """Lets the characters of `standing` in a text, one for each, take the places of the live vectors, as the names of
     embeddings would.
 
     The text around a mark is read piece by piece, so that nothing is glued to it.
     """
     tokenize, find = engine.tokenize, names.find_embedding_at_position
-    between = re.compile(f"([{marks}])" if marks else "(?!)")
+    between = re.compile(f"([{standing}])" if standing else "(?!)")
 
     def marked(texts: list[str]) -> list[list[int]]:
         pieces = [between.split(text) for text in texts]  # text and marks in turn
@@ -189,7 +187,7 @@ def _standing_for(engine: Any, names: Any, lives: Sequence[Live], marks: str) ->
             [
                 token
                 for number, piece in enumerate(split)
-                for token in ([MARKED - marks.index(piece)] if number % 2 else next(tokens))
+                for token in ([MARKED - standing.index(piece)] if number % 2 else next(tokens))
             ]
             for split in pieces
         ]

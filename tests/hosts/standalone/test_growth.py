@@ -12,9 +12,10 @@ import pytest
 import torch
 from hosts.standalone import tiny
 
+from embedding_estimate.hosts.slots import PRIVATE
 from embedding_estimate.hosts.standalone import brackets, grammar, infotext
 from embedding_estimate.hosts.standalone.chunks import Lookup, Placed, Unit
-from embedding_estimate.hosts.standalone.conditioner import PRIVATE, Conditioner
+from embedding_estimate.hosts.standalone.conditioner import Conditioner
 from embedding_estimate.hosts.standalone.grammar import Segment
 from embedding_estimate.hosts.standalone.host import WEBUIS_OWN
 from embedding_estimate.hosts.standalone.text_encoder import clean
