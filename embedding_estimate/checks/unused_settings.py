@@ -52,10 +52,14 @@ def _transformer(settings: Settings) -> list[str]:
         names = [name for name in names if name not in COUNTED_BY_SCHEDULES]
     lines = nothing(names, "the Transformer part uses no latents")
     if settings.learning_steps and settings.measure != BY_EFFORT:
-        lines += nothing(changed(settings, ["effort"]), "the learning steps and what is measured are set")
+        lines += nothing(changed(settings, ["effort", "seconds"]), "the learning steps and what is measured are set")
     if settings.other_prompt.strip():
         lines.append("other_prompt: the Transformer part ignores it; only the figures use it")
     return lines
+
+
+def _effort(settings: Settings) -> list[str]:
+    return nothing(changed(settings, ["effort"]), "seconds choose it") if settings.seconds else []
 
 
 def _guidance(settings: Settings) -> list[str]:
@@ -87,7 +91,7 @@ def _optimizers(settings: Settings) -> list[str]:
 
 
 def _every(settings: Settings) -> list[str]:
-    steps = learning_steps(settings)
+    steps = learning_steps(dataclasses.replace(settings, effort="Thorough") if settings.seconds else settings)
     lines = []
     for name, kept in (("save_every", "snapshots"), ("preview_every", "previews")):
         if (every := getattr(settings, name)) > steps:
@@ -109,6 +113,7 @@ def _other_side(settings: Settings) -> list[str]:
 RULES: tuple[Callable[[Settings], list[str]], ...] = (
     _attention,
     _transformer,
+    _effort,
     _guidance,
     _tokens,
     _words,

@@ -9,6 +9,7 @@ from embedding_estimate.checks import advice
 from embedding_estimate.checks.model_checks import check_against, check_contexts
 from embedding_estimate.errors import Interrupted, ModelError, SettingsError, quoted
 from embedding_estimate.estimation import trainer
+from embedding_estimate.estimation.dry_run import within_seconds
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.fidelity.protocol import Fidelity
 from embedding_estimate.model.host import Host
@@ -48,6 +49,7 @@ def curve(
     Raises what `estimate` raises; settings are checked for every N before the first is estimated. Raises `ModelError`
     where one could not be measured, and where the host has loaded another model in between.
     """
+    settings = within_seconds(settings, host, Listener(on_notes=on_notes), contexts=contexts, stop=stop)
     tried = variants(settings, counts)
     with trainer.interruptible(stop), host.borrow(stop.check) as model:
         check_against(tried[max(tried)], model)

@@ -1,12 +1,14 @@
 """What an estimate would do: its phases, how often it runs the U-Net, how long that takes and in how much memory.
 
-Nothing is trained.
+Nothing is trained. With `Settings.seconds`, the effort of an estimate is chosen by such plans.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from embedding_estimate.estimation.duration import Duration, Speed, clocked, training
@@ -19,7 +21,7 @@ from embedding_estimate.model.host import Host
 from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.objectives import preparation_of
 from embedding_estimate.progress import StopToken
-from embedding_estimate.settings import Settings
+from embedding_estimate.settings import EFFORTS, Settings
 from embedding_estimate.teaching.plan import Phase, phases
 from embedding_estimate.teaching.recall import Recall
 
@@ -88,6 +90,7 @@ def dry_run(
     """
     settings.check()
     stop = stop or StopToken()
+    settings = within_seconds(settings, host, listener, contexts=contexts, stop=stop)
     with interruptible(stop), host.borrow(stop.check) as borrowed:
         meter = Meter(WithoutUNet(borrowed))
         with meter.interruptible(stop.check):
@@ -108,6 +111,41 @@ def dry_run(
                 seconds / max(1, len(ways)) + speed.seconds(measure.most),
             )
             return DryRun(begun, works, rehearsal.lasting, measure, beside_phases)
+
+
+def within_seconds(
+    settings: Settings,
+    host: Host,
+    listener: Listener = NOBODY,
+    *,
+    contexts: Sequence[str] = (),
+    stop: StopToken | None = None,
+) -> Settings:
+    """The settings with the highest effort that is expected to take no longer than `seconds`, which are 0 afterwards.
+
+    What finding out takes counts among them. The listener gets a note on what is expected. Raises what `dry_run`
+    raises.
+    """
+    if not settings.seconds:
+        return settings
+    settings.check()
+    began, left_open = time.monotonic(), replace(settings, seconds=0.0)
+
+    def expected(effort: str) -> float:
+        plan = dry_run(replace(left_open, effort=effort), host, contexts=contexts, stop=stop)
+        return time.monotonic() - began + plan.duration.total
+
+    quick, usual, thorough = EFFORTS
+    seconds = {usual: expected(usual)}
+    other = thorough if seconds[usual] <= settings.seconds else quick
+    seconds[other] = expected(other)
+    effort = next((name for name in (thorough, usual) if seconds.get(name, math.inf) <= settings.seconds), quick)
+    if (takes := seconds[effort]) <= settings.seconds:
+        note = f"seconds={settings.seconds:g}: effort {effort} is expected to take about {takes:.0f} s"
+    else:
+        note = f"seconds={settings.seconds:g}: even effort {effort} is expected to take about {takes:.0f} s"
+    listener.on_notes([note])
+    return replace(left_open, effort=effort)
 
 
 def _phases(begun: Opening, rehearsal: Rehearsal, expectation: Expectation, speed: Speed) -> list[PhaseWork]:

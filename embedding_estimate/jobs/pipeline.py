@@ -13,6 +13,7 @@ from PIL.Image import Image
 
 from embedding_estimate.errors import Interrupted
 from embedding_estimate.estimation import trainer
+from embedding_estimate.estimation.dry_run import within_seconds
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.estimation.trainer import Estimate
 from embedding_estimate.fidelity.previews import Preview, Previews
@@ -74,7 +75,11 @@ class Pipeline:
         Raises what `trainer.estimate` raises, and `EstimateError` where nothing can be saved. A job that is dropped
         leaves the folder as it was. What else ends it before the embedding is saved leaves a state to resume from.
         """
-        settings, started = without_hidden_images(self.settings, self.draws_report), time.monotonic()
+        started = time.monotonic()
+        chosen = within_seconds(
+            self.settings, host, Listener(on_notes=self.on_notes), contexts=contexts, stop=self.stop
+        )
+        settings = without_hidden_images(chosen, self.draws_report)
         with ExitStack() as stack:
             stack.enter_context(saving.made(self.folder))
             if settings.save_every or (settings.preview_every and self.on_preview is None):
@@ -84,7 +89,7 @@ class Pipeline:
             )
             rolling = stack.enter_context(
                 RollingState(
-                    self.settings,
+                    chosen,
                     {"contexts": list(contexts), "host": self.host_options},
                     self.tree or self.folder,
                     self.stop,

@@ -12,6 +12,7 @@ import torch
 from embedding_estimate.checks import advice
 from embedding_estimate.errors import SettingsError, quoted
 from embedding_estimate.estimation import trainer
+from embedding_estimate.estimation.dry_run import within_seconds
 from embedding_estimate.estimation.listener import Listener
 from embedding_estimate.fidelity.previews import Preview, Previews
 from embedding_estimate.files.free_name import free_name
@@ -90,7 +91,7 @@ def estimate(
     stop = stop or StopToken()
     host = _host(model, emphasis, clip_skip)
     pictures: dict[str, list[Image]] = {}
-    failures: list[str] = []
+    notes = advice.of_settings(chosen)
     callbacks = Callbacks(stop)
 
     def decode(borrowed: BorrowedModel, images: Images) -> None:
@@ -102,19 +103,20 @@ def estimate(
         stack.enter_context(callbacks)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        chosen = within_seconds(chosen, host, Listener(on_notes=notes.extend), contexts=contexts, stop=stop)
         done = trainer.estimate(
             chosen,
             host,
             Listener(
                 on_progress=callbacks.guarded(*bars, on_progress),
                 on_snapshot=callbacks.guarded(on_snapshot),
-                on_preview=Previews(callbacks.guarded(on_preview), on_failure=failures.append).make,
+                on_preview=Previews(callbacks.guarded(on_preview), on_failure=notes.append).make,
                 on_images=decode,
             ),
             contexts=contexts,
             stop=stop,
         )
-    return Result(chosen, done, pictures, [*advice.of_settings(chosen), *failures])
+    return Result(chosen, done, pictures, notes)
 
 
 def _check_contexts(contexts: object) -> None:

@@ -67,6 +67,15 @@ class Settings:
         "figures without images. Thorough: twice as many, and the figures of the whole protocol.",
         choices=tuple(EFFORTS),
     )
+    seconds: float = setting(
+        0.0,
+        "Seconds",
+        "Choose Effort by time: the highest that is expected to take no longer than this, otherwise Quick. Finding out "
+        "takes a few seconds of them. 0 = as Effort says.",
+        unit="seconds",
+        minimum=0.0,
+        maximum=86_400.0,
+    )
     tokens: int = setting(
         0,
         "Tokens",

@@ -17,7 +17,7 @@ Rows = tuple[tuple[str, ...], ...]  # of settings by name, side by side
 
 FIRST: Rows = (("text",), ("prompt_type",), ("name", "overwrite"), ("tokens",))
 TRAINING: Rows = (
-    ("effort",),
+    ("effort", "seconds"),
     ("part",),
     ("use",),
     ("steps", "learning_steps"),

@@ -160,6 +160,17 @@ def test_the_defaults_are_all_of_use(part: str) -> None:
             ["emphasis_goal: no effect here, because it applies only to words='As few as needed'"],
         ),
         ({"emphasis_goal": 0.5, "words": "As few as needed"}, []),
+        ({"effort": "Quick", "seconds": 60.0}, ["effort: no effect here, because seconds choose it"]),
+        ({"effort": "Quick"}, []),
+        (
+            {"part": "Transformer", "seconds": 60.0, "learning_steps": 9, "measure": "Quick"},
+            ["seconds: no effect here, because the learning steps and what is measured are set"],
+        ),
+        ({"seconds": 60.0, "save_every": 100}, []),
+        (
+            {"seconds": 60.0, "save_every": 161},
+            ["save_every=161: there are 160 learning steps in all, so there will be no snapshots"],
+        ),
         ({"prompt_type": "Negative Prompt", "other_prompt": "a cat"}, []),
         (
             {"prompt_type": "Negative Prompt"},
@@ -177,7 +188,8 @@ def test_each_is_told_in_a_line(values: dict[str, Any], said: list[str]) -> None
 def test_every_setting_that_trains_is_tried() -> None:
     """A new setting is to be looked at here too."""
     elsewhere = {"text", "prompt_type", "part", "tokens", "token_source", "optimizer", "learning_steps"}  # no way out
+    before = {"seconds"}  # the training, for its effort
     about_files = {"name", "overwrite", "format", "save_every", "preview_every", "measure", "private"}
     by_the_model = {"checkpointing", "early_stop", "width", "height"}
     names = {parameter.name for parameter in PARAMETERS}
-    assert names == elsewhere | about_files | by_the_model | CHANGES.keys()
+    assert names == elsewhere | before | about_files | by_the_model | CHANGES.keys()

@@ -10,6 +10,8 @@ from command_line import QUICK, Run, files, last
 from suites import quick_first
 from toy import ToyHost
 
+from embedding_estimate.files.embedding import read
+
 UNET = ("--part", "U-Net", "--templates", "{}", "--optimizer", "RMSprop", "--rate", "0.1", "--early-stop", "2")
 
 
@@ -141,3 +143,13 @@ def test_a_name_that_is_taken_is_refused(run: Run, loads: list[dict[str, object]
     (tmp_path / "embeddings" / "madeup.pt").touch()
     result = run("estimate", "(red:1.5)", "--name", "madeup", *QUICK, "--dry-run")
     assert result.exit_code == 2 and "has this name" in result.stderr and not loads
+
+
+def test_seconds_choose_the_effort_that_the_file_then_tells(run: Run, tmp_path: Path) -> None:
+    options = ("estimate", "(red:1.5) circle", "--name", "madeup", *QUICK, "--measure", "Nothing")
+    plan = run(*options, "--seconds", "0.000001", "--dry-run")
+    assert "Note: seconds=1e-06: even effort Quick is expected to take about" in plan.stderr
+    done = run(*options, "--seconds", "80000")
+    assert done.exit_code == 0 and "Note: seconds=80000: effort Thorough is expected to take about" in done.stderr
+    recorded = read(tmp_path / "embeddings" / "madeup.safetensors").provenance["settings"]
+    assert (recorded["effort"], recorded["seconds"]) == ("Thorough", 0)

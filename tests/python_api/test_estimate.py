@@ -214,6 +214,13 @@ def test_a_handler_of_the_programs_own_stays(monkeypatch: pytest.MonkeyPatch) ->
         signal.signal(signal.SIGINT, before)
 
 
+def test_seconds_choose_the_effort(copy_pipeline: Load) -> None:
+    result = estimate(TEXT, copy_pipeline("sd1"), **QUICK, seconds=1e-6)
+    assert (result.settings.effort, result.settings.seconds) == ("Quick", 0)
+    (note,) = (line for line in result.notes if line.startswith("seconds="))
+    assert note.startswith("seconds=1e-06: even effort Quick is expected to take about ")
+
+
 def test_a_stop_before_the_work_is_an_interruption(copy_pipeline: Load) -> None:
     stop = StopToken()
     stop.stop(save=True)

@@ -174,7 +174,7 @@ def test_what_every_estimate_needs_comes_first_then_the_training_and_the_rest_is
         folds.setdefault(fold_of(page, parameter.name), []).append(parameter.name)
     assert set(folds.pop("")) == {"text", "prompt_type", "name", "overwrite", "tokens"}
     mission = {"part", "steps", "learning_steps", "rate", "optimizer", "loss", "initial_prompt", "token_source"}
-    assert set(folds["Training"]) == mission | {"use", "effort"}
+    assert set(folds["Training"]) == mission | {"use", "effort", "seconds"}
     opened = {each.label: each.open for each in page.blocks.values() if isinstance(each, gr.Accordion)}
     assert opened == {"Training": True, "More settings": False} and folds.keys() == opened.keys()
 
