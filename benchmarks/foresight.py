@@ -97,7 +97,7 @@ def uniform(probes: Probes, prompt: Side, empty: Side, generator: torch.Generato
     for layers in probes.layers:
         signs = torch.randint(2, layers.gradients.shape, generator=generator).to(layers.gradients) * 2 - 1
         blind = replace(layers, gradients=signs)
-        scale = (blind.read(nothing) - blind.read(context)).norm(dim=1).clamp(min=1e-12)  # (A,)
+        scale = (blind.read(nothing) - blind.read(context))[0].norm(dim=1).clamp(min=1e-12)  # (A,)
         found.append(replace(layers, gradients=signs / scale[:, None, None, None]))
         aims.append(found[-1].read(context).flatten())
     aim = torch.cat(aims)

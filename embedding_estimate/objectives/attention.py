@@ -12,9 +12,8 @@ is found without the U-Net in all of them. So many contexts cost no more of it t
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -101,9 +100,12 @@ class AttentionPreparation:
         seen = _in_contexts(trained, lambda states: states.between(extent.train_states))
         chosen = self._record(contexts.select, SELECT_SEED, self._select_seeds)
         held_out = _in_contexts(chosen, lambda states: states.spread(extent.select_states))
-        portions = prober(list(seen.values()), rows).dealt(min(PORTIONS, len(contexts.train)))
-        dealt = itertools.cycle(portions)
-        train = tuple(ContextProbes(template, next(dealt).aimed(self._side(template))) for template in contexts.train)
+        number = len(contexts.train)
+        portions = prober(list(seen.values()), rows).dealt(min(PORTIONS, number))
+        train = tuple(
+            ContextProbes(template, portions[place * len(portions) // number].aimed(self._side(template)))
+            for place, template in enumerate(contexts.train)
+        )
         probes = prober(list(held_out.values()), extent.select_rows)
         select = tuple(ContextProbes(template, probes.aimed(self._side(template))) for template in contexts.select)
         calibration, empty = self._calibrated(start, held_out, select)
@@ -203,12 +205,16 @@ class AttentionObjective(Objective[ContextProbes]):
         return [self.train[first : first + size] for first in range(0, number, size)]
 
     def loss(self, vectors: Vectors, drawn: Sequence[ContextProbes]) -> Tensor:
-        losses = [_at_once(partial(self._loss_of, example), its) for example, its in self._encoded(vectors, drawn)]
-        return torch.stack(losses).mean() / self.start
+        losses = [
+            len(examples) * _at_once(partial(self._loss_of, examples), its)
+            for examples, its in _readable_together(self._encoded(vectors, drawn))
+        ]
+        return torch.stack(losses).sum() / (len(drawn) * self.start)
 
-    def _loss_of(self, example: ContextProbes, its: Conditioning) -> Tensor:
-        probes = example.probes
-        return self.loss_function(probes.read(its)[None] / self.scale, probes.aim[None] / self.scale)
+    def _loss_of(self, examples: Sequence[ContextProbes], its: Conditioning) -> Tensor:
+        """The mean over contexts that the same rows read."""
+        aims = torch.stack([example.probes.aim for example in examples])  # (B, all R, and S)
+        return self.loss_function(examples[0].probes.read(its) / self.scale, aims / self.scale)
 
     def to_choose_by(self) -> Sequence[ContextProbes]:
         return self.select
@@ -233,10 +239,24 @@ def _in_contexts(
     return {name: pair for name, pair in shared.items() if len(pair[1])}
 
 
+def _readable_together(
+    encoded: Sequence[tuple[ContextProbes, Conditioning]],
+) -> Iterator[tuple[list[ContextProbes], Conditioning]]:
+    """Contexts of one length that the same rows read, with their conditionings joined."""
+    groups: dict[tuple[int, int], list[tuple[ContextProbes, Conditioning]]] = {}
+    for example, its in encoded:
+        groups.setdefault((id(example.probes.layers), its.context.shape[1]), []).append((example, its))
+    for group in groups.values():
+        vectors = [its.vector for _, its in group if its.vector is not None]
+        joined = Conditioning(torch.cat([its.context for _, its in group]), torch.cat(vectors) if vectors else None)
+        yield [example for example, _ in group], joined
+
+
 def _at_once(loss: Callable[[Conditioning], Tensor], conditioning: Conditioning) -> Tensor:
     """The loss of a conditioning, differentiable in it, of whose own graph only the gradient is kept.
 
-    So of several templates, whose passes through the text encoder are held together, one is read at a time.
+    So of several templates, whose passes through the text encoder are held together, those of the same rows are read at
+    a time.
     """
     parts = [part for part in (conditioning.context, conditioning.vector) if part is not None]
     if not any(part.requires_grad for part in parts):

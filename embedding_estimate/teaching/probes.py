@@ -39,13 +39,15 @@ class LayerProbes:
     gradients: Tensor  # (A, H, R, d), in fp32 or better
 
     def read(self, context: Tensor) -> Tensor:
-        """g_r' m_r of a context (1, L, C): (A, R) in fp32 or better. Differentiable."""
+        """g_r' m_r of contexts (B, L, C): (B, A, R) in fp32 or better. Differentiable."""
         read = [attention.read(context) for attention in self.attentions]
         number = self.queries.shape[1]
-        keys, values = (heads(torch.cat(of_layers), number) for of_layers in zip(*read, strict=True))  # (A, H, L, d)
-        scaled = (keys / math.sqrt(keys.shape[-1])).transpose(2, 3)  # (A, H, d, L)
-        gathered = (self.queries.to(keys) @ scaled).softmax(-1) @ values  # (A, H, R, d); on a CPU quicker than fused
-        return (gathered * self.gradients.to(keys)).sum(dim=(1, 3))
+        keys, values = (
+            heads(torch.stack(of_layers), number) for of_layers in zip(*read, strict=True)
+        )  # (A, B, H, L, d)
+        scaled = (keys / math.sqrt(keys.shape[-1])).transpose(-2, -1)  # (A, B, H, d, L)
+        gathered = (self.queries[:, None].to(keys) @ scaled).softmax(-1) @ values  # on a CPU quicker than fused
+        return (gathered * self.gradients[:, None].to(keys)).sum(dim=(2, 4)).transpose(0, 1)  # of (A, B, H, R, d)
 
     @classmethod
     def join(cls, parts: Sequence[LayerProbes], dim: int) -> LayerProbes:
@@ -68,14 +70,14 @@ class Probes:
     evaluation: Tensor  # (all R, and S): of each reading's state, the 0-based denoiser evaluation
 
     def read(self, conditioning: Conditioning) -> Tensor:
-        """The readings of a conditioning, one number a row; differentiable."""
-        readings = [layers.read(conditioning.context).flatten() for layers in self.layers]
+        """The readings of B conditionings of one length: (B, all R, and S). Differentiable."""
+        readings = [layers.read(conditioning.context).flatten(1) for layers in self.layers]
         if self.vector is not None and conditioning.vector is not None:
-            readings.append(self.vector @ conditioning.vector[0])
-        return torch.cat(readings)
+            readings.append(conditioning.vector @ self.vector.T)
+        return torch.cat(readings, dim=1)
 
     def error(self, conditioning: Conditioning) -> Tensor:
-        """The error that the rows foresee, in epsilon units; differentiable."""
+        """The error that the rows foresee for one conditioning, in epsilon units; differentiable."""
         return (self.read(conditioning) - self.aim).square().sum()
 
     @torch.no_grad()
@@ -83,7 +85,7 @@ class Probes:
         """The same rows with another prompt's readings: at each state those of its stage. The U-Net is not asked."""
         ends = torch.tensor([stage.until for stage in side.stages[:-1]], device=self.evaluation.device)
         stage = torch.bucketize(self.evaluation, ends)  # (all R, and S)
-        readings = torch.stack([self.read(stage.parts[0][0]) for stage in side.stages])
+        readings = torch.cat([self.read(stage.parts[0][0]) for stage in side.stages])
         return replace(self, aim=readings.gather(0, stage[None])[0])
 
     def tensors(self, attentions: Sequence[CrossAttention]) -> list[Tensor]:
@@ -139,8 +141,8 @@ class Probes:
 
 
 def heads(value: Tensor, number: int) -> Tensor:
-    """(B, T, H * d) to (B, H, T, d)."""
-    return value.reshape(*value.shape[:-1], number, -1).transpose(1, 2)
+    """(..., T, H * d) to (..., H, T, d)."""
+    return value.reshape(*value.shape[:-1], number, -1).transpose(-3, -2)
 
 
 def probe(
@@ -174,7 +176,7 @@ def probe(
         for layer, (attention, gradient) in enumerate(zip(attentions, sensed.vectors, strict=False)):
             kept[layer].append(picked[layer].with_gradient(attention, gradient, weights))
             with torch.no_grad():
-                aims[layer].append(kept[layer][-1].read(conditioning.context)[0])
+                aims[layer].append(kept[layer][-1].read(conditioning.context)[0, 0])
         if conditioning.vector is not None:
             vectors.append(sensed.vectors[-1] * weights[:, None])
             aims[-1].append(vectors[-1] @ conditioning.vector[0])

@@ -37,7 +37,7 @@ def _moves(probes: Probes, here: Conditioning, there: Conditioning) -> Tensor:
     """What all readings of a state change by together, from one conditioning to the other: (AT_ONCE,)."""
     found = torch.zeros(AT_ONCE)
     for layers in probes.layers:
-        moved = layers.read(there.context) - layers.read(here.context)  # (A, R), state after state
+        moved = (layers.read(there.context) - layers.read(here.context))[0]  # (A, R), state after state
         found += moved.unflatten(1, (AT_ONCE, -1)).sum(dim=(0, 2)).cpu()
     if probes.vector is not None and here.vector is not None and there.vector is not None:
         found += (probes.vector @ (there.vector - here.vector)[0]).cpu()
@@ -122,7 +122,7 @@ class AttentionContract:
             monkeypatch.setattr(probing, "TOGETHER", most)
             probes = probe(model, [(side, here)], rows=5, batch=1, generator=torch.Generator().manual_seed(shaken(1)))
             with torch.no_grad():
-                torch.testing.assert_close(probes.read(conditioning), probes.aim, rtol=1e-3, atol=1e-5)
+                torch.testing.assert_close(probes.read(conditioning)[0], probes.aim, rtol=1e-3, atol=1e-5)
                 errors.append(float(probes.error(nothing)))
             sizes.append([len(layers.attentions) for layers in probes.layers])
             assert sum(sizes[-1]) == len(model.cross_attentions())

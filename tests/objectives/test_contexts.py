@@ -1,6 +1,7 @@
 """The prompts that embeddings are trained in."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from embedding_estimate.teaching.plan import phases
 from embedding_estimate.teaching.teacher import Task, Teacher
 
 DEMO = json.loads((demo_model_path() / "contexts.json").read_text("utf-8"))
-VECTORS = 7
+VECTORS = 20
 ALL = {
     "everybody's": PROMPTS,
     "everybody's negative": NEGATIVE_PROMPTS,
@@ -32,7 +33,7 @@ def test_contexts_are_trained_in_or_chosen_by(name: str) -> None:
     contexts = ALL[name]
     every = [*contexts.train, *contexts.select, *contexts.report]
     assert len(set(every)) == len(every)
-    assert (len(contexts.train), len(contexts.select), len(contexts.report)) == (15, 7, 12)
+    assert (len(contexts.train), len(contexts.select), len(contexts.report)) == (63, 7, 12)
     batch = USUAL
     assert (1 + len(contexts.train)) % batch == 0 and (1 + len(contexts.select)) % batch == 0
 
@@ -46,14 +47,31 @@ def test_the_embedding_stands_at_the_start_in_the_middle_and_at_the_end(name: st
         assert starts > 0 and ends > 0 and starts + ends < len(contexts)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_none_to_train_in_begins_as_one_to_choose_by_or_to_report_in(name: str) -> None:
+    """The text encoder is causal: an embedding's own rows depend on what stands before it and on nothing else."""
+
+    def before(context: str) -> str:
+        return re.sub(r"\(|:[\d.]+\)", "", context).partition("{}")[0].strip(" ,")
+
+    contexts = ALL[name]
+    others = {before(context) for context in (*contexts.select, *contexts.report)}
+    begun = [before(context) for context in contexts.train]
+    assert [text for text in begun if text and text in others] == []
+    assert begun.count("") in range(19, 24)  # a third, the bare prompt not counted
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_one_of_each_list_is_longer_than_a_chunk(name: str) -> None:
-    """With an embedding of a few vectors, which stands in the first chunk or in the second."""
+def test_three_to_train_in_are_longer_than_a_chunk_and_one_of_each_other_list(name: str) -> None:
+    """With an embedding of up to twenty vectors. It stands in the first chunk or in the second, and not between them:
+    words may be parted there, and an embedding moves to the second as a whole."""
     with StandaloneHost.load(demo_model_path()).borrow() as model:
-        for contexts in (ALL[name].train, ALL[name].select, ALL[name].report):
-            tokens = [len(model.token_ids(context.replace("{}", ""))) + VECTORS for context in contexts]
-            assert sum(number > model.info.chunk_tokens for number in tokens) == 1
+        chunk = model.info.chunk_tokens
+        for contexts, long in ((ALL[name].train, 3), (ALL[name].select, 1), (ALL[name].report, 1)):
+            tokens = [[len(model.token_ids(part)) for part in context.split("{}")] for context in contexts]
+            assert sum(sum(parts) + VECTORS > chunk for parts in tokens) == long
+            assert all(before >= chunk or before + VECTORS <= chunk for before, _ in tokens)
 
 
 def chosen(toy: ToyModel, **values: Any) -> tuple[Contexts, tuple[str, ...]]:

@@ -213,7 +213,7 @@ def test_attention_reads_each_stretch_of_a_schedule_by_itself(toy: ToyModel) -> 
     contexts = [
         toy.encode(text, evaluations=6, width=0, height=0)[0].parts[0][0] for text in ("red circle", "green circle")
     ]
-    red, green = ((example.probes.read(context) - example.probes.aim).abs() < 1e-12 for context in contexts)
+    red, green = ((example.probes.read(context)[0] - example.probes.aim).abs() < 1e-12 for context in contexts)
     assert bool((red ^ green).all()) and red[0] and green[-1]  # rows come in the order of evaluations
 
 
@@ -274,3 +274,28 @@ def test_transformer_leaves_out_a_template_in_which_the_chunks_differ(toy: ToyMo
     objective = prepared(toy, part="Transformer", text="a red big circle", templates="{}\na {} star")
     assert [example.template for example in objective.fixed(torch.Generator(), sparing=False)] == ["{}"]
     assert "'a {} star' was left out" in objective.notes[0]
+
+
+MANY = "\n".join(["{}", *("a " * (number // 4) + "{}" + " star" * (number % 4) for number in range(1, 24))])
+
+
+@pytest.mark.parametrize(
+    ("templates", "readers"),
+    [("{}", [1]), ("{}\na {}", [1, 1]), ("\n".join(MANY.splitlines()[:8]), [2] * 4), (MANY, [6] * 4)],
+)
+def test_the_contexts_that_read_the_same_rows_stand_side_by_side(
+    toy: ToyModel, templates: str, readers: list[int]
+) -> None:
+    objective = prepared(toy, part="Attention", templates=templates)
+    portions = [id(example.probes.layers) for example in objective.trained_in()]
+    assert [portions.count(portion) for portion in dict.fromkeys(portions)] == readers
+    assert portions == sorted(portions, key=portions.index)  # so that they are read at once
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_contexts_of_one_length_are_read_at_once_as_one_by_one(toy: ToyModel, loss: str) -> None:
+    objective = prepared(toy, part="Attention", templates=MANY, loss=loss)
+    contexts = list(objective.trained_in())
+    assert len({example.template.count(" ") for example in contexts[:4]}) > 1  # of several lengths
+    alone = torch.stack([objective.loss(start(), [example]) for example in contexts])
+    torch.testing.assert_close(objective.loss(start(), contexts), alone.mean())

@@ -91,8 +91,8 @@ def test_rows_are_read_for_another_prompt_without_the_unet(toy: ToyModel, teache
     until = other.stages[0].until
     early, late = (aimed.evaluation <= until), (aimed.evaluation > until)
     assert 0 < int(early.sum()) < len(aimed.aim) and int(late.sum()) == len(aimed.aim) - int(early.sum())
-    torch.testing.assert_close(aimed.aim[early], probes.read(blue)[early], rtol=0, atol=0)
-    torch.testing.assert_close(aimed.aim[late], probes.read(green)[late], rtol=0, atol=0)
+    torch.testing.assert_close(aimed.aim[early], probes.read(blue)[0, early], rtol=0, atol=0)
+    torch.testing.assert_close(aimed.aim[late], probes.read(green)[0, late], rtol=0, atol=0)
     assert float(probes.aimed(side).error(side.stages[0].parts[0][0])) < 1e-20
 
 
@@ -120,3 +120,11 @@ def test_states_of_several_prompts_are_probed_each_with_its_own(toy: ToyModel, t
         for side, states in seen
     ]
     assert own == pytest.approx(sum(alone) / 2, rel=0.2)  # other signs are drawn
+
+
+def test_several_contexts_are_read_at_once_as_one_by_one(toy: ToyModel, side: Side, states: States) -> None:
+    probes = probed(toy, side, states, rows=4 * len(states))
+    several = [moved(toy, side, 0.3, seed).stages[0].parts[0][0] for seed in range(3)]
+    together = probes.read(Conditioning(torch.cat([each.context for each in several])))
+    torch.testing.assert_close(together, torch.cat([probes.read(each) for each in several]))
+    assert float((together[0] - together[1]).abs().max()) > 1e-3

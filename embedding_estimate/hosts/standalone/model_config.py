@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from embedding_estimate.errors import ModelError, nearest, quoted
 from embedding_estimate.model.contexts import NEGATIVE_PROMPTS, PROMPTS, Contexts
+from embedding_estimate.model.contexts import read as read_contexts
 from embedding_estimate.model.host import Family, Prediction
 
 WAY_OUT = "correct it, or get another copy"
-SIDES, USES = ("prompt", "negative"), ("train", "select", "report")
 MOST_CELLS = 256  # of a latent's side: 2,048 pixels, the most that a picture may have
 MOST_LEVELS = 100_000
 MOST_SCALE = 1000  # of latents
@@ -39,18 +38,9 @@ def contexts(folder: Path) -> dict[str, Contexts]:
     if not path.is_file():
         return {"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS}
     try:
-        lists = json.loads(path.read_text("utf-8"))
-        contexts = {side: Contexts(**{use: tuple(lists[side][use]) for use in USES}) for side in SIDES}
-        every = [vars(contexts[side])[use] for side in SIDES for use in USES]
-        all_well = all(every) and all("{}" in context for contexts in every for context in contexts)
-    except (ValueError, KeyError, TypeError):
-        all_well = False
-    if not all_well:
-        raise ModelError(
-            f'{path}: {{"prompt": {{"train": [...], "select": [...], "report": [...]}}, "negative": ...}} is needed, '
-            f"lists of prompts with {{}} in each; {WAY_OUT}"
-        )
-    return contexts
+        return read_contexts(path)
+    except ValueError as error:
+        raise ModelError(f"{error}; {WAY_OUT}") from error
 
 
 def whole(where: str, key: str, value: Any, low: int, high: int) -> int:

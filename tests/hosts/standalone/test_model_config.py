@@ -199,6 +199,7 @@ def test_only_files_that_are_loaded_are_hashed(tmp_path: Path) -> None:
 
 
 def test_a_model_brings_its_contexts(folder: Path) -> None:
+    (folder / "contexts.json").unlink()
     assert load(folder, device="cpu").contexts == {"prompt": PROMPTS, "negative": NEGATIVE_PROMPTS}
     (folder / "contexts.json").write_text(json.dumps({"prompt": LISTS, "negative": LISTS}), "utf-8")
     info = StandaloneHost.of(load(folder, device="cpu")).info
