@@ -184,7 +184,9 @@ def _become_neo() -> None:
     from backend import args, attention
     from backend.nn import unet
     from huggingface_guess import model_list
+    from modules import sd_models
 
+    sd_models.unload_model_weights = sd_models.unload_and_forget
     sys.modules["modules.sd_hijack"] = None
     args.dynamic_args = SimpleNamespace(last_extra_generation_params={})
     unet.attention_function = attention.attention_sage
@@ -202,6 +204,21 @@ def loaded(shared: Any, models: dict[Family, Any], tmp_path: Path) -> Any:
     put_in(models["sd1"])
     extension.place.cache_clear()
     return shared
+
+
+@pytest.fixture
+def press(shared: Any) -> Callable[[Callable[[], Any]], threading.Thread]:
+    """Has a function called by a thread of its own, as a button does; returns once that waits in the queue."""
+    from modules.call_queue import queue_lock
+
+    def press(function: Callable[[], Any]) -> threading.Thread:
+        thread, before = threading.Thread(target=function), len(queue_lock._pending_threads)
+        thread.start()
+        while thread.is_alive() and len(queue_lock._pending_threads) == before:
+            thread.join(0.01)
+        return thread
+
+    return press
 
 
 @pytest.fixture
