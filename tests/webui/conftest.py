@@ -30,7 +30,8 @@ ARGUMENTS = (
     "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check "
     "--use-cpu all --no-half --no-download-sd-model"
 )
-NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2, which takes no unknown arguments
+NEWER = "--skip-prepare-environment"  # unknown to 1.2, which takes no unknown arguments
+NO_CLIP = "--do-not-download-clip"  # unknown to 1.2 and to Classic
 FORGE = "--always-cpu"
 NEO = "--cpu"  # which knows few of the others
 STAND_IN = Path(__file__).with_name("stand_in")
@@ -54,10 +55,11 @@ def webui() -> Any:
         pytest.skip(f"{folder}: does not run with this Python")
     before, place = sys.argv, Path.cwd()
     newer, forge = (folder / "modules/initialize.py").exists(), (folder / "modules_forge").exists()
-    arguments = [ARGUMENTS, NEWER if newer else "", FORGE if forge else "", os.environ.get("WEBUI_ARGS", "")]
+    no_clip = NO_CLIP in (folder / "modules/cmd_args.py").read_text("utf-8")
+    arguments = [ARGUMENTS, NEWER if newer else "", NO_CLIP if no_clip else "", FORGE if forge else ""]
     if (folder / "modules_forge/packages/huggingface_guess").exists():
-        arguments[:3] = [NEO]
-    sys.argv = ["launch.py", *" ".join(arguments).split()]
+        arguments = [NEO]
+    sys.argv = ["launch.py", *" ".join([*arguments, os.environ.get("WEBUI_ARGS", "")]).split()]
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     try:
