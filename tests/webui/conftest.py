@@ -30,7 +30,8 @@ ARGUMENTS = (
     "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check "
     "--use-cpu all --no-half --no-download-sd-model"
 )
-NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2, which takes no unknown arguments
+NEWER = "--skip-prepare-environment"  # unknown to 1.2, which takes no unknown arguments
+NO_CLIP = "--do-not-download-clip"  # unknown to 1.2 and to Classic
 FORGE = "--always-cpu"
 NEO = "--cpu"  # which knows few of the others
 STAND_IN = Path(__file__).with_name("stand_in")
@@ -54,10 +55,11 @@ def webui() -> Any:
         pytest.skip(f"{folder}: does not run with this Python")
     before, place = sys.argv, Path.cwd()
     newer, forge = (folder / "modules/initialize.py").exists(), (folder / "modules_forge").exists()
-    arguments = [ARGUMENTS, NEWER if newer else "", FORGE if forge else "", os.environ.get("WEBUI_ARGS", "")]
+    no_clip = NO_CLIP in (folder / "modules/cmd_args.py").read_text("utf-8")
+    arguments = [ARGUMENTS, NEWER if newer else "", NO_CLIP if no_clip else "", FORGE if forge else ""]
     if (folder / "modules_forge/packages/huggingface_guess").exists():
-        arguments[:3] = [NEO]
-    sys.argv = ["launch.py", *" ".join(arguments).split()]
+        arguments = [NEO]
+    sys.argv = ["launch.py", *" ".join([*arguments, os.environ.get("WEBUI_ARGS", "")]).split()]
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     try:
@@ -184,7 +186,9 @@ def _become_neo() -> None:
     from backend import args, attention
     from backend.nn import unet
     from huggingface_guess import model_list
+    from modules import sd_models
 
+    sd_models.unload_model_weights = sd_models.unload_and_forget
     sys.modules["modules.sd_hijack"] = None
     args.dynamic_args = SimpleNamespace(last_extra_generation_params={})
     unet.attention_function = attention.attention_sage
@@ -202,6 +206,21 @@ def loaded(shared: Any, models: dict[Family, Any], tmp_path: Path) -> Any:
     put_in(models["sd1"])
     extension.place.cache_clear()
     return shared
+
+
+@pytest.fixture
+def press(shared: Any) -> Callable[[Callable[[], Any]], threading.Thread]:
+    """Has a function called by a thread of its own, as a button does; returns once that waits in the queue."""
+    from modules.call_queue import queue_lock
+
+    def press(function: Callable[[], Any]) -> threading.Thread:
+        thread, before = threading.Thread(target=function), len(queue_lock._pending_threads)
+        thread.start()
+        while thread.is_alive() and len(queue_lock._pending_threads) == before:
+            thread.join(0.01)
+        return thread
+
+    return press
 
 
 @pytest.fixture

@@ -152,8 +152,8 @@ def test_another_checkpoint_and_another_family_are_said(webui: Any, folder: Path
     made_for = {"name": "portraits", "hash": "abcdef0123", "family": "sd1"}
     vectors = {"clip_l": torch.zeros(2, width)}
     write(Embedding("zebra-two", vectors, {"model": made_for}), folder / "zebra-two.safetensors")
-    both = {"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}
-    write(Embedding("yak", both, {"model": {**made_for, "family": "sdxl"}}), folder / "yak.safetensors")
+    wider = {"clip_h": torch.zeros(2, width + 256)}  # SDXL's have two parts, and an early WebUI reads one
+    write(Embedding("yak", wider, {"model": {**made_for, "family": "sd2"}}), folder / "yak.safetensors")
     other, unfit = warnings(webui, "a zebra-two", "a yak")
     loaded = webui.sd_model.sd_checkpoint_info
     assert other == (

@@ -23,9 +23,8 @@ from embedding_estimate.hosts.webui import networks, support
 from embedding_estimate.hosts.webui.engine import Engine, without_weights
 from embedding_estimate.hosts.webui.kind import Kind, Pipeline, kind
 from embedding_estimate.hosts.webui.reading import readable
-from embedding_estimate.hosts.webui.replacing import put_off
 from embedding_estimate.hosts.webui.sampling import Samplers, sampler_names, schedule_names
-from embedding_estimate.hosts.webui.turns import anybody_waits, job_turn
+from embedding_estimate.hosts.webui.turns import anybody_waits, job_turn, queued
 from embedding_estimate.model.host import Conditioning, CrossAttention, Denoise, Stage, Vectors
 
 
@@ -251,7 +250,7 @@ class WebuiHost:
             check()  # to load it may have taken a while
             pipeline = webui.pipeline(model)
             with (
-                put_off(sd_models, "unload_model_weights"),  # which its API does without a turn in the queue
+                queued(sd_models, "unload_model_weights"),  # which its API calls without a turn
                 random_states_kept(shared.device),
                 webui.infotext_kept(),
                 networks.active(self.texts) as added,

@@ -29,14 +29,19 @@ def _k_diffusion() -> Any:
 
 
 def _functions() -> dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]]:
-    """k-diffusion's sampler and the WebUI's options for each name; those that choose their own steps left out."""
+    """k-diffusion's sampler and the WebUI's options for each name.
+
+    Those that choose their own steps are left out, and Neo's for rectified flow, which makes NaN of other models.
+    """
     from modules import sd_samplers_kdiffusion
 
     known = _k_diffusion()
     functions: dict[str, tuple[Callable[..., Tensor], Mapping[str, Any]]] = {}
     for name, function, aliases, options in sd_samplers_kdiffusion.samplers_k_diffusion:
         function = function if callable(function) else getattr(known, function, None)
-        if function is not None and "sigmas" in inspect.signature(function).parameters:
+        if function is None or function.__name__.endswith("_RF"):
+            continue
+        if "sigmas" in inspect.signature(function).parameters:
             functions[name] = function, {"second_order": aliases[0] in SECOND_ORDER, **options}
     return functions
 

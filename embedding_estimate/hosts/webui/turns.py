@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from embedding_estimate.hosts.webui import prompt_cache
+from embedding_estimate.hosts.webui.replacing import replaced
 
 POLL = 0.1  # seconds between two looks at a stop
 
@@ -37,6 +39,23 @@ def turn(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         over.set()
         if ours.is_set():
             waiting.join()
+
+
+@contextmanager
+def queued(owner: Any, name: str) -> Iterator[None]:
+    """To be used within a turn: another thread that calls an object's function stands in the queue first."""
+    from modules.call_queue import queue_lock
+
+    function, ours = getattr(owner, name), threading.get_ident()
+
+    def in_turn(*arguments: Any, **named: Any) -> Any:
+        if threading.get_ident() == ours:
+            return function(*arguments, **named)
+        with queue_lock:
+            return function(*arguments, **named)
+
+    with replaced(owner, name, in_turn):
+        yield
 
 
 def anybody_waits() -> bool:

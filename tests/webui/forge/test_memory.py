@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from hosts.contract import PLAIN, encode, encode_vectors, latent
 
 from embedding_estimate.hosts.webui.host import WebuiHost
 from embedding_estimate.model.host import Family
+
+Press = Callable[[Callable[[], Any]], threading.Thread]
 
 
 def test_models_stay_in_their_place_and_what_a_job_needs_is_asked_for(loaded: Any) -> None:
@@ -68,8 +71,10 @@ def test_sdxl_is_larger_and_needs_more(put: Callable[[Family], Any]) -> None:
         assert memory_management.asked == [4 * 128 * 128]
 
 
+@pytest.mark.parametrize("webui_kind", ["Forge", "Neo"], indirect=True)
 @pytest.mark.parametrize("by", ["API", "button"])
-def test_who_unloads_all_models_has_to_wait_for_the_job(loaded: Any, by: str) -> None:
+def test_who_unloads_all_models_has_to_wait_for_the_job(loaded: Any, press: Press, by: str) -> None:
+    """Neo forgets the model then, by whose name its samplers ask for it."""
     from backend import memory_management
     from modules import sd_models
 
@@ -77,13 +82,14 @@ def test_who_unloads_all_models_has_to_wait_for_the_job(loaded: Any, by: str) ->
     with WebuiHost().borrow() as model:
         inside = list(memory_management.current_loaded_models)
         assert len(inside) == 2
-        (button if by == "button" else sd_models.unload_model_weights)()
+        pressed = press(button if by == "button" else lambda: sd_models.unload_model_weights())
         assert memory_management.current_loaded_models == inside
+        assert sd_models.model_data.sd_model is loaded.sd_model and hasattr(loaded.sd_model, "forge_objects")
         encode(model, PLAIN)
+    pressed.join(60)
     assert memory_management.current_loaded_models == []
     with WebuiHost().borrow():
-        assert memory_management.current_loaded_models == inside
-    assert memory_management.current_loaded_models == inside
+        assert len(memory_management.current_loaded_models) == 2
 
 
 def test_settings_of_the_memory_hold_from_the_next_job_on(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:

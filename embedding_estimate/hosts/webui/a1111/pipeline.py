@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedding_estimate.hosts.webui.replacing import put_off
+from embedding_estimate.hosts.webui.turns import queued
 
 
 class LdmPipeline:
@@ -39,12 +39,15 @@ class LdmPipeline:
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
-        """`kind.Pipeline.loaded`. Who moves the model without a turn in the queue has it moved after the job."""
+        """`kind.Pipeline.loaded`. The settings page's buttons that move the model wait for the end of the job."""
+        from modules import lowvram
+
         with ExitStack() as stack:
-            stack.enter_context(put_off(self._model, "to"))  # by which the settings page's buttons unload and load it
+            stack.enter_context(queued(self._model, "to"))
+            stack.enter_context(queued(lowvram, "send_everything_to_cpu"))  # under --medvram, also a VAE that decodes
             api = sys.modules.get("modules.api.api")
             if hasattr(api, "unload_model_weights"):  # before 1.6 it keeps the function itself
-                stack.enter_context(put_off(api, "unload_model_weights"))
+                stack.enter_context(queued(api, "unload_model_weights"))
             stack.enter_context(self._together())
             yield
 

@@ -14,8 +14,9 @@ from embedding_estimate.hosts.thaw import thaw
 from embedding_estimate.hosts.webui.forge.engines import clip_engines, reading_settings
 from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
-from embedding_estimate.hosts.webui.replacing import put_off, replaced
+from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.hosts.webui.support import LATENT_SCALE, SIZES
+from embedding_estimate.hosts.webui.turns import queued
 
 WITH_GRADIENT = ("attention_basic", "attention_split", "attention_sub_quad", "attention_xformers", "attention_pytorch")
 """Attention functions that pass gradients back. Forge Neo has others, which are used where their package is there."""
@@ -49,7 +50,7 @@ class ForgePipeline(ForgeObjects):
     def _kept_loaded(self) -> Iterator[None]:
         """`ForgeObjects._kept_loaded`. Attention functions that pass no gradient back are replaced, too.
 
-        The button that unloads all models asks nobody either: it has its way after the job.
+        The button that unloads all models waits for the end of the job.
         """
         from backend import attention, memory_management
         from backend.nn import unet
@@ -62,7 +63,7 @@ class ForgePipeline(ForgeObjects):
                 load(patcher)
 
         with ExitStack() as stack:
-            stack.enter_context(put_off(memory_management, "unload_all_models"))
+            stack.enter_context(queued(memory_management, "unload_all_models"))
             stack.enter_context(replaced(memory_management, "load_model_gpu", load_others))
             if unet.attention_function.__name__ not in WITH_GRADIENT:
                 stack.enter_context(replaced(unet, "attention_function", attention.attention_pytorch))

