@@ -14,8 +14,8 @@ from embedding_estimate.errors.out_of_memory import ran_out
 class Progress:
     """Where a job is."""
 
-    phase: str  # "prepare", "weigh", "words", "train" or "measure"
-    done: int  # states recorded, learning steps of trials or of the training, or samples through the U-Net
+    phase: str  # "effort", "prepare", "weigh", "words", "train" or "measure"
+    done: int  # plans, states recorded, learning steps of trials or of the training, or samples through the U-Net
     total: int
     loss: float | None = None  # 1 at the start of the first stretch
     explained: float | None = None  # on the select set, of the best vectors so far

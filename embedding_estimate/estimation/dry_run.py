@@ -20,7 +20,7 @@ from embedding_estimate.estimation.trainer import interruptible
 from embedding_estimate.model.host import Host
 from embedding_estimate.model.meter import Meter, Passes
 from embedding_estimate.objectives import preparation_of
-from embedding_estimate.progress import StopToken
+from embedding_estimate.progress import Progress, StopToken
 from embedding_estimate.settings import EFFORTS, Settings
 from embedding_estimate.teaching.plan import Phase, phases
 from embedding_estimate.teaching.recall import Recall
@@ -123,22 +123,23 @@ def within_seconds(
 ) -> Settings:
     """The settings with the highest effort that is expected to take no longer than `seconds`, which are 0 afterwards.
 
-    What finding out takes counts among them. The listener gets a note on what is expected. Raises what `dry_run`
-    raises.
+    What finding out takes counts among them. The listener gets its progress, and a note on what is expected. Raises
+    what `dry_run` raises.
     """
     if not settings.seconds:
         return settings
     settings.check()
     began, left_open = time.monotonic(), replace(settings, seconds=0.0)
+    seconds: dict[str, float] = {}
 
-    def expected(effort: str) -> float:
+    def expect(effort: str) -> None:
+        listener.on_progress(Progress("effort", len(seconds), 2))
         plan = dry_run(replace(left_open, effort=effort), host, contexts=contexts, stop=stop)
-        return time.monotonic() - began + plan.duration.total
+        seconds[effort] = time.monotonic() - began + plan.duration.total
 
     quick, usual, thorough = EFFORTS
-    seconds = {usual: expected(usual)}
-    other = thorough if seconds[usual] <= settings.seconds else quick
-    seconds[other] = expected(other)
+    expect(usual)
+    expect(thorough if seconds[usual] <= settings.seconds else quick)
     effort = next((name for name in (thorough, usual) if seconds.get(name, math.inf) <= settings.seconds), quick)
     if (takes := seconds[effort]) <= settings.seconds:
         note = f"seconds={settings.seconds:g}: effort {effort} is expected to take about {takes:.0f} s"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 UNSURE = "no figure: quick figures are not sure of it; measure fully"
 PHASES = {
+    "effort": "finding out how long it takes",
     "prepare": "running the prompt",
     "weigh": "trying weights",
     "words": "trying numbers of words",

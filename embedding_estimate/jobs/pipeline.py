@@ -77,7 +77,11 @@ class Pipeline:
         """
         started = time.monotonic()
         chosen = within_seconds(
-            self.settings, host, Listener(on_notes=self.on_notes), contexts=contexts, stop=self.stop
+            self.settings,
+            host,
+            Listener(on_notes=self.on_notes, on_progress=self.on_progress),
+            contexts=contexts,
+            stop=self.stop,
         )
         settings = without_hidden_images(chosen, self.draws_report)
         with ExitStack() as stack:

@@ -103,12 +103,15 @@ def estimate(
         stack.enter_context(callbacks)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        chosen = within_seconds(chosen, host, Listener(on_notes=notes.extend), contexts=contexts, stop=stop)
+        told = callbacks.guarded(*bars, on_progress)
+        chosen = within_seconds(
+            chosen, host, Listener(on_progress=told, on_notes=notes.extend), contexts=contexts, stop=stop
+        )
         done = trainer.estimate(
             chosen,
             host,
             Listener(
-                on_progress=callbacks.guarded(*bars, on_progress),
+                on_progress=told,
                 on_snapshot=callbacks.guarded(on_snapshot),
                 on_preview=Previews(callbacks.guarded(on_preview), on_failure=notes.append).make,
                 on_images=decode,

@@ -19,7 +19,9 @@ def host() -> StandaloneHost:
 
 
 def measured(host: StandaloneHost, words: str, tokens: int) -> tuple[str, Fidelity]:
-    settings = Settings(text=TEXT, words=words, tokens=tokens, name="gem", measure="Full", seed=shaken(0))
+    settings = Settings(
+        text=TEXT, words=words, tokens=tokens, name="gem", measure="Full", learning_steps=40, seed=shaken(0)
+    )
     result = estimate(settings, host)
     assert result.fidelity is not None
     return result.phrase, result.fidelity

@@ -44,8 +44,10 @@ def test_the_highest_effort_that_fits(seconds: float, effort: str, said: str, mo
     monkeypatch.setattr(dry_run, "dry_run", planned)
     monkeypatch.setattr(time, "monotonic", lambda: 7.0)
     notes: list[str] = []
-    chosen = within_seconds(settings(seconds=seconds), ToyHost(), Listener(on_notes=notes.extend))
-    assert chosen == settings(effort=effort) and notes == [said]
+    progress: list[tuple[str, int, int]] = []
+    listener = Listener(on_notes=notes.extend, on_progress=lambda to: progress.append((to.phase, to.done, to.total)))
+    assert within_seconds(settings(seconds=seconds), ToyHost(), listener) == settings(effort=effort)
+    assert notes == [said] and progress == [("effort", 0, 2), ("effort", 1, 2)]
 
 
 def test_finding_out_counts_among_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
