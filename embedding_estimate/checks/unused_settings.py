@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from embedding_estimate.settings import BY_EFFORT, FEW_WORDS, PARAMETERS, Settings
+from embedding_estimate.settings import BY_EFFORT, EFFORTS, FEW_WORDS, PARAMETERS, Settings
 from embedding_estimate.teaching.plan import SCHEDULE, attention_steps, learning_steps
 
 OF_LATENTS = ("sampler", "schedule", "steps", "guidance_scale", "batch", "checkpointing")
@@ -91,7 +91,8 @@ def _optimizers(settings: Settings) -> list[str]:
 
 
 def _every(settings: Settings) -> list[str]:
-    steps = learning_steps(dataclasses.replace(settings, effort="Thorough") if settings.seconds else settings)
+    most = dataclasses.replace(settings, effort=[*EFFORTS][-1]) if settings.seconds else settings
+    steps = learning_steps(most)
     lines = []
     for name, kept in (("save_every", "snapshots"), ("preview_every", "previews")):
         if (every := getattr(settings, name)) > steps:

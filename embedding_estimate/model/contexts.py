@@ -1,8 +1,8 @@
 """Prompts that an embedding stands in: nobody types one alone.
 
 Each is a prompt with `{}` where the embedding stands: at its start, in its middle or at its end, among tags or in a
-sentence, on the side of the guidance that it is made for. Those for everybody's models are in `contexts.json`. A host
-may bring others for a model with another vocabulary.
+sentence, on the side of the guidance that it is made for. Those that are bundled are in `contexts.json`. A host may
+bring others for a model with another vocabulary.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from embedding_estimate.errors import quoted
 SIDES = ("prompt", "negative")  # of the guidance
 USES = ("train", "select", "report")
 LAYOUT = '{"prompt": {"train": [...], "select": [...], "report": [...]}, "negative": ...}'
-EVERYBODYS = Path(__file__).with_name("contexts.json")
+BUNDLED = Path(__file__).with_name("contexts.json")
 SOME = re.compile(r"\{\d+:\d+\}")  # `{0:2}`, in which hosts read some of the vectors
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """Three lists without a context in common. In each one is longer than a chunk, the embedding included."""
+    """Three lists without a context in common. In each one or a few are longer than a chunk, the embedding included."""
 
     train: Sequence[str]
     select: Sequence[str]  # to choose the best vectors by
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Contexts]:
 
     Raises `ValueError` if the file is no JSON, lacks a list, or has an empty one or a prompt without `{}`.
 
-    >>> sorted(read(EVERYBODYS))
+    >>> sorted(read(BUNDLED))
     ['negative', 'prompt']
     """
     try:
@@ -62,4 +62,4 @@ def read(path: Path) -> dict[str, Contexts]:
     return contexts
 
 
-PROMPTS, NEGATIVE_PROMPTS = (read(EVERYBODYS)[side] for side in SIDES)
+PROMPTS, NEGATIVE_PROMPTS = read(BUNDLED).values()  # in the order of `SIDES`
