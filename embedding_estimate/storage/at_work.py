@@ -16,13 +16,14 @@ NO_LOCKS = (OSError, NotImplementedError)  # another user's file, a system witho
 
 
 def lock_of(state: Path) -> FileLock:
-    """The lock of an estimate, by the file that its state has or would have. It is not waited for."""
+    """The lock of an estimate, by the file that its state has or would have. It is not waited for by default."""
     name = hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:32]
     return FileLock(Path(tempfile.gettempdir()) / f"embedding-estimate-{name}.lock", timeout=0)
 
 
 def at_work(state: Path) -> bool:
-    """Whether a program is at work on it. Where there are no locks nobody knows, and none is taken to be."""
+    """Whether a program is at work on it, found out by taking its lock for a moment. Where there are no locks nobody
+    knows, and none is taken to be."""
     lock = lock_of(state)
     if not Path(lock.lock_file).exists():
         return False

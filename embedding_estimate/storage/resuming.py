@@ -29,6 +29,7 @@ SUFFIX = ".resume.safetensors"
 FORMAT = 1
 BUSY = "{} is being estimated by another program: wait until it is done, or interrupt it there"
 EVERY = 30.0  # seconds from one state to the next, at least
+LOOK = 1.0  # seconds: who only looks whether a program is at work has its lock for less
 SHARE = 0.05  # of the time that states may take
 
 
@@ -70,7 +71,7 @@ class RollingState:
     def __enter__(self) -> RollingState:
         """Raises `EmbeddingError` where another program is at work on it."""
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=LOOK)
         except Timeout:
             raise EmbeddingError(BUSY.format(self._settings.name)) from None
         except NO_LOCKS:

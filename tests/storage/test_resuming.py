@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from embedding_estimate.errors import EmbeddingError
 from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.storage import resuming
+from embedding_estimate.storage.at_work import at_work, lock_of
 from embedding_estimate.storage.resuming import RollingState
 
 
@@ -214,6 +217,23 @@ def test_what_a_program_is_at_work_on_is_not_cut_off(tmp_path: Path) -> None:
     assert [one.name for one in resuming.cut_off(job.tree)] == ["it"]
     with Job(tmp_path, goes_on=True).state:
         assert resuming.cut_off(job.tree) == []
+
+
+def test_who_only_looks_whether_a_program_is_at_work_stops_no_job(tmp_path: Path) -> None:
+    """A page that asks for what was cut off has the lock for a moment."""
+    job, looking = Job(tmp_path), threading.Event()
+
+    def look() -> None:
+        with lock_of(job.file):
+            looking.set()
+            time.sleep(0.05)
+
+    page = threading.Thread(target=look)
+    page.start()
+    assert looking.wait(60)
+    with job.state:
+        assert at_work(job.file)
+    page.join()
 
 
 def test_a_lock_ends_with_its_program(tmp_path: Path) -> None:
