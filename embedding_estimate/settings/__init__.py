@@ -6,29 +6,29 @@ from embedding_estimate.settings.choices import (
     BY_EFFORT,
     EFFORTS,
     FEW_WORDS,
+    FORMATS,
     FULL,
     FULL_WITH_IMAGES,
     MEASURES,
     NOTHING,
     ONE_WORD,
+    PARTS,
+    PROMPT_TYPES,
     QUICK,
     QUICK_WITH_IMAGES,
+    TOKEN_SOURCES,
     USES,
     WORD_PER_WEIGHT,
     WORDS,
 )
 from embedding_estimate.settings.parameters import Parameter
 from embedding_estimate.settings.table import (
-    FORMATS,
     LONGEST_NAME,
     LONGEST_PROMPT,
     MOST_LINES,
     PARAMETERS,
-    PARTS,
     PROMPT,
-    PROMPT_TYPES,
     SEED_LIMIT,
-    TOKEN_SOURCES,
     Settings,
 )
 

@@ -1,7 +1,11 @@
-"""Choices of settings that other modules refer to by name."""
+"""What settings offer to choose from."""
 
 from __future__ import annotations
 
+PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
+PROMPT_TYPES = ("Prompt", "Negative Prompt")
+TOKEN_SOURCES = ("Number", "Initial prompt")
+FORMATS = ("safetensors", "pt")
 AMONG_WORDS, ALONE = USES = ("Among other words", "Alone")
 ONE_WORD, WORD_PER_WEIGHT, FEW_WORDS = WORDS = ("One", "One per weight", "As few as needed")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embedding_estimate.errors import FEW, nearest, quoted
+from embedding_estimate.errors import FEW, SettingsError, nearest, quoted
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,26 @@ def finite(number: float) -> bool:
     return abs(number) <= sys.float_info.max
 
 
-def unknown_names(names: Sequence[str], known: Iterable[str]) -> list[str]:
+def read(values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[str, Any]:
+    """Values of a form, a file or a request: whole numbers become floats where those are asked for, choices are taken
+    in any case.
+
+    Raises `SettingsError` for names that are no settings, and for texts too long to be read. It judges nothing else.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    if unknown := [name for name in values if name not in known]:
+        raise SettingsError(_unknown_names(unknown, known))
+    if excess := [line for name, value in values.items() if (line := known[name].excess(value))]:
+        raise SettingsError(excess)
+    return {name: _taken(value, known[name]) for name, value in values.items()}
+
+
+def _taken(value: Any, parameter: Parameter) -> Any:
+    whole = parameter.kind is float and type(value) is int and finite(value)
+    return float(value) if whole else spelled(value, parameter.choices)
+
+
+def _unknown_names(names: Sequence[str], known: Iterable[str]) -> list[str]:
     """One line for each of the first unknown names, and one for the number of all others."""
     lines = [f"{quoted(name)} is not a setting: {nearest(name, known)}" for name in names[:FEW]]
     rest = len(names) - len(lines)

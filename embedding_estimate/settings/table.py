@@ -15,14 +15,23 @@ from typing import Any
 from embedding_estimate import optimizers
 from embedding_estimate.errors import SettingsError
 from embedding_estimate.files import names
-from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, BY_EFFORT, EFFORTS, MEASURES, ONE_WORD, USES, WORDS
+from embedding_estimate.settings.choices import (
+    ALONE,
+    AMONG_WORDS,
+    BY_EFFORT,
+    EFFORTS,
+    FORMATS,
+    MEASURES,
+    ONE_WORD,
+    PARTS,
+    PROMPT_TYPES,
+    TOKEN_SOURCES,
+    USES,
+    WORDS,
+)
 from embedding_estimate.settings.contradictions import contradictions
-from embedding_estimate.settings.parameters import Parameter, finite, lines, setting, spelled, unknown_names
+from embedding_estimate.settings.parameters import Parameter, lines, read, setting
 
-PARTS = ("Attention", "Attention + U-Net", "U-Net", "Transformer")
-PROMPT_TYPES = ("Prompt", "Negative Prompt")
-TOKEN_SOURCES = ("Number", "Initial prompt")
-FORMATS = ("safetensors", "pt")
 SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
 LONGEST_PROMPT = 100_000  # characters
 LONGEST_NAME = 100  # characters of a sampler's or a schedule's
@@ -297,21 +306,8 @@ class Settings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from a form, a file or a request; whole numbers are taken for floats, choices in any case.
-
-        Raises `SettingsError` for names that are no settings, and for texts too long to be read. All else is judged by
-        `check`.
-        """
-        known = {p.name: p for p in PARAMETERS}
-        if unknown := [name for name in values if name not in known]:
-            raise SettingsError(unknown_names(unknown, known))
-        if excess := [line for name, value in values.items() if (line := known[name].excess(value))]:
-            raise SettingsError(excess)
-        widened: dict[str, Any] = {
-            name: float(value) if known[name].kind is float and type(value) is int and finite(value) else value
-            for name, value in values.items()
-        }
-        return cls(**{name: spelled(value, known[name].choices) for name, value in widened.items()})
+        """Settings from a form, a file or a request. Raises what `parameters.read` does; `check` judges all else."""
+        return cls(**read(values, PARAMETERS))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
