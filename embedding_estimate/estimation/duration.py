@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from typing import Any, TypeVar
@@ -116,22 +116,26 @@ def training(rehearsal: Rehearsal, objective: Objective[Any], passes: Range, spe
 
     A search for the weight or the number of words is taken to be short.
     """
-    phase, start, device = objective.phase, rehearsal.start, objective.teacher.model.device
-    leaves = {key: value.detach().clone().requires_grad_() for key, value in start.items()}
+    phase = objective.phase
+    steps, checked = _steps(phase, len(rehearsal.begun.plans)), lambda: objective.held_out(rehearsal.start)
+    judging = steps / objective.check_every * timed(checked, objective.teacher.model.device)
+    searched = phase.finds_weight or phase.finds_words or phase.optimizer in FULL
+    through_the_unet = speed.seconds(passes.least if searched else passes.most)
+    stages = replace(objective, phase=replace(phase, steps=steps)).stages()
+    return judging + through_the_unet + sum(_stage(rehearsal, *stage, speed) for stage in stages)
+
+
+def _stage(rehearsal: Rehearsal, objective: Objective[Any], steps: int, speed: Speed) -> float:
+    """Seconds of a stage's steps, beside those that `passes` account for."""
+    leaves = {key: value.detach().clone().requires_grad_() for key, value in rehearsal.start.items()}
     draws = _draws(objective)
 
     def evaluate() -> None:
         objective.loss(leaves, draws[0]).backward()
 
-    steps, searched = _steps(phase, len(rehearsal.begun.plans)), phase.finds_weight or phase.finds_words
-    more = 0.0  # evaluations than one for each step
-    if phase.optimizer in FULL:
-        more = steps * (len(draws) * EVALUATIONS - 1)
-        searched = True
-    through_the_unet = speed.seconds(passes.least if searched else passes.most)
-    through_the_unet += more * speed.seconds(rehearsal.asked(evaluate))
-    beside = (SAMPLES + steps + more) * timed(evaluate, device)
-    return through_the_unet + beside + steps / objective.check_every * timed(lambda: objective.held_out(start), device)
+    evaluations = steps * (len(draws) * EVALUATIONS if objective.phase.optimizer in FULL else 1)
+    uncounted = (evaluations - steps) * speed.seconds(rehearsal.asked(evaluate))
+    return uncounted + (SAMPLES + evaluations) * timed(evaluate, objective.teacher.model.device)
 
 
 def _draws(objective: Objective[Any]) -> list[Any]:

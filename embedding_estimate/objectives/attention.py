@@ -24,7 +24,7 @@ from torch import Tensor
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Vectors
 from embedding_estimate.objectives.objective import Objective, mean, starting_from
 from embedding_estimate.objectives.prompts import check_effect, check_matchable, contexts_of
-from embedding_estimate.optimizers import make_loss
+from embedding_estimate.optimizers import FULL, make_loss
 from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.probes import Probes
 from embedding_estimate.teaching.probing import Prober
@@ -32,6 +32,8 @@ from embedding_estimate.teaching.sides import Side, States, error
 from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
 
 PORTIONS = 4  # that the rows are dealt out in: where there are several contexts each reads one of them
+FEW_CONTEXTS = 16  # about as many of them are trained in first, by an optimizer that goes through all in each step
+IN_FEW = 2 / 3  # of the steps
 CHECK_EVERY = 10  # a check is a forward pass of the encoder and of fewer rows, a third of a step
 
 
@@ -203,6 +205,14 @@ class AttentionObjective(Objective[ContextProbes]):
         number, most = len(self.train), 1 if sparing else self.phase.drawn
         size = max(size for size in range(1, most + 1) if number % size == 0)
         return [self.train[first : first + size] for first in range(0, number, size)]
+
+    def stages(self) -> Sequence[tuple[Objective[ContextProbes], int]]:
+        """A few contexts lead most of the way, at a fraction of the cost; all of them make it hold in others."""
+        every, steps = len(self.train) // FEW_CONTEXTS, self.phase.steps
+        if every < 2 or self.phase.optimizer not in FULL:
+            return super().stages()
+        first = round(IN_FEW * steps)
+        return [(replace(self, train=self.train[::every]), first), (self, steps - first)]
 
     def loss(self, vectors: Vectors, drawn: Sequence[ContextProbes]) -> Tensor:
         losses = [

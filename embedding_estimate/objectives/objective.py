@@ -64,6 +64,10 @@ class Objective(ABC, Generic[L]):
     def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Any]:
         """What all steps are compared on where the optimizer needs one function; `sparing` memory in more portions."""
 
+    def stages(self) -> Sequence[tuple[Objective[L], int]]:
+        """What the phase's steps are taken on, one after the other, with the steps of each."""
+        return [(self, self.phase.steps)]
+
     @abstractmethod
     def loss(self, vectors: Vectors, drawn: Any) -> Tensor:
         """Scalar, about 1 at the start; differentiable in the vectors."""

@@ -26,7 +26,7 @@ from embedding_estimate.storage import saving
 from embedding_estimate.storage.at_work import NO_LOCKS, at_work, lock_of
 
 SUFFIX = ".resume.safetensors"
-FORMAT = 1
+FORMAT = 2
 BUSY = "{} is being estimated by another program: wait until it is done, or interrupt it there"
 EVERY = 30.0  # seconds from one state to the next, at least
 LOOK = 1.0  # seconds: who only looks whether a program is at work has its lock for less

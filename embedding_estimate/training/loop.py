@@ -25,6 +25,7 @@ from embedding_estimate.training.state import Training
 logger = logging.getLogger(__name__)
 
 FALLBACK = "Adam"
+GO_ON = (StopReason.DONE, StopReason.EARLY)  # of a stage, behind which the next one follows
 
 
 def train(
@@ -39,25 +40,20 @@ def train(
     """
     started = time.perf_counter()
     phase = objective.phase
-    last_step = resumed["last_step"] if resumed else training.step + phase.steps
+    first_step = resumed["first_step"] if resumed else training.step
     if not resumed:
         training.best_error = objective.held_out_start
     training.begin(phase.part)
     training.notes += [note for note in objective.notes if note not in training.notes]
-    run = _Runs(training, objective, space, watch, last_step, started, resumed)
-
-    def rate_of(optimizer: str) -> float:
-        return automatic_rate(optimizer, math.sqrt(training.best_error / objective.held_out_empty))
-
-    if resumed:
-        run.finite(resumed["optimizer"], resumed["rates"])
-    else:
-        run.finite(phase.optimizer, _attempts(phase.rate or rate_of(phase.optimizer)))
-    if training.stopped == StopReason.STUCK and training.step == run.last_step:
-        training.stopped = StopReason.DONE
-    elif training.stopped == StopReason.STUCK:
-        training.notes.append(f"{phase.optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
-        run.finite(FALLBACK, _attempts(rate_of(FALLBACK)))
+    last_step = first_step
+    for stage, steps in objective.stages():
+        last_step += steps
+        if resumed and last_step < resumed["last_step"]:
+            continue  # it has been taken already
+        _Runs(training, stage, space, watch, first_step, last_step, started, resumed).to_the_end()
+        resumed = None
+        if training.stopped not in GO_ON:
+            break
     training.seconds += time.perf_counter() - started
 
 
@@ -67,15 +63,32 @@ def _attempts(rate: float) -> list[float]:
 
 @dataclass
 class _Runs:
-    """Runs of optimizers, one after the other, up to a step."""
+    """Runs of optimizers over one stage, one after the other, up to a step."""
 
     training: Training
     objective: Objective[Any]
     space: VectorSpace
     watch: Watch
-    last_step: int
+    first_step: int  # of the first stage
+    last_step: int  # of this one
     started: float  # seconds of `time.perf_counter`
     resumed: Tree | None  # what the first run goes on from
+
+    def to_the_end(self) -> None:
+        """The phase's optimizer, and what goes on where it finds no lower point."""
+        phase, training = self.objective.phase, self.training
+        if self.resumed:
+            self.finite(self.resumed["optimizer"], self.resumed["rates"])
+        else:
+            self.finite(phase.optimizer, _attempts(phase.rate or self._rate_of(phase.optimizer)))
+        if training.stopped == StopReason.STUCK and training.step == self.last_step:
+            training.stopped = StopReason.DONE
+        elif training.stopped == StopReason.STUCK:
+            training.notes.append(f"{phase.optimizer} found no lower point at step {training.step}: {FALLBACK} went on")
+            self.finite(FALLBACK, _attempts(self._rate_of(FALLBACK)))
+
+    def _rate_of(self, optimizer: str) -> float:
+        return automatic_rate(optimizer, math.sqrt(self.training.best_error / self.objective.held_out_empty))
 
     def finite(self, optimizer: str, rates: Sequence[float]) -> None:
         """`within_memory` at the first of the rates; at the next one where the loss leaves the finite numbers."""
@@ -122,8 +135,9 @@ class _Runs:
         resumed, self.resumed = self.resumed, None
 
         def on_state(collect: Callable[[], Tree]) -> None:
-            run = {"optimizer": optimizer, "rates": rates, "sparing": sparing, "last_step": self.last_step}
-            self.watch.on_state(lambda: self._state({**run, "descent": collect()}))
+            run = {"optimizer": optimizer, "rates": rates, "sparing": sparing}
+            steps = {"first_step": self.first_step, "last_step": self.last_step}
+            self.watch.on_state(lambda: self._state({**run, **steps, "descent": collect()}))
 
         with self.objective.teacher.model.checkpointed() if sparing else nullcontext():
             return descend(

@@ -184,6 +184,24 @@ def test_early_stop(toy_host: ToyHost) -> None:
     assert len(result.checks) == 2
 
 
+def test_where_a_few_contexts_bring_no_more_all_of_them_are_trained_in(
+    toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_in = []
+    real = AttentionObjective.fixed
+
+    def fixed(self: AttentionObjective, generator: torch.Generator, *, sparing: bool) -> Any:
+        trained_in.append(len(self.train))
+        return real(self, generator, sparing=sparing)
+
+    monkeypatch.setattr(AttentionObjective, "fixed", fixed)
+    monkeypatch.setattr(AttentionObjective, "error_in", lambda *_: 1.0)  # no check sees progress
+    templates = "\n".join("a " * number + "{} star" for number in range(32))
+    result = run(toy_host, part="Attention", templates=templates, early_stop=2, learning_steps=100)
+    assert trained_in == [1, 16, 32]  # the sketch, a few and all
+    assert result.stopped == "early stop" and [step for step, _ in result.checks] == [10, 20, 30, 40, 50, 60]
+
+
 def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the first run of the optimizer give NaN at its third step."""
     losses = 0

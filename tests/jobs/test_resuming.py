@@ -112,6 +112,9 @@ def outcome(result: Estimate) -> str:
 
 PARTS: dict[str, dict[str, Any]] = {
     "Attention by LBFGS": {"learning_steps": 40},
+    "Attention in a few contexts, then in all": {
+        "learning_steps": 50, "templates": "\n".join(["{}", *("a " * number + "{} star" for number in range(31))]),
+    },
     "U-Net by Adam": {"part": "U-Net", "learning_steps": 80, "scheduler": "cosine", "early_stop": 2, "templates": "{}"},
     "Transformer": {"part": "Transformer", "learning_steps": 60, "scheduler": "one-cycle", "optimizer": "SGD"},
     "U-Net by LBFGS": {"part": "U-Net", "learning_steps": 12, "optimizer": "LBFGS"},

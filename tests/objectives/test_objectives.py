@@ -299,3 +299,24 @@ def test_contexts_of_one_length_are_read_at_once_as_one_by_one(toy: ToyModel, lo
     assert len({example.template.count(" ") for example in contexts[:4]}) > 1  # of several lengths
     alone = torch.stack([objective.loss(start(), [example]) for example in contexts])
     torch.testing.assert_close(objective.loss(start(), contexts), alone.mean())
+
+
+CONTEXTS = ["{}", *("a " * number + "{} star" for number in range(31))]
+
+
+def test_attention_trains_in_a_few_contexts_before_all(toy: ToyModel) -> None:
+    objective = prepared(toy, part="Attention", templates="\n".join(CONTEXTS), learning_steps=35)
+    (few, first), (every, rest) = objective.stages()
+    assert (first, rest) == (10, 5)  # of those behind the sketch's 20
+    assert [example.template for example in few.trained_in()] == CONTEXTS[::2]
+    assert every is objective and [example.template for example in every.trained_in()] == CONTEXTS
+    assert few.held_out(start()) == every.held_out(start())
+
+
+@pytest.mark.parametrize(
+    "settings", [{"templates": "\n".join(CONTEXTS[:-1])}, {"templates": "\n".join(CONTEXTS), "optimizer": "Adam"}]
+)
+def test_all_contexts_from_the_first_step_on(toy: ToyModel, settings: dict[str, Any]) -> None:
+    """Where they are few, or where each step draws some of them."""
+    objective = prepared(toy, part="Attention", **settings)
+    assert [stage for stage, _ in objective.stages()] == [objective]

@@ -193,9 +193,9 @@ def test_a_damaged_one_gets_a_line_and_stays(tmp_path: Path, kept: int) -> None:
 
 def test_one_of_a_later_format_gets_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(resuming, "FORMAT", 2)
+        patched.setattr(resuming, "FORMAT", 3)
         Job(tmp_path).steps(30)
-    with pytest.raises(EmbeddingError, match="its format is 2, and this version reads 1; resume with the version that"):
+    with pytest.raises(EmbeddingError, match="its format is 3, and this version reads 2; resume with the version that"):
         resuming.cut_off(tmp_path / "embeddings")[0].read()
 
 
