@@ -128,22 +128,15 @@ def training(rehearsal: Rehearsal, objective: Objective[Any], passes: Range, spe
 def _stage(rehearsal: Rehearsal, objective: Objective[Any], steps: int, speed: Speed) -> float:
     """Seconds of a stage's steps, beside those that `passes` account for."""
     leaves = {key: value.detach().clone().requires_grad_() for key, value in rehearsal.start.items()}
-    draws = _draws(objective)
+    phase = objective.phase
+    draws = objective.of_a_step(torch.Generator().manual_seed(phase.seed), sparing=phase.checkpointing)
 
     def evaluate() -> None:
         objective.loss(leaves, draws[0]).backward()
 
-    evaluations = steps * (len(draws) * EVALUATIONS if objective.phase.optimizer in FULL else 1)
+    evaluations = steps * (len(draws) * EVALUATIONS if phase.optimizer in FULL else 1)
     uncounted = (evaluations - steps) * speed.seconds(rehearsal.asked(evaluate))
     return uncounted + (SAMPLES + evaluations) * timed(evaluate, objective.teacher.model.device)
-
-
-def _draws(objective: Objective[Any]) -> list[Any]:
-    """What one evaluation of the loss is a mean over, each with passes of its own."""
-    generator = torch.Generator().manual_seed(objective.phase.seed)
-    if objective.phase.optimizer in FULL:
-        return list(objective.fixed(generator, sparing=objective.phase.checkpointing))
-    return [objective.draw(generator)]
 
 
 def _steps(phase: Phase, tries: int) -> int:

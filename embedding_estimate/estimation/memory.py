@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from embedding_estimate.model.host import BorrowedModel, Conditioning, Vectors
 from embedding_estimate.objectives.attention import AttentionPreparation
 from embedding_estimate.objectives.objective import Objective, Preparation
 from embedding_estimate.optimizers import FULL, OPTIMIZERS
 from embedding_estimate.teaching import probing
+from embedding_estimate.teaching.batches import kept
 from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.teacher import Teacher
 
@@ -40,26 +37,6 @@ class Memory:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def kept(call: Callable[[], Any]) -> int:
-    """Bytes that autograd keeps for the backward pass of a call. What was there before, as weights, does not count."""
-    there = {_place(value) for value in gc.get_objects() if issubclass(type(value), Tensor)}
-    sizes: dict[int, int] = {}
-
-    def keep(value: Tensor) -> Tensor:
-        if (place := _place(value)) not in there:
-            sizes[place] = value.untyped_storage().nbytes()
-        return value
-
-    with torch.enable_grad(), saved_tensors_hooks(keep, lambda value: value):
-        result = call()  # held until all is counted
-    del result
-    return sum(sizes.values())
-
-
-def _place(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr() if value.layout == torch.strided and not value.is_meta else 0
-
-
 class Expectation:
     """What the phases take, on the model that will run them."""
 
@@ -75,7 +52,7 @@ class Expectation:
         """That of a phase whose preparation and objective these are, for vectors like `start`."""
         phase = objective.phase
         leaves = {key: value.detach().clone().requires_grad_() for key, value in start.items()}
-        draw = objective.draw(torch.Generator().manual_seed(phase.seed))
+        draw = objective.of_a_step(torch.Generator().manual_seed(phase.seed))[0]
         rows = preparation.megabytes(start) * 2**20 if isinstance(preparation, AttentionPreparation) else 0
         of_a_state = PER_STATE * self._cells * self._model.info.latent_channels * 4
         return Memory(

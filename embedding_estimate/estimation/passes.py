@@ -161,8 +161,7 @@ class Rehearsal:
         """One run of the phase's optimizer, and what happens beside its steps."""
         phase, settings = objective.phase, self.begun.settings
         full, last_step = phase.optimizer in FULL, first_step + steps
-        generator = torch.Generator().manual_seed(phase.seed)
-        draws = objective.fixed(generator, sparing=phase.checkpointing) if full else [objective.draw(generator)]
+        draws = objective.of_a_step(torch.Generator().manual_seed(phase.seed), sparing=phase.checkpointing)
         leaves = {key: value.clone().requires_grad_() for key, value in self.start.items()}
         draw = self.asked(lambda: objective.loss(leaves, draws[0]))
         check = self._check(objective)

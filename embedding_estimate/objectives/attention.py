@@ -25,6 +25,7 @@ from embedding_estimate.model.host import BorrowedModel, Conditioning, Vectors
 from embedding_estimate.objectives.objective import Objective, mean, starting_from
 from embedding_estimate.objectives.prompts import check_effect, check_matchable, contexts_of
 from embedding_estimate.optimizers import FULL, make_loss
+from embedding_estimate.teaching import batches
 from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.probes import Probes
 from embedding_estimate.teaching.probing import Prober
@@ -123,7 +124,10 @@ class AttentionPreparation:
             select=select,
             calibration=calibration,
         )
-        return starting_from(objective, start).scaled_at(start)
+        objective = starting_from(objective, start).scaled_at(start)
+        learned = {key: value.detach().clone().requires_grad_() for key, value in start.items()}
+        together = batches.contexts(model, phase.batch, partial(objective.loss, learned, train[:1]))
+        return replace(objective, together=together)
 
     def _rows(self, start: Vectors) -> int:
         """Of each layer, to train on where there is memory for all."""
@@ -179,6 +183,7 @@ class AttentionObjective(Objective[ContextProbes]):
     train: tuple[ContextProbes, ...]
     select: tuple[ContextProbes, ...]
     calibration: float  # true error of the start over the error that the rows foresee for it
+    together: int = 1  # contexts that are read and passed back at once
     scale: float = 1.0  # root mean squared difference of readings at the start
     start: float = 1.0  # loss at the start, in those units
 
@@ -201,8 +206,8 @@ class AttentionObjective(Objective[ContextProbes]):
         return [self.train[place] for place in order[: self.phase.drawn]]
 
     def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Sequence[ContextProbes]]:
-        """As many examples together as a batch may hold and divides them evenly; one at a time where `sparing`."""
-        number, most = len(self.train), 1 if sparing else self.phase.drawn
+        """As many examples together as fit and divide them evenly; one at a time where `sparing`."""
+        number, most = len(self.train), 1 if sparing else self.together
         size = max(size for size in range(1, most + 1) if number % size == 0)
         return [self.train[first : first + size] for first in range(0, number, size)]
 

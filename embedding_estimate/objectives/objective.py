@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from embedding_estimate.model.host import Vectors
+from embedding_estimate.optimizers import FULL
 from embedding_estimate.teaching.plan import Phase
 from embedding_estimate.teaching.teacher import Teacher
 from embedding_estimate.teaching.words import Word
@@ -63,6 +64,11 @@ class Objective(ABC, Generic[L]):
     @abstractmethod
     def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Any]:
         """What all steps are compared on where the optimizer needs one function; `sparing` memory in more portions."""
+
+    def of_a_step(self, generator: torch.Generator, *, sparing: bool = False) -> list[Any]:
+        """What the loss of one step is a mean over."""
+        full = self.phase.optimizer in FULL
+        return self.fixed(generator, sparing=sparing) if full else [self.draw(generator)]
 
     def stages(self) -> Sequence[tuple[Objective[L], int]]:
         """What the phase's steps are taken on, one after the other, with the steps of each."""

@@ -1,15 +1,20 @@
-"""How many latents go through the U-Net together: as many as are asked for, or as the device has memory for.
+"""How many latents or contexts go through a model together: as many as are asked for, or as there is memory for.
 
-How much a latent takes is known from the U-Net's shapes. The numbers are from Stable Diffusion 1.5 and XL in their real
-shapes (docs/benchmarks.md, *Memory*), rounded up. Where they are too small memory runs out, and the work is halved.
+How much a context takes is measured, and how much a latent does is known from the U-Net's shapes. The numbers are from
+Stable Diffusion 1.5 and XL in their real shapes (docs/benchmarks.md, *Memory*), rounded up. Where they are too small
+memory runs out, and the work is halved.
 """
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from embedding_estimate.model.host import BorrowedModel
 
@@ -61,6 +66,35 @@ def keeping(model: BorrowedModel, batch: int, cells: int, most_cells: int, *, ch
         return Together(max(1, min(usual(batch), most_cells // cells)), checkpointed or cells > most_cells)
     whole = 0 if checkpointed else _that_fit(model, free, cells, KEEPING)
     return Together(whole, False) if whole else Together(max(1, _that_fit(model, free, cells, CHECKPOINTING)), True)
+
+
+def contexts(model: BorrowedModel, batch: int, one: Callable[[], Any]) -> int:
+    """How many contexts to read and pass back together, where the result does not depend on it.
+
+    `one` computes what is passed back for one context.
+    """
+    free = None if batch else model.free_memory()
+    return usual(batch) if free is None else max(1, min(MOST, int(SHARE * free) // max(1, kept(one))))
+
+
+def kept(call: Callable[[], Any]) -> int:
+    """Bytes that autograd keeps for the backward pass of a call. What was there before, as weights, does not count."""
+    there = {_place(value) for value in gc.get_objects() if issubclass(type(value), Tensor)}
+    sizes: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        if (place := _place(value)) not in there:
+            sizes[place] = value.untyped_storage().nbytes()
+        return value
+
+    with torch.enable_grad(), saved_tensors_hooks(keep, lambda value: value):
+        result = call()  # held until all is counted
+    del result
+    return sum(sizes.values())
+
+
+def _place(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr() if value.layout == torch.strided and not value.is_meta else 0
 
 
 def _that_fit(model: BorrowedModel, free: int, cells: int, numbers: int) -> int:

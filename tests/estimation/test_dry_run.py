@@ -14,7 +14,7 @@ from embedding_estimate.errors import PromptError, SettingsError
 from embedding_estimate.estimation import memory
 from embedding_estimate.estimation.dry_run import DryRun, dry_run
 from embedding_estimate.estimation.listener import Listener
-from embedding_estimate.estimation.memory import Memory, kept
+from embedding_estimate.estimation.memory import Memory
 from embedding_estimate.estimation.passes import ROWS, Range, WithoutUNet
 from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.fidelity.previews import Preview, Previews
@@ -23,6 +23,7 @@ from embedding_estimate.model.meter import Passes, StagePasses
 from embedding_estimate.optimizers import MOST_EVALUATIONS, make_optimizer
 from embedding_estimate.progress import Progress
 from embedding_estimate.settings import Settings
+from embedding_estimate.teaching.batches import kept
 
 U_NET: dict[str, Any] = {"part": "U-Net", "templates": "{}", "learning_steps": 7}
 TWO_WEIGHTS = "(red:1.5) circle (blue:0.6) star"

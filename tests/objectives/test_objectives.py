@@ -141,6 +141,15 @@ def test_attention_reads_templates_together_and_each_counts_the_same(
     assert [len(group) for group in objective.fixed(torch.Generator(), sparing=True)] == [1] * 6
 
 
+@pytest.mark.parametrize(("free", "sizes"), [(None, [3, 3]), (10**9, [6]), (1, [1] * 6)])
+def test_as_many_templates_are_read_together_as_there_is_memory_for(
+    toy: ToyModel, free: int | None, sizes: list[int]
+) -> None:
+    toy.free = free
+    objective = prepared(toy, part="Attention", templates="\n".join(CONTEXTS[:6]))
+    assert [len(group) for group in objective.fixed(torch.Generator(), sparing=False)] == sizes
+
+
 def test_held_out_states_are_not_trained_on(toy: ToyModel) -> None:
     objective = prepared(toy, batch=64)
     example, _ = objective.draw(torch.Generator().manual_seed(shaken(0)))

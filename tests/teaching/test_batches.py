@@ -19,7 +19,7 @@ from embedding_estimate.estimation.trainer import estimate
 from embedding_estimate.hosts.free_memory import free_memory
 from embedding_estimate.model.host import Conditioning
 from embedding_estimate.settings import Settings
-from embedding_estimate.teaching.batches import Together, keeping, passing, without_gradients
+from embedding_estimate.teaching.batches import Together, contexts, keeping, passing, without_gradients
 from embedding_estimate.teaching.probing import Prober
 from embedding_estimate.teaching.teacher import Task, Teacher, Trajectory
 
@@ -48,6 +48,16 @@ def toy(free: int | None) -> ToyModel:
 )
 def test_latents_that_are_passed_together(free: int | None, batch: int, latents: int) -> None:
     assert passing(toy(free), batch, CELLS, MOST_CELLS) == latents
+
+
+@pytest.mark.parametrize(
+    ("free", "batch", "together"),
+    [(None, 0, 4), (None, 7, 7), (2 * 20 * 800, 3, 3), (2 * 5 * 800, 0, 5), (800, 0, 1), (2 * 1000 * 800, 0, 32)],
+)
+def test_contexts_that_are_read_together(free: int | None, batch: int, together: int) -> None:
+    """Each keeps 100 numbers of 8 bytes here: the backward pass of an exponential needs what it returned."""
+    numbers = torch.zeros(100, dtype=torch.float64, requires_grad=True)
+    assert contexts(toy(free), batch, numbers.exp) == together
 
 
 @pytest.mark.parametrize(
