@@ -97,7 +97,8 @@ def _phase(number: int, work: PhaseWork) -> Iterator[str]:
         *([f"{phase.scheduler} rate"] if phase.scheduler != "constant" else []),
         f"loss {phase.loss}",
         _counted(phase.steps, "learning step"),
-        _counted(len(work.contexts), "context"),
+        _counted(len(work.contexts), "context")
+        + "".join(f" ({contexts} of them in the first {steps})" for steps, contexts in work.stages[:-1]),
     ]
     if phase.early_stop:
         facts.append(f"early stop after {_counted(phase.early_stop, 'check')} without progress")

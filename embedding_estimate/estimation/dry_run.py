@@ -32,6 +32,7 @@ class PhaseWork:
 
     phase: Phase
     contexts: Sequence[str]  # that it trains in
+    stages: Sequence[tuple[int, int]]  # learning steps, and the number of contexts in them
     prepare: Range
     train: Range
     memory: Memory
@@ -166,5 +167,6 @@ def _phases(begun: Opening, rehearsal: Rehearsal, expectation: Expectation, spee
             preparing + speed.seconds(prepare.most),
             training(rehearsal, objective, train, speed),
         )
-        works.append(PhaseWork(phase, contexts, prepare, train, memory, duration))
+        stages = [(steps, len(stage.trained_in())) for stage, steps in objective.stages()]
+        works.append(PhaseWork(phase, contexts, stages, prepare, train, memory, duration))
     return works

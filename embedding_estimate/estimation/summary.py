@@ -100,6 +100,7 @@ def _of_phase(work: PhaseWork) -> dict[str, Any]:
         "finds_weight": phase.finds_weight,
         "finds_words": phase.finds_words,
         "contexts": list(work.contexts),
+        "stages": [{"steps": steps, "contexts": contexts} for steps, contexts in work.stages],
         "trajectory": vars(work.phase.trajectory),
     }
 

@@ -135,7 +135,7 @@ class Settings:
         "Training contexts",
         "Prompts to train in, one per line, with {} in place of the embedding. Empty: prompts of many kinds and "
         "the embedding by itself; with Use: Alone, only the embedding by itself. LBFGS uses all of them in each "
-        "step, other optimizers some.",
+        "step, or first some where they are 32 and more; other optimizers always use some.",
         longest=LONGEST_PROMPT,
         lines=MOST_LINES,
     )

@@ -79,9 +79,20 @@ def test_each_phase_says_how_it_is_trained(run: Run) -> None:
         "finds_weight": True,
         "finds_words": False,
         "contexts": ["{}"],
+        "stages": [{"steps": 10, "contexts": 1}],
         "trajectory": {"sampler": "Euler", "schedule": "Karras", "steps": 4, "guidance_scale": 7.0},
     }
     assert last(result)["typed_weight"] == 0
+
+
+def test_the_plan_tells_of_contexts_that_come_later(run: Run) -> None:
+    templates = "\n".join("a " * number + "{} star" for number in range(32))
+    settings = ("--name", "madeup", *QUICK, "--learning-steps", "50", "--templates", templates, "--dry-run")
+    said = run("estimate", "(red:1.5) circle", *settings, "--measure", "Nothing").stdout
+    assert "loss MSE, 30 learning steps, 32 contexts (16 of them in the first 20)\n" in said
+    result = run("estimate", "(red:1.5) circle", *settings, "--measure", "Nothing", "--json")
+    _, attention = last(result)["phases"]
+    assert attention["stages"] == [{"steps": 20, "contexts": 16}, {"steps": 10, "contexts": 32}]
 
 
 @pytest.mark.usefixtures("brief")

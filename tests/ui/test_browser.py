@@ -12,6 +12,7 @@ import pytest
 from embedding_estimate.files import tensor_tree
 from embedding_estimate.files.embedding import read
 from embedding_estimate.settings import Settings
+from embedding_estimate.storage.resuming import FORMAT
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
 pytest.importorskip("diffusers", reason="the model needs diffusers: pip install -e '.[app]'")
@@ -258,7 +259,7 @@ def test_what_was_cut_off_is_offered(opened: Tab, folder: Path, shots: Path) -> 
     state.parent.mkdir(exist_ok=True)
     settings = Settings(text="(red:1.5) circle", name="cut-disc").to_dict()
     where = {"step": 60, "steps": 140, "made_with": {"version": "0"}}
-    state.write_bytes(tensor_tree.packed({"format": 1, "settings": settings, "contexts": [], "host": {}, **where}))
+    state.write_bytes(tensor_tree.packed({"format": FORMAT, "settings": settings, "contexts": [], "host": {}, **where}))
     opened.page.reload()
     opened.says("cut_off", "An estimate of cut-disc was cut off at step 60 of 140 on 20")
     opened.shoot("cut-off", shots)
