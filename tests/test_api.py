@@ -64,6 +64,7 @@ def test_an_estimate_from_start_to_end(client: TestClient, place: Place) -> None
     assert listed == {"embeddings": [{"name": "it", "file": "it.safetensors"}]}
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_an_estimate_takes(client: TestClient, place: Place) -> None:
     job = client.post(f"{PREFIX}/plan", json={**GOOD, "name": ""}).json()["job"]
     ended(place.jobs.find(job))
@@ -77,6 +78,7 @@ def test_a_plan_says_what_an_estimate_takes(client: TestClient, place: Place) ->
     assert refused.status_code == 422 and refused.json()["detail"][0].startswith("tokens=-1")
 
 
+@pytest.mark.slow
 def test_what_a_request_leaves_out_is_the_places_default(place: Place) -> None:
     client = served(place, format="pt")
     assert finished(client, place, measure="Nothing")["result"]["path"].endswith("it.pt")

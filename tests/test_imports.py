@@ -72,6 +72,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert done.returncode == 0 and "Usage:" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_inspect_imports_nothing_heavy(tmp_path: Path, suffix: str) -> None:
     heavy = ("torch", "PIL", "diffusers", "transformers", "scipy", "gradio", "fastapi", "tqdm")

@@ -14,8 +14,8 @@ from embedding_estimate.errors import ModelError
 
 
 @pytest.fixture(autouse=True)
-def in_a_terminal(signals: None) -> None:
-    """For all tests of the command line."""
+def in_a_terminal(signals: None, brief: None) -> None:
+    """For all tests of the command line, none of which looks at the value of a figure."""
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ def foretold_and_taken(host: ToyHost, settings: Settings) -> tuple[DryRun, Estim
     return dry_run(settings, host), estimate(settings, host)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     quick_first(

@@ -95,6 +95,7 @@ def test_another_model_is_felt(toy_host: ToyHost, part: str, change: Callable[[T
     assert same(after, estimate(settings, toy_host)) and not same(after, before)
 
 
+@pytest.mark.slow
 def test_a_curve_runs_the_prompt_for_its_first_point_only(toy_host: ToyHost, brief: None) -> None:
     settings = replace(SETTINGS, measure="Quick")
 
@@ -108,6 +109,7 @@ def test_a_curve_runs_the_prompt_for_its_first_point_only(toy_host: ToyHost, bri
     assert two < 1.6 * one
 
 
+@pytest.mark.slow
 def test_a_curve_has_the_figures_of_single_estimates(toy_host: ToyHost, brief: None) -> None:
     settings = replace(SETTINGS, measure="Quick")
     points = list(curve(settings, toy_host, [2, 3], stop=StopToken()))

@@ -62,6 +62,7 @@ def test_finding_out_counts_among_the_seconds(monkeypatch: pytest.MonkeyPatch) -
     assert within_seconds(settings(seconds=25.0), ToyHost()).effort == "Balanced"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "effort"), [(FOREVER, "Thorough"), (1e-6, "Quick")])
 def test_by_real_plans(seconds: float, effort: str) -> None:
     host = ToyHost()
@@ -83,6 +84,7 @@ def test_what_cannot_be_estimated_is_refused_as_ever() -> None:
         within_seconds(settings(seconds=9.0, text=","), ToyHost())
 
 
+@pytest.mark.slow
 def test_a_curve_takes_its_steps_by_the_seconds() -> None:
     notes: list[str] = []
     steps: list[int] = []

@@ -68,6 +68,7 @@ def test_the_same_settings_give_the_same_vectors(toy_host: ToyHost) -> None:
     assert not torch.equal(first.embedding.vectors["clip_l"], other.embedding.vectors["clip_l"])
 
 
+@pytest.mark.slow
 def test_the_global_random_state_plays_no_part(toy_host: ToyHost) -> None:
     torch.manual_seed(1)
     first = run(toy_host)
@@ -197,9 +198,9 @@ def test_where_a_few_contexts_bring_no_more_all_of_them_are_trained_in(
     monkeypatch.setattr(AttentionObjective, "fixed", fixed)
     monkeypatch.setattr(AttentionObjective, "error_in", lambda *_: 1.0)  # no check sees progress
     templates = "\n".join("a " * number + "{} star" for number in range(32))
-    result = run(toy_host, part="Attention", templates=templates, early_stop=2, learning_steps=100)
+    result = run(toy_host, part="Attention", templates=templates, early_stop=1, learning_steps=100)
     assert trained_in == [1, 16, 32]  # the sketch, a few and all
-    assert result.stopped == "early stop" and [step for step, _ in result.checks] == [10, 20, 30, 40, 50, 60]
+    assert result.stopped == "early stop" and [step for step, _ in result.checks] == [10, 20, 30]
 
 
 def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +382,7 @@ def test_a_prompt_without_effect_is_refused_and_the_model_given_back(toy_host: T
     assert not toy_host.lent
 
 
+@pytest.mark.slow
 def test_lbfgs_searches_along_its_lines(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step begins where the last one ended, which is not computed twice."""
     evaluations = spy(monkeypatch, AttentionObjective, "loss")
@@ -391,6 +393,7 @@ def test_lbfgs_searches_along_its_lines(toy_host: ToyHost, monkeypatch: pytest.M
     assert len(evaluations) < 1.5 * result.steps
 
 
+@pytest.mark.slow
 def test_what_is_measured_anew_is_told_apart(toy_host: ToyHost) -> None:
     """The figures of a sketch, of the part behind it and of the part that refines do not compare."""
     heard: list[Progress] = []
@@ -439,6 +442,7 @@ def short_of_memory(toy_host: ToyHost, monkeypatch: pytest.MonkeyPatch) -> set[s
     return places
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_checkpoints_where_memory_runs_out(toy_host: ToyHost, short_of_memory: set[str]) -> None:
     result = run(toy_host)
     assert (result.stopped, result.steps, len(result.losses)) == ("done", 60, 60)
@@ -526,6 +530,7 @@ def test_what_was_reached_is_kept_where_nothing_helps(toy_host: ToyHost, monkeyp
     assert any("the best vectors before were kept" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_what_one_part_has_reached_is_kept_where_the_next_has_no_memory(
     toy_host: ToyHost, short_of_memory: set[str]
 ) -> None:

@@ -69,6 +69,7 @@ def test_in_context_they_are_the_protocols_own_trajectories(many: ToyModel) -> N
     assert figures.emphasis_in_context == of_weights(mine, words, nothing, figures, "emphasis_in_context")
 
 
+@pytest.mark.slow
 def test_the_full_protocol_need_not_ask_for_these_again(many: ToyModel) -> None:
     def passes(recall: Recall) -> int:
         before = many.denoised

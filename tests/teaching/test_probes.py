@@ -56,6 +56,7 @@ def test_all_rows_foresee_the_error(toy: ToyModel, side: Side, states: States) -
             assert foreseen == pytest.approx(error(there, states, 8), rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_rows_foresees_it_too(toy: ToyModel, side: Side, states: States) -> None:
     """On average over samples: one of them may be off by a third."""
     samples = [probed(toy, side, states, rows=2 * len(states), seed=seed) for seed in range(12)]

@@ -53,6 +53,7 @@ def registered(database: Any) -> list[str]:
     return sorted(database.word_embeddings)
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_before_the_first_job_and_the_page_is_asked_each_time(
     put: Callable[[Family], Any], shared: Any
 ) -> None:
