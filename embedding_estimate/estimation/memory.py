@@ -52,7 +52,7 @@ class Expectation:
         """That of a phase whose preparation and objective these are, for vectors like `start`."""
         phase = objective.phase
         leaves = {key: value.detach().clone().requires_grad_() for key, value in start.items()}
-        draw = objective.of_a_step(torch.Generator().manual_seed(phase.seed))[0]
+        draw = objective.of_a_step(torch.Generator().manual_seed(phase.seed), sparing=phase.checkpointing)[0]
         rows = preparation.megabytes(start) * 2**20 if isinstance(preparation, AttentionPreparation) else 0
         of_a_state = PER_STATE * self._cells * self._model.info.latent_channels * 4
         return Memory(

@@ -65,7 +65,7 @@ class Objective(ABC, Generic[L]):
     def fixed(self, generator: torch.Generator, *, sparing: bool) -> list[Any]:
         """What all steps are compared on where the optimizer needs one function; `sparing` memory in more portions."""
 
-    def of_a_step(self, generator: torch.Generator, *, sparing: bool = False) -> list[Any]:
+    def of_a_step(self, generator: torch.Generator, *, sparing: bool) -> list[Any]:
         """What the loss of one step is a mean over."""
         full = self.phase.optimizer in FULL
         return self.fixed(generator, sparing=sparing) if full else [self.draw(generator)]
