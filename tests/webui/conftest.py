@@ -31,7 +31,7 @@ STAND_IN = Path(__file__).with_name("stand_in")
 STAND_IN_FORGE = Path(__file__).with_name("stand_in_forge")
 THEIRS = (
     *("modules", "k_diffusion", "networks", "lora"),
-    *("backend", "modules_forge", "huggingface_guess"),
+    *("backend", "modules_forge", "huggingface_guess", "ldm_patched"),
     *("model", "forge_model", "embedding_files", "engine_parts", "image_jobs"),  # the stand-ins' own
 )
 
@@ -159,6 +159,7 @@ def shared(monkeypatch: pytest.MonkeyPatch, webui_kind: str) -> Iterator[Any]:
     if webui_kind != "AUTOMATIC1111":
         monkeypatch.syspath_prepend(STAND_IN_FORGE)
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in THEIRS}
+    sys.modules["ldm_patched"] = None  # by which a reForge would be known, if one is tested in this process
     from modules import shared
 
     if webui_kind == "Neo":
