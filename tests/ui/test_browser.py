@@ -27,6 +27,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 ENDLESS = "100000"  # learning steps
+CUT_OFF = "them => them.filter(it => it.scrollHeight > it.clientHeight + 1).map(it => it.id)"
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,15 @@ def bottom(tab: Tab, selector: str) -> float:
     """Where an element ends, in pixels from the top of the page."""
     end: float = tab.page.locator(selector).first.evaluate("it => it.getBoundingClientRect().bottom + scrollY")
     return end
+
+
+def test_no_setting_is_cut_off_on_a_narrow_page(opened: Tab) -> None:
+    """Of two that share a row on wider pages, one may be much taller than the other."""
+    opened.page.set_viewport_size({"width": 420, "height": 900})
+    opened.page.locator("#embedding_estimate_more > .label-wrap:not(.open)").click()
+    settings = opened.page.locator("#embedding_estimate_settings .form > *:visible")
+    playwright.expect(settings.nth(20)).to_be_visible()
+    assert settings.evaluate_all(CUT_OFF) == []
 
 
 @pytest.mark.parametrize("width", [420, 900, 1400])

@@ -23,22 +23,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from webui_arguments import arguments
 
 from embedding_estimate.model.host import Family
 
-ARGUMENTS = (
-    "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check "
-    "--use-cpu all --no-half --no-download-sd-model"
-)
-NEWER = "--skip-prepare-environment"  # unknown to 1.2, which takes no unknown arguments
-NO_CLIP = "--do-not-download-clip"  # unknown to 1.2 and to Classic
-FORGE = "--always-cpu"
-NEO = "--cpu"  # which knows few of the others
 STAND_IN = Path(__file__).with_name("stand_in")
 STAND_IN_FORGE = Path(__file__).with_name("stand_in_forge")
 THEIRS = (
     *("modules", "k_diffusion", "networks", "lora"),
-    *("backend", "modules_forge", "huggingface_guess"),
+    *("backend", "modules_forge", "huggingface_guess", "ldm_patched"),
     *("model", "forge_model", "embedding_files", "engine_parts", "image_jobs"),  # the stand-ins' own
 )
 
@@ -55,11 +48,7 @@ def webui() -> Any:
         pytest.skip(f"{folder}: does not run with this Python")
     before, place = sys.argv, Path.cwd()
     newer, forge = (folder / "modules/initialize.py").exists(), (folder / "modules_forge").exists()
-    no_clip = NO_CLIP in (folder / "modules/cmd_args.py").read_text("utf-8")
-    arguments = [ARGUMENTS, NEWER if newer else "", NO_CLIP if no_clip else "", FORGE if forge else ""]
-    if (folder / "modules_forge/packages/huggingface_guess").exists():
-        arguments = [NEO]
-    sys.argv = ["launch.py", *" ".join([*arguments, os.environ.get("WEBUI_ARGS", "")]).split()]
+    sys.argv = ["launch.py", *arguments(folder), *os.environ.get("WEBUI_ARGS", "").split()]
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     try:
@@ -170,6 +159,7 @@ def shared(monkeypatch: pytest.MonkeyPatch, webui_kind: str) -> Iterator[Any]:
     if webui_kind != "AUTOMATIC1111":
         monkeypatch.syspath_prepend(STAND_IN_FORGE)
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in THEIRS}
+    sys.modules["ldm_patched"] = None  # by which a reForge would be known, if one is tested in this process
     from modules import shared
 
     if webui_kind == "Neo":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from browser import LONG, Tab, chromium, free_port, needed, playwright, served
+from webui_arguments import arguments, knows
 
 from embedding_estimate.files.embedding import read
 
@@ -24,11 +25,6 @@ pytestmark = [needed, pytest.mark.skipif(not WEBUI.name, reason="WEBUI_DIR names
 
 ROOT = Path(__file__).parents[2]
 START = "import sys; sys.path.insert(0, '.'); sys.argv[0] = 'launch.py'; import launch; launch.start()"  # no set-up
-ARGUMENTS = (
-    "--skip-install --skip-torch-cuda-test --skip-python-version-check --skip-version-check --use-cpu all --no-half "
-    "--no-download-sd-model"
-)
-NEWER = "--skip-prepare-environment --do-not-download-clip"  # unknown to 1.2
 ENDLESS = "2000"  # learning steps
 SETTINGS = {"show_progress_type": "Approx cheap", "sd_vae": "None"}  # the defaults would download something
 INFOTEXT = """a (blue:1.4) square
@@ -53,12 +49,11 @@ def data() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def url(data: Path) -> Iterator[str]:
     port, log = free_port(), data / "log"
-    arguments = f"{ARGUMENTS} {NEWER if (WEBUI / 'modules/initialize.py').exists() else ''}".split()
+    folders = ["--ckpt-dirs" if knows(WEBUI, "--ckpt-dirs") else "--ckpt-dir", str(WEBUI / "models/Stable-diffusion")]
     if (WEBUI / "modules_forge").exists():  # it serves its own scripts only where they lie in its data folder
-        arguments += ["--always-cpu", "--gradio-allowed-path", str(WEBUI)]
-    arguments += ["--port", str(port), "--data-dir", str(data), "--ckpt-dir", str(WEBUI / "models/Stable-diffusion")]
-    arguments += os.environ.get("WEBUI_ARGS", "").split()
-    command = [PYTHON, "-c", START, *arguments]
+        folders += ["--gradio-allowed-path", str(WEBUI)]
+    more = ["--port", str(port), "--data-dir", str(data), *folders, *os.environ.get("WEBUI_ARGS", "").split()]
+    command = [PYTHON, "-c", START, *arguments(WEBUI), *more]
     offline = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     with served(command, log, ready="Startup time", patience=max(LONG / 1000, 300), cwd=WEBUI, env=offline):
         yield f"http://127.0.0.1:{port}/"

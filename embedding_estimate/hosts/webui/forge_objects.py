@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.thaw import ordinary
 from embedding_estimate.hosts.webui import support
 from embedding_estimate.hosts.webui.replacing import replaced
@@ -17,6 +18,13 @@ from embedding_estimate.hosts.webui.replacing import replaced
 
 class ForgeObjects(ABC):
     """`kind.Pipeline`, but for what the two differ in."""
+
+    books: tuple[str, ...] = (
+        "_parameters",  # moved, or merged with a LoRA
+        *("network_", "lora_"),
+        *("weight_function", "bias_function", "model_lowvram", "lowvram_patch_counter", "device"),
+        *("model_loaded_weight_memory", "current_weight_patches_uuid"),
+    )
 
     def __init__(self, model: Any):
         self._model = model
@@ -74,3 +82,19 @@ class ForgeObjects(ABC):
         decoded = [self._model.decode_first_stage(latent).float().cpu() for latent in torch.split(latents, 1)]
         self._load()  # the VAE may have pushed them out
         return [ordinary(image) for image in decoded]
+
+
+@contextmanager
+def recomputed_where_cast(networks: Sequence[nn.Module], cast: str) -> Iterator[None]:
+    """Checkpoints in the networks with weights that are cast in each call, since what is cast would be kept until the
+    backward pass: a second text encoder for each pass through it, and a second U-Net where memory is short.
+
+    `cast` is the switch by which a part casts its weights.
+    """
+    from modules import devices
+
+    with ExitStack() as stack:
+        for network in networks:
+            if any(getattr(part, cast, False) for part in network.modules()):
+                stack.enter_context(checkpointed(network, devices.autocast))
+        yield

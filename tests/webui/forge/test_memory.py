@@ -63,6 +63,19 @@ def test_weights_that_are_cast_in_each_call_are_not_kept_for_the_backward_pass(l
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("webui_kind", ["Forge", "Neo"], indirect=True)
+def test_what_the_manager_notes_at_the_weights_during_a_job_stays(loaded: Any, webui_kind: str) -> None:
+    """It moves some of them out for the VAE: an old note would have the next image leave them as they are."""
+    noted = {"parameters_manual_cast": True, "prev_parameters_manual_cast": False}
+    if webui_kind == "Neo":
+        noted["forge_patched_weights"] = False
+    part = next(loaded.sd_model.forge_objects.unet.model.diffusion_model.modules())
+    vars(part).update(dict.fromkeys(noted, None))
+    with WebuiHost().borrow():
+        vars(part).update(noted)
+    assert noted.items() <= vars(part).items()
+
+
 def test_sdxl_is_larger_and_needs_more(put: Callable[[Family], Any]) -> None:
     from backend import memory_management
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from embedding_estimate.hosts.checkpointing import checkpointed
 from embedding_estimate.hosts.thaw import thaw
 from embedding_estimate.hosts.webui.forge.engines import clip_engines, reading_settings
-from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
+from embedding_estimate.hosts.webui.forge_objects import ForgeObjects, recomputed_where_cast
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
 from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.hosts.webui.support import LATENT_SCALE, SIZES
@@ -26,13 +25,10 @@ BACKWARD = 4  # times the memory of a forward pass that the manager is asked to 
 class ForgePipeline(ForgeObjects):
     """`kind.Pipeline`."""
 
-    books: tuple[str, ...] = (
-        *("_parameters", "_buffers"),  # moved, or merged with a LoRA
-        *("network_", "lora_", "forge_online_loras"),
-        *("total_mem", "weight_mem", "extra_mem", "parameters_manual_cast", "prev_parameters_manual_cast"),
-        # Neo's
-        *("comfy_", "weight_function", "bias_function", "model_lowvram", "lowvram_patch_counter", "device"),
-        *("model_loaded_weight_memory", "model_offload_buffer_memory", "current_weight_patches_uuid"),
+    books = (
+        *(*ForgeObjects.books, "_buffers"),
+        *("forge_", "total_mem", "weight_mem", "extra_mem", "parameters_manual_cast", "prev_parameters_manual_cast"),
+        *("comfy_", "model_offload_buffer_memory"),  # Neo's
     )
 
     @property
@@ -83,7 +79,8 @@ class ForgePipeline(ForgeObjects):
     @contextmanager
     def set_up(self) -> Iterator[None]:
         """`kind.Pipeline.set_up`: also the noise levels of zero terminal SNR."""
-        with reading_settings(self._model), self._rescaled(), norms_keep_their_input(self.unet), self._recomputed():
+        recomputed = recomputed_where_cast(self.modules, "parameters_manual_cast")
+        with reading_settings(self._model), self._rescaled(), norms_keep_their_input(self.unet), recomputed:
             yield
 
     @contextmanager
@@ -103,13 +100,3 @@ class ForgePipeline(ForgeObjects):
             yield
         finally:
             predictor.set_sigmas(before)
-
-    @contextmanager
-    def _recomputed(self) -> Iterator[None]:
-        """Checkpoints where weights are cast in each call, since what is cast would be kept until the backward pass:
-        a second text encoder for each pass through it, and a second U-Net where memory is short."""
-        with ExitStack() as stack:
-            for network in self.modules:
-                if any(getattr(part, "parameters_manual_cast", False) for part in network.modules()):
-                    stack.enter_context(checkpointed(network))
-            yield

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from embedding_estimate.hosts.thaw import thaw
-from embedding_estimate.hosts.webui.forge_objects import ForgeObjects
+from embedding_estimate.hosts.webui.forge_objects import ForgeObjects, recomputed_where_cast
 from embedding_estimate.hosts.webui.norms import norms_keep_their_input
 from embedding_estimate.hosts.webui.replacing import replaced
 from embedding_estimate.hosts.webui.turns import queued
@@ -19,7 +19,7 @@ from embedding_estimate.hosts.webui.turns import queued
 class ReforgePipeline(ForgeObjects):
     """`kind.Pipeline`."""
 
-    books: tuple[str, ...] = ("network_", "lora_")  # of the WebUI's LoRA
+    books = (*ForgeObjects.books, "ldm_patched_", "prev_ldm_patched_")
 
     @property
     def modules(self) -> Sequence[nn.Module]:
@@ -69,7 +69,8 @@ class ReforgePipeline(ForgeObjects):
 
         if shared.opts.sd_noise_schedule == "Zero Terminal SNR" or getattr(self._model, "ztsnr", False):
             self._rescale()
-        with norms_keep_their_input(self.unet):
+        # its text encoders are copied in fp32, where nothing is cast
+        with norms_keep_their_input(self.unet), recomputed_where_cast([self.unet], "ldm_patched_cast_weights"):
             yield
 
     def _rescale(self) -> None:
