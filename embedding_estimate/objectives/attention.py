@@ -56,7 +56,7 @@ class Extent:
         return Extent(**whole)
 
 
-WHOLE = Extent(rows=800, readings=4, train_states=32, train_seeds=6, select_rows=150, select_states=16, select_seeds=4)
+WHOLE = Extent(rows=800, readings=8, train_states=32, train_seeds=6, select_rows=150, select_states=16, select_seeds=4)
 SKETCHED = Extent(rows=200, readings=1, train_states=6, train_seeds=1, select_rows=100, select_states=4, select_seeds=1)
 """One short trajectory: soon something to keep, and a better place for the rest to start from."""
 

@@ -249,7 +249,7 @@ def test_more_contexts_cost_the_unet_nothing(toy: ToyModel) -> None:
     assert calls[0] == calls[1]
 
 
-@pytest.mark.parametrize(("tokens", "rows"), [(2, 800 + 150), (100, 4 * 600 + 150)])
+@pytest.mark.parametrize(("tokens", "rows"), [(2, 800 + 150), (100, 8 * 600 + 150)])
 def test_what_the_rows_take_by_hand(toy: ToyModel, tokens: int, rows: int) -> None:
     """A query of six numbers in the U-Net's precision, here 8 bytes, and a gradient of as many, 4 bytes each."""
     part = preparation(toy, part="Attention")
