@@ -35,6 +35,7 @@ from embedding_estimate.teaching.teacher import SELECT_SEED, Teacher
 PORTIONS = 4  # that the rows are dealt out in: where there are several contexts each reads one of them
 FEW_CONTEXTS = 16  # about as many of them are trained in first, by an optimizer that goes through all in each step
 IN_FEW = 2 / 3  # of the steps
+TOO_FEW = 1 / 2  # of the rows that are wanted: on the demo model, half of them halved what 37 vectors keep
 CHECK_EVERY = 10  # a check is a forward pass of the encoder and of fewer rows, a third of a step
 
 
@@ -90,9 +91,16 @@ class AttentionPreparation:
     def prepare(self, start: Vectors) -> AttentionObjective:
         phase, model, contexts, extent = self.phase, self.teacher.model, self._contexts, self.extent
         rows = self._rows(start)
+        wanted = _megabytes(model, rows + extent.select_rows)
+        share = min(1.0, phase.attention_memory / wanted)
+        if share < TOO_FEW:
+            self._notes.append(
+                f"attention_memory={phase.attention_memory} holds {share:.0%} of the rows that so many vectors ask "
+                f"for: with {math.ceil(wanted)} they keep more of the weights' effect"
+            )
         prober = Prober(
             model,
-            rows=min(1.0, phase.attention_memory / _megabytes(model, rows + extent.select_rows)),
+            rows=share,
             batch=phase.batch,
             seed=phase.seed,
             checkpointed=phase.checkpointing,

@@ -10,7 +10,7 @@ from toy import ToyModel
 from embedding_estimate.errors import PromptError
 from embedding_estimate.model.host import BorrowedModel
 from embedding_estimate.model.meter import Meter, Passes
-from embedding_estimate.objectives import preparation_of, unet
+from embedding_estimate.objectives import attention, preparation_of, unet
 from embedding_estimate.objectives.attention import WHOLE, AttentionPreparation
 from embedding_estimate.objectives.objective import Objective, Preparation
 from embedding_estimate.optimizers import LOSSES
@@ -255,6 +255,16 @@ def test_what_the_rows_take_by_hand(toy: ToyModel, tokens: int, rows: int) -> No
     part = preparation(toy, part="Attention")
     assert isinstance(part, AttentionPreparation)
     assert part.megabytes({"clip_l": torch.zeros(tokens, 6)}) == pytest.approx(rows * 6 * (8 + 4) / 2**20)
+
+
+@pytest.mark.parametrize(("memory", "told"), [(499, True), (500, False)])
+def test_memory_for_less_than_half_of_the_rows_is_told(
+    toy: ToyModel, memory: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_megabytes", lambda model, rows: 999.5)
+    notes = prepared(toy, part="Attention", attention_memory=memory).notes
+    line = f"attention_memory={memory} holds 50% of the rows that so many vectors ask for: with 1000 they keep more of"
+    assert [line in note for note in notes] == ([True] if told else [])
 
 
 def test_a_batch_of_contexts_is_drawn(toy: ToyModel) -> None:
