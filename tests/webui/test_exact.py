@@ -33,10 +33,10 @@ def kept_as(model: nn.Module, *dtypes: torch.dtype) -> Iterator[None]:
 
 
 def learnt(model: Any) -> tuple[Tensor, dict[str, Tensor], Vectors]:
-    """A context, gradients of something of it, and the vectors."""
+    """A context, gradients of something of it that half precision has room for, and the vectors."""
     vectors = {key: value.clone().requires_grad_() for key, value in model.token_vectors(PLAIN).items()}
     context = encode_vectors(model, vectors).context
-    context.square().sum().backward()
+    context.square().mean().backward()
     return context.detach(), {key: value.grad for key, value in vectors.items()}, vectors
 
 
@@ -121,9 +121,14 @@ def test_half_precision_does_where_there_is_no_memory_for_a_copy(loaded: Any, mo
     def fail(*_: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    with kept_as(loaded.sd_model, torch.float16), WebuiHost().borrow() as model:
-        monkeypatch.setattr("copy.deepcopy", fail)
-        context, gradients, _ = learnt(model)
+    with kept_as(loaded.sd_model, torch.float16):
+        for name, weight in loaded.sd_model.named_parameters():
+            if name.endswith("final_layer_norm.bias"):
+                weight.data += 1  # emphasis divides by the states' mean, which may be next to nothing in a random model
+        with WebuiHost().borrow() as model, monkeypatch.context() as patched:
+            patched.setattr("copy.deepcopy", fail)
+            context, gradients, _ = learnt(model)
+            notes = model.notes(PLAIN)
         assert all(bool(gradient.isfinite().all()) and gradient.any() for gradient in gradients.values())
         assert context.dtype == torch.float32
-        assert model.notes(PLAIN) == ["no memory for the text encoder in fp32: trained in the WebUI's half precision"]
+        assert notes == ["no memory for the text encoder in fp32: trained in the WebUI's half precision"]
