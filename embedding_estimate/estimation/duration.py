@@ -117,12 +117,16 @@ def training(rehearsal: Rehearsal, objective: Objective[Any], passes: Range, spe
     A search for the weight or the number of words is taken to be short.
     """
     phase = objective.phase
-    steps, checked = _steps(phase, len(rehearsal.begun.plans)), lambda: objective.held_out(rehearsal.start)
-    judging = steps / objective.check_every * timed(checked, objective.teacher.model.device)
+    steps = _steps(phase, len(rehearsal.begun.plans))
+    check = timed(lambda: objective.held_out(rehearsal.start), objective.teacher.model.device)
     searched = phase.finds_weight or phase.finds_words or phase.optimizer in FULL
     through_the_unet = speed.seconds(passes.least if searched else passes.most)
     stages = replace(objective, phase=replace(phase, steps=steps)).stages()
-    return judging + through_the_unet + sum(_stage(rehearsal, *stage, speed) for stage in stages)
+    return (
+        steps / objective.check_every * check
+        + through_the_unet
+        + sum(_stage(rehearsal, *stage, speed) for stage in stages)
+    )
 
 
 def _stage(rehearsal: Rehearsal, objective: Objective[Any], steps: int, speed: Speed) -> float:

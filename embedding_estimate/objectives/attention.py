@@ -7,7 +7,8 @@ text nowhere else, so vectors that are read as the prompt is have its effect. Th
 step costs one pass through the text encoder and a few small attention products for each context.
 
 Rows are shared among the contexts. Their states come from trajectories in a few of these, and what a prompt reads there
-is found without the U-Net in all of them. So many contexts cost no more of it than one.
+is found without the U-Net in all of them. So many contexts cost no more of it than one, and the first steps, which are
+taken in a few of them, cost less of the text encoder.
 """
 
 from __future__ import annotations
