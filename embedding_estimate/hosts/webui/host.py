@@ -53,7 +53,9 @@ class WebuiModel:
         widths = {key: engine.table.shape[1] for key, engine in self._engines.items()}
         clip_skip = webui.clip_skip(model, support.family(widths))
         chunk_tokens = int(self._first.engine.chunk_length)
-        self.info = support.info(model, webui.prediction(model), clip_skip, widths, chunk_tokens, added)
+        self.info = support.info(
+            model, webui.checkpoint(model), webui.prediction(model), clip_skip, widths, chunk_tokens, added
+        )
 
     def mode(self, emphasis: str) -> AbstractContextManager[None]:
         return self._kind.mode(self._model, emphasis)

@@ -85,6 +85,13 @@ class Kind(Protocol):
         """
         ...
 
+    def checkpoint(self, model: Any) -> tuple[str, str]:
+        """The name and the short hash of what is loaded; no hash where the WebUI was told to make none.
+
+        Text encoders of their own files, where a WebUI can choose them beside the checkpoint, stand behind both.
+        """
+        ...
+
     def pipeline(self, model: Any) -> Pipeline:
         """The pipeline of a `chosen` model."""
         ...

@@ -57,14 +57,18 @@ def family(widths: Mapping[str, int]) -> Family:
 
 def info(
     model: Any,
+    named: tuple[str, str],
     prediction: Prediction,
     clip_skip: int,
     widths: Mapping[str, int],
     chunk_tokens: int,
     added: Sequence[str],
 ) -> ModelInfo:
-    """What is loaded and how the WebUI is set up to use it; `added` are the networks that its settings add."""
-    name, shorthash = checkpoint(model)
+    """What is loaded and how the WebUI is set up to use it.
+
+    `named` is the checkpoint's name and short hash, `added` are the networks that the settings add.
+    """
+    name, shorthash = named
     of_family = family(widths)
     size = int(getattr(model, "image_size", 0) or 0) * LATENT_SCALE or SIZES[of_family]
     return ModelInfo(

@@ -120,7 +120,7 @@ def _other_settings(provenance: Mapping[str, Any]) -> list[str]:
     differences = []
     model = provenance.get("model")
     if isinstance(model, Mapping) and model.get("hash"):
-        name, shorthash = support.checkpoint(shared.sd_model)
+        name, shorthash = kind().checkpoint(shared.sd_model)
         if shorthash and model["hash"] != shorthash:
             made_for = f"{model.get('name')} [{model['hash']}]"
             differences.append(f"for the checkpoint {made_for}, and it is {name} [{shorthash}] now")

@@ -105,7 +105,90 @@ def test_a_file_that_is_gone_is_one_line(put: Callable[[Family], Any]) -> None:
         pass
     said = str(refused.value)
     assert said.startswith(f"{described.name_for_extra}: cannot be read (") and "No such file" in said
-    assert said.endswith("): choose another checkpoint")
+    assert said.endswith("): choose another one")
+
+
+@pytest.fixture
+def text_encoder(put: Callable[[Family], Any], tmp_path: Path) -> Path:
+    """A file that is chosen on the page, beside SD1's checkpoint."""
+    from modules import sd_models
+
+    put("sd1")
+    path = tmp_path / "te-other.safetensors"
+    save_file({"text_model.encoder.layers.0.layer_norm1.bias": torch.zeros(4)}, path)
+    sd_models.model_data.forge_loading_parameters["additional_modules"] = [str(path)]
+    return path
+
+
+def test_a_text_encoder_of_its_own_file_is_part_of_what_an_embedding_was_made_with(text_encoder: Path) -> None:
+    from modules import shared
+
+    with WebuiHost().borrow() as model:
+        described = shared.sd_model.sd_checkpoint_info
+        assert model.info.name == f"{described.name_for_extra}+te-other"
+        assert model.info.hash == f"{described.shorthash}+te-other"
+
+
+@pytest.mark.parametrize("key", ["decoder.conv_in.weight", "encoder.block.0.layer.0.SelfAttention.k.weight"])
+def test_a_vae_and_a_text_encoder_of_other_families_are_not(text_encoder: Path, key: str) -> None:
+    from modules import shared
+
+    save_file({key: torch.zeros(4)}, text_encoder)
+    with WebuiHost().borrow() as model:
+        assert model.info.name == shared.sd_model.sd_checkpoint_info.name_for_extra
+
+
+def test_an_image_is_made_where_the_file_is_gone_since(text_encoder: Path) -> None:
+    from modules import shared
+
+    from embedding_estimate.hosts.webui.kind import kind
+
+    with WebuiHost().borrow():
+        pass
+    text_encoder.unlink()
+    name = shared.sd_model.sd_checkpoint_info.name_for_extra
+    assert kind().checkpoint(shared.sd_model)[0] == name
+
+
+def test_a_damaged_text_encoder_is_named(text_encoder: Path) -> None:
+    """The WebUI says that it does not recognise the checkpoint."""
+    text_encoder.write_bytes(text_encoder.read_bytes()[:-2])
+    with pytest.raises(ModelError, match=r"^te-other\.safetensors: truncated or not a safetensors file \("):
+        WebuiHost().borrow().__enter__()
+
+
+def test_a_text_encoder_of_another_shape_is_one_line_that_names_it(
+    text_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modules import sd_models
+
+    described = sd_models.model_data.forge_loading_parameters["checkpoint_info"]
+
+    def fails() -> Any:
+        raise RuntimeError("Error(s) in loading state_dict for CLIP:\n\tsize mismatch for a\n" + "\tand for b\n" * 90)
+
+    monkeypatch.setitem(sd_models.loaders, described.filename, fails)
+    with pytest.raises(ModelError) as refused, WebuiHost().borrow():
+        pass
+    said = str(refused.value)
+    beginning = f"{described.name_for_extra}, te-other.safetensors: the WebUI cannot load it (Error(s) in loading"
+    assert said.startswith(f"{beginning} state_dict for CLIP: size mismatch for a and for b ") and "\n" not in said
+    assert said.endswith(" ...)") and len(said) < 400
+
+
+def test_memory_that_runs_out_while_loading_is_told_as_that(
+    put: Callable[[Family], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modules import sd_models
+
+    described = put("sd1")
+
+    def fails() -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(sd_models.loaders, described.filename, fails)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        WebuiHost().borrow().__enter__()
 
 
 def test_gguf_is_refused_by_name(put: Callable[[Family], Any]) -> None:

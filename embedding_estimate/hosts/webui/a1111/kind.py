@@ -46,6 +46,10 @@ class Automatic1111:
                 "start the WebUI with --medvram"
             )
 
+    def checkpoint(self, model: Any) -> tuple[str, str]:
+        """`kind.Kind.checkpoint`."""
+        return support.checkpoint(model)
+
     def pipeline(self, model: Any) -> Pipeline:
         """`kind.Kind.pipeline`."""
         return LdmPipeline(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ PICTURE = {
     "SD21UnclipL": UNCLIP,
     "SD21UnclipH": UNCLIP,
 }
+
+OF_TEXT_ENCODERS = ("text_model.encoder.layers.0.", "resblocks.0.")  # in the keys of CLIP's first layer
 
 
 def refuse_file(described: Any, storage: Any) -> None:
@@ -45,6 +48,31 @@ def refuse_file(described: Any, storage: Any) -> None:
     if config is None:
         raise ModelError(f"{name}: it is no checkpoint that the WebUI knows: {_way_out()}")
     _refuse_config(name, config)
+
+
+def refuse_modules(modules: Sequence[str]) -> None:
+    """Raises `ModelError` for a damaged or missing file of those chosen as VAE and text encoders.
+
+    The WebUI would say that it does not recognise the checkpoint.
+    """
+    for path in map(Path, modules):
+        if path.suffix.lower() == ".safetensors":
+            _weights(path, path.name)
+
+
+def text_encoders(modules: Sequence[str]) -> list[str]:
+    """Names of those files chosen as VAE and text encoders that bring a text encoder of CLIP's kind."""
+    return [path.stem for path in map(Path, modules) if _is_text_encoder(path)]
+
+
+def _is_text_encoder(path: Path) -> bool:
+    if path.suffix.lower() != ".safetensors":
+        return False
+    try:
+        weights = _weights(path, path.name)
+    except ModelError:  # gone since it was loaded
+        return False
+    return any(part in key for key in weights for part in OF_TEXT_ENCODERS)
 
 
 def refuse_loaded(model: Any) -> None:
@@ -90,7 +118,7 @@ def _weights(path: Path, name: str) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise ModelError(f"{name}: truncated or not a safetensors file ({error}); download it again") from error
     except OSError as error:
-        raise ModelError(f"{name}: cannot be read ({error}): choose another checkpoint") from error
+        raise ModelError(f"{name}: cannot be read ({error}): choose another one") from error
 
 
 def _guessed(weights: dict[str, torch.Tensor]) -> Any:

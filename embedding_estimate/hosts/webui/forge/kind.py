@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from embedding_estimate.errors import ModelError
+from embedding_estimate.errors.out_of_memory import ran_out
 from embedding_estimate.hosts.webui import support
 from embedding_estimate.hosts.webui.engine import Engine
 from embedding_estimate.hosts.webui.forge import families
@@ -20,6 +23,7 @@ from embedding_estimate.model.host import Family, Prediction
 
 NONE_CHOSEN = "no checkpoint is chosen: choose one at the top of the page"
 NOT_YET = "no checkpoint is loaded yet: the WebUI loads it for the first image or job"
+LONGEST = 300  # characters of what the WebUI says, which is a line for each weight of another shape
 EMBEDDINGS_ROUTE = "/sdapi/v1/embeddings"
 
 
@@ -41,7 +45,7 @@ class Forge:
 
         The same holds for its settings of the memory.
         """
-        from modules import processing, sd_models
+        from modules import sd_models
         from modules_forge import main_entry
 
         if not sd_models.model_data.forge_loading_parameters:  # no page was built
@@ -50,20 +54,23 @@ class Forge:
         described = parameters["checkpoint_info"]
         if described is None:
             raise ModelError(NONE_CHOSEN)
+        modules = parameters.get("additional_modules") or ()
         families.refuse_file(described, parameters.get("unet_storage_dtype"))
-        _forget_a_failure()  # of an image
-        image = SimpleNamespace(sd_model=None, clear_prompt_cache=lambda: None)  # a turn's end clears it anyway
-        try:
-            processing.manage_model_and_prompt_cache(image)
-        except (AssertionError, ValueError) as error:  # how it says that weights are missing, or unknown
-            raise ModelError(f"{described.name_for_extra}: the WebUI cannot load it ({error})") from error
-        finally:
-            _forget_a_failure()
-        model = image.sd_model
+        families.refuse_modules(modules)
+        model = _loaded(", ".join([described.name_for_extra, *(Path(module).name for module in modules)]))
         families.refuse_loaded(model)
         support.refuse_settings()  # one of them is asked by the loaded model's name
         model.forge_objects = model.forge_objects_original.shallow_copy()  # as before each image
         return model
+
+    def checkpoint(self, model: Any) -> tuple[str, str]:
+        """`kind.Kind.checkpoint`."""
+        from modules import sd_models
+
+        name, shorthash = support.checkpoint(model)
+        modules = sd_models.model_data.forge_loading_parameters.get("additional_modules") or ()
+        beside = "".join(f"+{encoder}" for encoder in families.text_encoders(modules))
+        return name + beside, shorthash and shorthash + beside
 
     def pipeline(self, model: Any) -> Pipeline:
         """`kind.Kind.pipeline`."""
@@ -136,6 +143,24 @@ class Forge:
     def say(self, p: Any, line: str) -> None:
         """`kind.Kind.say`."""
         p.comment(line)
+
+
+def _loaded(chosen: str) -> Any:
+    """The model of the page's choice. Raises `ModelError`, with the names of what is chosen, if it cannot be loaded."""
+    from modules import processing
+
+    _forget_a_failure()  # of an image
+    image = SimpleNamespace(sd_model=None, clear_prompt_cache=lambda: None)  # a turn's end clears it anyway
+    try:
+        processing.manage_model_and_prompt_cache(image)
+    except (AssertionError, ValueError, RuntimeError) as error:  # weights are missing, unknown, or of another shape
+        if ran_out(error):
+            raise
+        said = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
+        raise ModelError(f"{chosen}: the WebUI cannot load it ({said})") from error
+    finally:
+        _forget_a_failure()
+    return image.sd_model
 
 
 def _forget_a_failure() -> None:
