@@ -115,6 +115,26 @@ def test_the_code_that_a_document_names_exists(document: Path) -> None:
     assert missing == []
 
 
+PLACED = re.compile(
+    r"((?:`\w+`(?:, | or | and )?)+) in `([\w/]+\.py)`"
+)  # names, and the file where they are to be found
+
+
+def test_a_name_is_defined_where_a_document_says_that_it_is() -> None:
+    defined = r"(?m)^(?:\s*(?:def|class) {0}\b|(?:\w+(?:, \w+)* = )?(?:\w+, )*{0}\b(?:, \w+)*(?::[^=\n]+)? = )"
+    text = "\n".join(document.read_text("utf-8") for document in WRITTEN_ANEW)
+    places = [
+        (name, file) for names, file in PLACED.findall(text) for name in re.findall(r"\w+", names.replace("`", " "))
+    ]
+    named = [(name, file) for name, file in places if name not in ("or", "and")]
+    elsewhere = [
+        f"{name} in {file}"
+        for name, file in named
+        if not re.search(defined.format(name), found.read_text("utf-8") if (found := named_file(file)) else "")
+    ]
+    assert len(named) > 10 and elsewhere == []
+
+
 def test_the_architecture_lists_the_rooms_in_the_order_of_their_imports() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     listed = re.findall(

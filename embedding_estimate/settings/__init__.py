@@ -22,15 +22,8 @@ from embedding_estimate.settings.choices import (
     WORDS,
 )
 from embedding_estimate.settings.parameters import Parameter
-from embedding_estimate.settings.table import (
-    LONGEST_NAME,
-    LONGEST_PROMPT,
-    MOST_LINES,
-    PARAMETERS,
-    PROMPT,
-    SEED_LIMIT,
-    Settings,
-)
+from embedding_estimate.settings.settings import Settings
+from embedding_estimate.settings.table import LONGEST_NAME, LONGEST_PROMPT, MOST_LINES, PARAMETERS, PROMPT, SEED_LIMIT
 
 __all__ = [
     "ALONE",

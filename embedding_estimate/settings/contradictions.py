@@ -11,7 +11,7 @@ from embedding_estimate.model import contexts
 from embedding_estimate.settings.choices import ALONE, AMONG_WORDS, ONE_WORD
 
 if TYPE_CHECKING:
-    from embedding_estimate.settings.table import Settings
+    from embedding_estimate.settings.settings import Settings
 
 Sound = Callable[..., bool]
 """Whether the settings of these names have values that make sense by themselves: others contradict nothing."""

@@ -1,6 +1,6 @@
 """Every parameter of an estimate, declared once.
 
-The command line, the tab and the API are built from `PARAMETERS`, and bounds are checked here and nowhere else.
+The command line, the tab and the API are built from `PARAMETERS`. Bounds and texts stand here and nowhere else.
 Nothing heavy is imported, so that `--help` stays quick.
 """
 
@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from embedding_estimate import optimizers
-from embedding_estimate.errors import SettingsError
-from embedding_estimate.files import names
 from embedding_estimate.settings.choices import (
-    ALONE,
     AMONG_WORDS,
     BY_EFFORT,
     EFFORTS,
@@ -29,8 +24,7 @@ from embedding_estimate.settings.choices import (
     USES,
     WORDS,
 )
-from embedding_estimate.settings.contradictions import contradictions
-from embedding_estimate.settings.parameters import Parameter, lines, read, setting
+from embedding_estimate.settings.parameters import Parameter, setting
 
 SEED_LIMIT = 2_000_000_000  # larger ones are `teacher.SELECT_SEED`'s and `REPORT_SEED`'s
 LONGEST_PROMPT = 100_000  # characters
@@ -39,8 +33,8 @@ MOST_LINES = 200
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The settings of one estimate. `check` says everything that is wrong with them at once."""
+class Table:
+    """A field for each parameter; `Settings` says what their values mean together."""
 
     text: str = setting(
         "", "Text", "The prompt to turn into an embedding, in the WebUI's syntax.", longest=LONGEST_PROMPT
@@ -261,63 +255,11 @@ class Settings:
         False, "Keep the prompt out of the file", "The file then contains neither the text nor any other prompt."
     )
 
-    @property
-    def optimizer_used(self) -> str:
-        """The optimizer's name, `optimizers.AUTOMATIC` resolved for this part."""
-        if self.optimizer != optimizers.AUTOMATIC:
-            return self.optimizer
-        return optimizers.BY_PART.get(self.part, "Adam")
-
-    @property
-    def measure_used(self) -> str:
-        """What is measured, `BY_EFFORT` resolved."""
-        return EFFORTS[self.effort] if self.measure == BY_EFFORT else self.measure
-
-    @property
-    def negative(self) -> bool:
-        """Whether the embedding is for the negative prompt."""
-        return self.prompt_type == "Negative Prompt"
-
-    @property
-    def other_prompts(self) -> tuple[str, ...]:
-        """The other side's texts, at least one, perhaps the empty one."""
-        return lines(self.other_prompt) or ("",)
-
-    @property
-    def template_list(self) -> tuple[str, ...]:
-        """The user's, or for use alone the bare one; none where the model's contexts are taken."""
-        return lines(self.templates) or (("{}",) if self.use == ALONE else ())
-
-    def problems(self) -> list[str]:
-        """One line for each thing that is wrong; empty when all is well. The model is not asked."""
-        wrong = {p.name: line for p in PARAMETERS if (line := p.problem(getattr(self, p.name)))}
-
-        def sound(*fields: str) -> bool:
-            """Whether their values make sense by themselves, without which there is nothing to contradict."""
-            return wrong.keys().isdisjoint(fields)
-
-        named = names.problems(self.name) if sound("name") else []
-        return [*wrong.values(), *contradictions(self, sound), *named]
-
-    def check(self) -> None:
-        """Raises `SettingsError` with every problem found."""
-        if problems := self.problems():
-            raise SettingsError(problems)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from a form, a file or a request. Raises what `parameters.read` does; `check` judges all else."""
-        return cls(**read(values, PARAMETERS))
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
 
 def _parameters() -> tuple[Parameter, ...]:
-    kinds = typing.get_type_hints(Settings)
+    kinds = typing.get_type_hints(Table)
     return tuple(
-        Parameter(name=f.name, kind=kinds[f.name], default=f.default, **f.metadata)
-        for f in dataclasses.fields(Settings)
+        Parameter(name=f.name, kind=kinds[f.name], default=f.default, **f.metadata) for f in dataclasses.fields(Table)
     )
 
 
