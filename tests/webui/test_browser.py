@@ -107,6 +107,12 @@ def reload_ui(tab: Tab) -> None:
     enter(tab, "Embedding Estimate")
 
 
+def saved(data: Path, name: str) -> Path:
+    """Where an embedding is saved: Forge Neo has the folder among the models."""
+    among_models = data / "models" / "embeddings"
+    return (among_models if among_models.is_dir() else data / "embeddings") / f"{name}.safetensors"
+
+
 def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path) -> None:
     start(opened, learning_steps=ENDLESS, preview_every="10", name="red-disc")
     opened.moves()
@@ -114,7 +120,7 @@ def test_a_result_is_used_in_the_next_image(opened: Tab, data: Path, shots: Path
     opened.shoot("webui-running", shots)
     opened.press("interrupt_save")
     assert "The training was interrupted after" in opened.result("red-disc")
-    assert read(data / "embeddings" / "red-disc.safetensors").tokens == 2
+    assert read(saved(data, "red-disc")).tokens == 2
     playwright.expect(opened.page.locator(".embedding_estimate_preview img")).to_have_count(3)
     opened.shoot("webui-done", shots)
 
@@ -187,7 +193,7 @@ def test_a_second_estimate_is_refused_and_the_hosts_interrupt_saves(opened: Tab,
     opened.page.click("#txt2img_generate")  # waits behind the job
     opened.page.click("#txt2img_interrupt")
     opened.says("state", "Type this in your prompt: half-way")
-    assert read(data / "embeddings" / "half-way.safetensors").provenance["stopped"] == "interrupted"
+    assert read(saved(data, "half-way")).provenance["stopped"] == "interrupted"
     opened.page.locator("#txt2img_gallery img").first.wait_for()
 
 
@@ -197,7 +203,7 @@ def test_reload_ui_interrupts_and_saves(opened: Tab, data: Path) -> None:
     opened.moves()
     reload_ui(opened)
     opened.result("survivor")
-    assert read(data / "embeddings" / "survivor.safetensors").provenance["stopped"] == "interrupted"
+    assert read(saved(data, "survivor")).provenance["stopped"] == "interrupted"
     start(opened, learning_steps="3", name="after-it")
     opened.result("after-it")
 
@@ -210,7 +216,7 @@ def test_a_job_is_dropped(opened: Tab, data: Path) -> None:
     assert "unwanted" in opened.state("running")
     opened.press("interrupt_drop")
     assert "the result was dropped" in opened.state("dropped", "failed", "done")
-    assert not (data / "embeddings" / "unwanted.safetensors").exists()
+    assert not saved(data, "unwanted").exists()
 
 
 def test_the_settings_page_has_defaults(opened: Tab, data: Path) -> None:
