@@ -16,7 +16,7 @@ from embedding_estimate.progress import StopToken
 from embedding_estimate.settings import Settings
 from embedding_estimate.teaching.recall import Recall
 
-SETTINGS = Settings(text="red (circle:1.8)", name="madeup", tokens=2, steps=4, learning_steps=25, measure="Nothing")
+SETTINGS = Settings(text="red (circle:1.8)", name="madeup", tokens=2, steps=4, learning_steps=8, measure="Nothing")
 
 
 def same(first: Estimate, second: Estimate) -> bool:
@@ -26,7 +26,7 @@ def same(first: Estimate, second: Estimate) -> bool:
 @pytest.mark.parametrize("part", quick_first(2, ["U-Net", "Attention", "Transformer", "Attention + U-Net"]))
 @pytest.mark.parametrize(
     "changed",
-    quick_first(1, [{"tokens": 3}, {"learning_steps": 30}, {"typed_weight": 1.2}, {"optimizer": "Adam", "rate": 0.02}]),
+    quick_first(1, [{"tokens": 3}, {"learning_steps": 10}, {"typed_weight": 1.2}, {"optimizer": "Adam", "rate": 0.02}]),
 )
 def test_a_change_that_the_prompt_does_not_feel_needs_no_running_of_it(
     toy_host: ToyHost, part: str, changed: dict[str, Any]
