@@ -115,18 +115,13 @@ def test_the_code_that_a_document_names_exists(document: Path) -> None:
     assert missing == []
 
 
-PLACED = re.compile(
-    r"((?:`\w+`(?:, | or | and )?)+) in `([\w/]+\.py)`"
-)  # names, and the file where they are to be found
+PLACED = re.compile(r"((?:`\w+`(?:, | or | and )?)+) in `([\w/]+\.py)`")  # names, and the file that defines them
 
 
 def test_a_name_is_defined_where_a_document_says_that_it_is() -> None:
     defined = r"(?m)^(?:\s*(?:def|class) {0}\b|(?:\w+(?:, \w+)* = )?(?:\w+, )*{0}\b(?:, \w+)*(?::[^=\n]+)? = )"
     text = "\n".join(document.read_text("utf-8") for document in WRITTEN_ANEW)
-    places = [
-        (name, file) for names, file in PLACED.findall(text) for name in re.findall(r"\w+", names.replace("`", " "))
-    ]
-    named = [(name, file) for name, file in places if name not in ("or", "and")]
+    named = [(name, file) for names, file in PLACED.findall(text) for name in re.findall(r"`(\w+)`", names)]
     elsewhere = [
         f"{name} in {file}"
         for name, file in named

@@ -138,7 +138,7 @@ def test_a_vae_and_a_text_encoder_of_other_families_are_not(text_encoder: Path, 
         assert model.info.name == shared.sd_model.sd_checkpoint_info.name_for_extra
 
 
-def test_an_image_is_made_where_the_file_is_gone_since(text_encoder: Path) -> None:
+def test_a_text_encoder_whose_file_is_gone_since_stops_no_image(text_encoder: Path) -> None:
     from modules import shared
 
     from embedding_estimate.hosts.webui.kind import kind

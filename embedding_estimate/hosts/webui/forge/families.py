@@ -23,7 +23,6 @@ PICTURE = {
     "SD21UnclipL": UNCLIP,
     "SD21UnclipH": UNCLIP,
 }
-
 OF_TEXT_ENCODERS = ("text_model.encoder.layers.0.", "resblocks.0.")  # in the keys of CLIP's first layer
 
 
@@ -50,19 +49,19 @@ def refuse_file(described: Any, storage: Any) -> None:
     _refuse_config(name, config)
 
 
-def refuse_modules(modules: Sequence[str]) -> None:
-    """Raises `ModelError` for a damaged or missing file of those chosen as VAE and text encoders.
+def refuse_beside(files: Sequence[str]) -> None:
+    """Raises `ModelError` for a damaged or missing file of the VAE and text encoders chosen beside the checkpoint.
 
     The WebUI would say that it does not recognise the checkpoint.
     """
-    for path in map(Path, modules):
+    for path in map(Path, files):
         if path.suffix.lower() == ".safetensors":
             _weights(path, path.name)
 
 
-def text_encoders(modules: Sequence[str]) -> list[str]:
-    """Names of those files chosen as VAE and text encoders that bring a text encoder of CLIP's kind."""
-    return [path.stem for path in map(Path, modules) if _is_text_encoder(path)]
+def text_encoders(files: Sequence[str]) -> list[str]:
+    """Names of those files, of the ones chosen beside the checkpoint, that bring a text encoder of CLIP's kind."""
+    return [path.stem for path in map(Path, files) if _is_text_encoder(path)]
 
 
 def _is_text_encoder(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,10 +54,9 @@ class Forge:
         described = parameters["checkpoint_info"]
         if described is None:
             raise ModelError(NONE_CHOSEN)
-        modules = parameters.get("additional_modules") or ()
         families.refuse_file(described, parameters.get("unet_storage_dtype"))
-        families.refuse_modules(modules)
-        model = _loaded(", ".join([described.name_for_extra, *(Path(module).name for module in modules)]))
+        families.refuse_beside(_chosen_beside())
+        model = _loaded(", ".join([described.name_for_extra, *(Path(file).name for file in _chosen_beside())]))
         families.refuse_loaded(model)
         support.refuse_settings()  # one of them is asked by the loaded model's name
         model.forge_objects = model.forge_objects_original.shallow_copy()  # as before each image
@@ -65,11 +64,8 @@ class Forge:
 
     def checkpoint(self, model: Any) -> tuple[str, str]:
         """`kind.Kind.checkpoint`."""
-        from modules import sd_models
-
         name, shorthash = support.checkpoint(model)
-        modules = sd_models.model_data.forge_loading_parameters.get("additional_modules") or ()
-        beside = "".join(f"+{encoder}" for encoder in families.text_encoders(modules))
+        beside = "".join(f"+{encoder}" for encoder in families.text_encoders(_chosen_beside()))
         return name + beside, shorthash and shorthash + beside
 
     def pipeline(self, model: Any) -> Pipeline:
@@ -143,6 +139,13 @@ class Forge:
     def say(self, p: Any, line: str) -> None:
         """`kind.Kind.say`."""
         p.comment(line)
+
+
+def _chosen_beside() -> Sequence[str]:
+    """Paths of the VAE and text encoders that are chosen beside the checkpoint."""
+    from modules import sd_models
+
+    return sd_models.model_data.forge_loading_parameters.get("additional_modules") or ()
 
 
 def _loaded(chosen: str) -> Any:
